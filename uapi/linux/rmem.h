@@ -1,0 +1,500 @@
+/* SPDX-License-Identifier: (GPL-2.0 WITH Linux-syscall-note) OR MIT */
+/*
+ * rmem: memory that lives on another machine, mapped through the page cache.
+ *
+ * DOC: Overview
+ *
+ * A *region* is a range of bytes with a name, a fixed size and one page cache.
+ * Programs reach it in three ways, which all end in the same page cache:
+ *
+ *   /dev/rmem         open, RMEM_IOC_ATTACH by name, then mmap/pread/pwrite/fsync
+ *   /dev/rmem-NAME    the region's own node
+ *   DIR/NAME          a regular file, after mount -t rmemfs rmemfs DIR
+ *
+ * The bytes come from a *daemon* (rmemd) through /dev/rmem_control. Regions are
+ * made and unmade by generic netlink (rmem_netlink.h); the daemon then declares
+ * with RMEM_IOC_SERVE that a region's requests shall appear in its *ring*.
+ *
+ *   region fault ─▶ struct rmem_request in the ring ─▶ daemon ─▶ RMEM_IOC_FILL
+ *   dirty pages  ─▶ struct rmem_request in the ring ─▶ RMEM_IOC_WRITEOUT ─▶
+ *                   RMEM_IOC_COMPLETE once the bytes are durable at the store
+ *
+ * DOC: Conventions
+ *
+ * Every ioctl takes a struct whose first field, @size, is sizeof() of the
+ * caller's version of it. A caller older than the kernel has its missing tail
+ * read as zero; a caller newer than the kernel is served if its unknown tail is
+ * all zero. Offsets and lengths are in bytes. Pointers travel as __u64. There
+ * are no kernel addresses in this interface; ids and cookies are opaque.
+ *
+ * DOC: Errno dictionary
+ *
+ *   EINVAL      malformed: @size smaller than the first version, a value out
+ *               of range, an unaligned offset, a name that is none
+ *   E2BIG       @size larger than known here and the unknown tail is not zero
+ *   EOPNOTSUPP  an unknown flag or a non-zero reserved field: this kernel does
+ *               not know the feature
+ *   ENOTTY      no such ioctl on this kind of file
+ *   EFAULT      a buffer could not be read or written
+ *   ENOENT      no region of that name or id; or a cookie that is no longer
+ *               (or never was) outstanding in this generation: harmless,
+ *               forget it
+ *   ENOTCONN    the file is not attached to a region yet; or the control fd
+ *               has not been set up; or it does not serve that region
+ *   EISCONN     attached, set up or served already, by this very file
+ *   EBUSY       served by another live daemon; region open or mapped; dirty
+ *   EACCES      the region's owner, group and mode do not allow it
+ *   EROFS       writing to a read-only region
+ *   EPERM       changing the size of a region
+ *   ENOSPC      writing beyond the end; or the store is full (fsync)
+ *   ESPIPE      RMEM_IOC_FILL out of order: @offset is not where the request's
+ *               cursor stands
+ *   EIO         the store failed, or the region's deadline passed (fsync)
+ *   ESTALE      the region has failed: its store is another one now, or its
+ *               writer claim was taken over
+ *   ENODEV      the region has been detached by force
+ *   ENOMEM      no memory now; the call may be repeated
+ *
+ * A fault that cannot be served ends in SIGBUS with si_addr set; RMEM_IOC_INFO
+ * tells why.
+ */
+#ifndef _UAPI_LINUX_RMEM_H
+#define _UAPI_LINUX_RMEM_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+/* Version of this file. The daemon refuses a module of another major. */
+#define RMEM_UAPI_MAJOR 1
+#define RMEM_UAPI_MINOR 0
+
+/*
+ * Region names are [A-Za-z0-9][A-Za-z0-9_.-]{0,63} (RMEM_NAME_MAX in
+ * rmem_netlink.h); NUL-terminated here.
+ */
+#define RMEM_NAME_SIZE 72
+
+#define RMEM_CHUNK_MIN 4096u
+#define RMEM_CHUNK_MAX (2u << 20)
+#define RMEM_REASON_SIZE 128
+
+#define RMEM_IOC_TYPE 0xE5
+
+/**
+ * enum rmem_region_state - is somebody there to answer?
+ * @RMEM_STATE_ACTIVE: a daemon serves the region and reaches its store
+ * @RMEM_STATE_DEGRADED: a daemon serves it but does not reach the store
+ * @RMEM_STATE_QUIESCED: no daemon serves it; requests wait in the kernel
+ * @RMEM_STATE_FAILED: it cannot be served any more (ESTALE); resident pages
+ *	stay readable, dirty pages are kept
+ *
+ * In every state resident pages are readable and dirty pages writable.
+ */
+enum rmem_region_state {
+	RMEM_STATE_ACTIVE = 0,
+	RMEM_STATE_DEGRADED = 1,
+	RMEM_STATE_QUIESCED = 2,
+	RMEM_STATE_FAILED = 3,
+};
+
+/**
+ * enum rmem_on_loss - what befalls a task once the fault timeout has passed
+ * @RMEM_ON_LOSS_WAIT: it goes on waiting, killably
+ * @RMEM_ON_LOSS_ERROR: SIGBUS for mapped access, EIO for read and write
+ * @RMEM_ON_LOSS_KILL: SIGKILL of its thread group; kernel threads and remote
+ *	access get the error instead
+ */
+enum rmem_on_loss {
+	RMEM_ON_LOSS_WAIT = 0,
+	RMEM_ON_LOSS_ERROR = 1,
+	RMEM_ON_LOSS_KILL = 2,
+};
+
+/* Region flags, fixed when the region is made. */
+#define RMEM_REGION_READ_ONLY (1u << 0)
+
+/*
+ * Part 1: ioctls on a region's file (/dev/rmem, /dev/rmem-NAME, rmemfs file)
+ */
+
+/**
+ * struct rmem_ioc_attach - RMEM_IOC_ATTACH, only on /dev/rmem
+ * @size: sizeof(struct rmem_ioc_attach)
+ * @flags: must be 0
+ * @name: the region's name
+ *
+ * From now on this open file is that region. The access mode of open(2) is
+ * checked against the region's owner, group and mode: EACCES; EROFS for a
+ * writable file and a read-only region; EISCONN the second time.
+ */
+struct rmem_ioc_attach {
+	__u32 size;
+	__u32 flags;
+	char name[RMEM_NAME_SIZE];
+};
+#define RMEM_IOC_ATTACH _IOW(RMEM_IOC_TYPE, 0x00, struct rmem_ioc_attach)
+
+/**
+ * struct rmem_ioc_info - RMEM_IOC_INFO: what is this file?
+ * @size: sizeof(struct rmem_ioc_info)
+ * @flags: must be 0
+ * @region_id: out: the region's id, not reused soon
+ * @region_flags: out: RMEM_REGION_*
+ * @size_bytes: out: exact size; fixed
+ * @chunk_bytes: out: unit of transfer, a power of two
+ * @state: out: enum rmem_region_state
+ * @resident_bytes: out: in the page cache
+ * @dirty_bytes: out: written, not under way to the store
+ * @writeback_bytes: out: under way, not yet durable
+ * @fetched_bytes: out: put into the page cache since the region was made
+ * @pushed_bytes: out: made durable since the region was made
+ * @name: out
+ * @reason: out: why @state is what it is, or empty
+ *
+ * @dirty_bytes + @writeback_bytes is 0 if and only if everything written
+ * before the call is durable.
+ */
+struct rmem_ioc_info {
+	__u32 size;
+	__u32 flags;
+	__u32 region_id;
+	__u32 region_flags;
+	__aligned_u64 size_bytes;
+	__u32 chunk_bytes;
+	__u32 state;
+	__aligned_u64 resident_bytes;
+	__aligned_u64 dirty_bytes;
+	__aligned_u64 writeback_bytes;
+	__aligned_u64 fetched_bytes;
+	__aligned_u64 pushed_bytes;
+	char name[RMEM_NAME_SIZE];
+	char reason[RMEM_REASON_SIZE];
+};
+#define RMEM_IOC_INFO _IOWR(RMEM_IOC_TYPE, 0x01, struct rmem_ioc_info)
+
+/**
+ * struct rmem_ioc_range - RMEM_IOC_PUNCH and RMEM_IOC_DROP
+ * @size: sizeof(struct rmem_ioc_range)
+ * @flags: must be 0
+ * @offset: in bytes
+ * @length: in bytes; a range that leaves the region is clipped to it, and
+ *	0 means up to the end
+ *
+ * PUNCH (file open for writing): the range reads as zeros from now on and the
+ * store may free its space; durable when the call returns 0. Works on every
+ * frontend; on an rmemfs file fallocate(FALLOC_FL_PUNCH_HOLE) is the same.
+ *
+ * DROP: evicts the range's clean pages, mapped ones too. Mappings stay valid.
+ */
+struct rmem_ioc_range {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 offset;
+	__aligned_u64 length;
+};
+#define RMEM_IOC_PUNCH _IOW(RMEM_IOC_TYPE, 0x02, struct rmem_ioc_range)
+#define RMEM_IOC_DROP _IOW(RMEM_IOC_TYPE, 0x03, struct rmem_ioc_range)
+
+/*
+ * Part 2: the daemon's side, ioctls on /dev/rmem_control
+ *
+ * One open control file is one daemon's channel: one ring, any number of
+ * regions. Open it O_CLOEXEC and never pass it on: the daemon is alive for as
+ * long as the open file is.
+ */
+
+/* Feature bits of RMEM_IOC_SETUP; none are defined yet. */
+#define RMEM_FEATURES_KNOWN 0ull
+
+/**
+ * struct rmem_ioc_setup - RMEM_IOC_SETUP: make the ring
+ * @size: sizeof(struct rmem_ioc_setup)
+ * @flags: must be 0
+ * @ring_entries: a power of two, 64 to 65536
+ * @uapi_major: in: the caller's RMEM_UAPI_MAJOR (EOPNOTSUPP if another);
+ *	out: the module's
+ * @uapi_minor: out: the module's
+ * @features: in: wanted bits; out: bits granted (a subset)
+ * @ring_bytes: out: length to mmap(2), shared, read and write, at offset 0
+ * @generation: out: number of this channel, never 0, never reused
+ *
+ * EISCONN the second time on one file.
+ */
+struct rmem_ioc_setup {
+	__u32 size;
+	__u32 flags;
+	__u32 ring_entries;
+	__u16 uapi_major;
+	__u16 uapi_minor;
+	__aligned_u64 features;
+	__u32 ring_bytes;
+	__u32 generation;
+};
+#define RMEM_IOC_SETUP _IOWR(RMEM_IOC_TYPE, 0x40, struct rmem_ioc_setup)
+
+/**
+ * struct rmem_ioc_region - RMEM_IOC_SERVE, RMEM_IOC_PUSH
+ * @size: sizeof(struct rmem_ioc_region)
+ * @flags: must be 0
+ * @region_id: id of the region
+ * @__reserved: must be 0
+ *
+ * SERVE: the region's requests, new and outstanding ones alike, appear in this
+ * channel's ring, with new cookies; its state becomes DEGRADED until
+ * RMEM_IOC_STATE says ACTIVE. EBUSY while another live channel serves it.
+ *
+ * PUSH: turns the region's dirty pages into RMEM_OP_WRITE requests, without
+ * waiting for any of them.
+ */
+struct rmem_ioc_region {
+	__u32 size;
+	__u32 flags;
+	__u32 region_id;
+	__u32 __reserved;
+};
+#define RMEM_IOC_SERVE _IOW(RMEM_IOC_TYPE, 0x41, struct rmem_ioc_region)
+#define RMEM_IOC_PUSH _IOW(RMEM_IOC_TYPE, 0x46, struct rmem_ioc_region)
+
+/* The page cache shall tell (RMEM_OP_HIT) when these bytes are first used. */
+#define RMEM_FILL_MARK (1u << 0)
+/* The bytes are zeros; @addr is not looked at. */
+#define RMEM_FILL_ZERO (1u << 1)
+
+/**
+ * struct rmem_ioc_fill - RMEM_IOC_FILL: bytes for a fetch, by copy
+ * @size: sizeof(struct rmem_ioc_fill)
+ * @flags: RMEM_FILL_*
+ * @cookie: the fetch
+ * @offset: where the request's cursor stands: bytes filled so far, counted
+ *	from the request's offset; ESPIPE otherwise
+ * @length: bytes at @addr; a multiple of the page size, or up to the end of
+ *	the request
+ * @addr: source buffer in the caller; must not lie in a mapping of the region
+ *
+ * Nothing becomes visible before the request is complete: with its last byte
+ * the whole range enters the page cache at once and the waiters go on. Pages
+ * that are resident already are left as they are.
+ */
+struct rmem_ioc_fill {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 cookie;
+	__aligned_u64 offset;
+	__aligned_u64 length;
+	__aligned_u64 addr;
+};
+#define RMEM_IOC_FILL _IOW(RMEM_IOC_TYPE, 0x42, struct rmem_ioc_fill)
+
+/**
+ * struct rmem_ioc_complete - RMEM_IOC_COMPLETE: requests that are over
+ * @size: sizeof(struct rmem_ioc_complete)
+ * @flags: must be 0
+ * @error: a positive errno, one for all the cookies, see below
+ * @count: number of cookies, 1 to 4096
+ * @cookies: address of @count __u64
+ * @unknown: out: how many of them were not outstanding (ignored)
+ * @__reserved: must be 0
+ *
+ * RMEM_OP_FETCH    EIO, ESTALE: fails, waiters get SIGBUS or the errno;
+ *                  ECANCELED: a prefetch is given up; if somebody waits for
+ *                  it, it is published again as a demand fetch
+ * RMEM_OP_WRITE,   0: the bytes are durable, the pages are clean unless
+ * RMEM_OP_ZERO     written since. EAGAIN: not durable, the pages are dirty
+ *                  again, nobody is told. ENOSPC, EIO, EROFS, ESTALE: dirty
+ *                  again, and the fsync that waits gets the errno.
+ */
+struct rmem_ioc_complete {
+	__u32 size;
+	__u32 flags;
+	__u32 error;
+	__u32 count;
+	__aligned_u64 cookies;
+	__u32 unknown;
+	__u32 __reserved;
+};
+#define RMEM_IOC_COMPLETE _IOWR(RMEM_IOC_TYPE, 0x43, struct rmem_ioc_complete)
+
+/* One run of bytes to be written: offset is counted from the region's start. */
+struct rmem_run {
+	__aligned_u64 offset;
+	__aligned_u64 length;
+};
+
+/**
+ * struct rmem_ioc_writeout - RMEM_IOC_WRITEOUT: the bytes of a write, by copy
+ * @size: sizeof(struct rmem_ioc_writeout)
+ * @flags: must be 0
+ * @cookie: an RMEM_OP_WRITE
+ * @addr: destination buffer, @addr_bytes long: at least the request's @payload
+ * @addr_bytes: its length; ENOBUFS when it is too small
+ * @runs: address of an array of struct rmem_run, ordered, not adjacent
+ * @run_count: in: entries there is room for (ENOBUFS: too few); out: runs
+ * @__reserved: must be 0
+ * @bytes: out: bytes copied; the runs lie one behind the other at @addr
+ *
+ * May be called again for the same cookie, for instance after the connection
+ * was lost; it then gives the pages' newest bytes. The last byte of the region
+ * is the last that is ever written.
+ */
+struct rmem_ioc_writeout {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 cookie;
+	__aligned_u64 addr;
+	__aligned_u64 addr_bytes;
+	__aligned_u64 runs;
+	__u32 run_count;
+	__u32 __reserved;
+	__aligned_u64 bytes;
+};
+#define RMEM_IOC_WRITEOUT _IOWR(RMEM_IOC_TYPE, 0x44, struct rmem_ioc_writeout)
+
+/**
+ * struct rmem_ioc_prefetch - RMEM_IOC_PREFETCH: fetch before the fault
+ * @size: sizeof(struct rmem_ioc_prefetch)
+ * @flags: must be 0
+ * @region_id: id of a region that this channel serves
+ * @queued: out: number of fetches queued
+ * @offset: in bytes; rounded down to a chunk
+ * @length: in bytes; clipped to the region
+ *
+ * Every absent chunk of the range that nobody fetches yet appears in the ring
+ * as RMEM_OP_FETCH with RMEM_REQ_PREFETCH. At most 4096 a call.
+ */
+struct rmem_ioc_prefetch {
+	__u32 size;
+	__u32 flags;
+	__u32 region_id;
+	__u32 queued;
+	__aligned_u64 offset;
+	__aligned_u64 length;
+};
+#define RMEM_IOC_PREFETCH _IOWR(RMEM_IOC_TYPE, 0x45, struct rmem_ioc_prefetch)
+
+/**
+ * struct rmem_ioc_state - RMEM_IOC_STATE: the daemon's view of the store
+ * @size: sizeof(struct rmem_ioc_state)
+ * @flags: must be 0
+ * @region_id: id of a region that this channel serves
+ * @state: RMEM_STATE_ACTIVE, _DEGRADED or _FAILED; FAILED is final
+ * @reason: why, for people; NUL-terminated, may be empty
+ *
+ * FAILED ends every waiting fetch with ESTALE and makes dirty what was being
+ * written.
+ */
+struct rmem_ioc_state {
+	__u32 size;
+	__u32 flags;
+	__u32 region_id;
+	__u32 state;
+	char reason[RMEM_REASON_SIZE];
+};
+#define RMEM_IOC_STATE _IOW(RMEM_IOC_TYPE, 0x47, struct rmem_ioc_state)
+
+/*
+ * Numbers kept free, so that they mean one thing for ever:
+ *   0x48 fill from a socket          0x49 write-out to a socket
+ *   0x4a dirty log get and clear     0x4b freeze and thaw writers
+ *   0x4c read resident pages         0x4d hand over the writer claim
+ */
+
+/*
+ * Part 3: the ring
+ *
+ * Kernel to daemon, one direction only, in memory shared by mmap(2) of the
+ * control file: a header page, then @entries requests.
+ *
+ *   head  written by the kernel alone (store-release after the entry)
+ *   tail  written by the daemon alone (store-release after it has copied the
+ *         entry out)
+ *
+ * Both run freely and wrap at 2^32; entry i is at index i % entries. The ring
+ * is empty when they are equal. The kernel trusts only its own copy of head;
+ * a tail that makes no sense stops publication until it does. poll(2) reports
+ * POLLIN while the ring is not empty. What finds no room waits in the kernel.
+ */
+#define RMEM_RING_MAGIC 0x676e6972 /* "ring" */
+
+struct rmem_ring_header {
+	__u32 magic;
+	__u32 entries;
+	__u32 entry_bytes;
+	__u32 entries_offset;
+	__u32 __reserved0[12];
+	__u32 head;
+	__u32 __reserved1[15];
+	__u32 tail;
+	__u32 __reserved2[15];
+};
+
+/**
+ * enum rmem_op - what is asked of the daemon
+ * @RMEM_OP_FETCH: bytes wanted; answer with FILL, or COMPLETE with an error
+ * @RMEM_OP_WRITE: dirty pages of one chunk; WRITEOUT, then COMPLETE when durable
+ * @RMEM_OP_ZERO: the range shall read as zeros; COMPLETE when durable
+ * @RMEM_OP_HIT: no answer; bytes filled with RMEM_FILL_MARK were first used
+ */
+enum rmem_op {
+	RMEM_OP_FETCH = 1,
+	RMEM_OP_WRITE = 2,
+	RMEM_OP_ZERO = 3,
+	RMEM_OP_HIT = 4,
+};
+
+/* Nobody waits for this fetch yet. */
+#define RMEM_REQ_PREFETCH (1u << 0)
+/* An fsync waits for this write. */
+#define RMEM_REQ_SYNC (1u << 1)
+/* It was published before, to this daemon or another. */
+#define RMEM_REQ_AGAIN (1u << 2)
+
+/**
+ * struct rmem_request - one ring entry
+ * @cookie: names the request in FILL, WRITEOUT and COMPLETE; 0 for RMEM_OP_HIT.
+ *	Valid only in the generation (channel) it was published in.
+ * @region_id: id of the region
+ * @op: enum rmem_op
+ * @flags: RMEM_REQ_*
+ * @__reserved: 0
+ * @offset: first byte
+ * @length: bytes; never beyond the region's end
+ * @demand_offset: FETCH: the byte whose absence was noticed first; HIT: the
+ *	byte used
+ * @payload: WRITE: bytes that WRITEOUT will give
+ * @tid: FETCH, HIT: thread that noticed, in the initial pid namespace; 0 = none
+ * @__reserved1: 0
+ */
+struct rmem_request {
+	__aligned_u64 cookie;
+	__u32 region_id;
+	__u8 op;
+	__u8 flags;
+	__u16 __reserved;
+	__aligned_u64 offset;
+	__aligned_u64 length;
+	__aligned_u64 demand_offset;
+	__aligned_u64 payload;
+	__u32 tid;
+	__u32 __reserved1[3];
+};
+
+/*
+ * DOC: What happens when the daemon dies
+ *
+ * The kernel notices when the last reference to the control file goes away
+ * (release), whether by exit, by SIGKILL or by close.
+ *
+ * - The regions it served become QUIESCED. Nothing is lost, zeroed or unmapped;
+ *   resident pages stay readable and dirty pages writable.
+ * - Outstanding requests stay in the kernel. A half-filled fetch forgets what
+ *   it had. Tasks go on waiting, killably; the clock of --fault-timeout, which
+ *   started when they began to wait, runs on.
+ * - The next RMEM_IOC_SERVE of the region publishes all of them again, under
+ *   new cookies and with RMEM_REQ_AGAIN. Cookies of the dead channel are ENOENT.
+ *
+ * A daemon that is alive but silent is no different to the tasks: a fetch is
+ * subject to the region's fault timeout and on-loss policy, and a write that is
+ * not completed within the sync timeout ends with its pages dirty again.
+ */
+
+#endif /* _UAPI_LINUX_RMEM_H */
