@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -47,6 +48,25 @@ class Reactor {
     std::size_t heap_index_ = static_cast<std::size_t>(-1);
   };
 
+  // Something to be done at the end of a turn of the loop, before it sleeps:
+  // send what the turn has gathered, for instance. Runs once per schedule(),
+  // however often that was called; ended by its destruction. The callback may
+  // schedule itself again (for the next turn) but not destroy its TurnEnd.
+  class TurnEnd {
+   public:
+    TurnEnd(Reactor& reactor, std::function<void()> callback);
+    ~TurnEnd();
+    TurnEnd(const TurnEnd&) = delete;
+    TurnEnd& operator=(const TurnEnd&) = delete;
+    void schedule();
+
+   private:
+    friend class Reactor;
+    Reactor& reactor_;
+    std::function<void()> callback_;
+    bool scheduled_ = false;
+  };
+
   static Result<std::unique_ptr<Reactor>> create();
   ~Reactor();
 
@@ -60,8 +80,8 @@ class Reactor {
   // Runs `task` on the loop's thread, soon. Thread-safe.
   void post(std::function<void()> task);
 
-  // Called once at the end of each turn of the loop, before it sleeps: the
-  // place to send what the turn has gathered. Not owned.
+  // Called once at the end of every turn of the loop, for as long as the reactor
+  // lives; see TurnEnd for what comes and goes.
   void on_turn_end(std::function<void()> hook);
 
   // Until stop(). SIGINT/SIGTERM are the caller's business (signalfd).

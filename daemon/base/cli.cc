@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT
+#include "base/cli.hh"
+
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "base/units.hh"
+
+namespace rmem::cli {
+
+CLI::Option* add_size(CLI::App& app, const std::string& name, std::uint64_t& value,
+                      const std::string& help) {
+  return app
+      .add_option_function<std::string>(
+          name,
+          [name, &value](const std::string& text) {
+            const auto size = parse_size(text);
+            if (!size) throw CLI::ValidationError(name, size.status().cause());
+            value = *size;
+          },
+          help)
+      ->type_name("SIZE");
+}
+
+CLI::Option* add_duration(CLI::App& app, const std::string& name, std::chrono::milliseconds& value,
+                          const std::string& help) {
+  return app
+      .add_option_function<std::string>(
+          name,
+          [name, &value](const std::string& text) {
+            const auto time = parse_duration(text);
+            if (!time) throw CLI::ValidationError(name, time.status().cause());
+            value = *time;
+          },
+          help)
+      ->type_name("TIME");
+}
+
+std::optional<int> parse(CLI::App& app, int argc, const char* const* argv) {
+  try {
+    app.parse(argc, argv);
+    return std::nullopt;
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help and its like
+    bool json = false;
+    for (int i = 1; i < argc; ++i) json = json || std::string_view(argv[i]) == "--json";
+    return fail(app.get_name(),
+                Status(Code::kUsage, error.what(), "see `" + app.get_name() + " --help'"), json);
+  }
+}
+
+std::string error_json(const Status& status) {
+  const nlohmann::ordered_json document = {{"schema", 1},
+                                           {"error",
+                                            {{"code", static_cast<int>(status.code())},
+                                             {"name", code_name(status.code())},
+                                             {"cause", status.cause()},
+                                             {"hint", status.hint()}}}};
+  // Causes may quote what a peer or a user wrote; not all of that is UTF-8.
+  return document.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+int fail(std::string_view program, const Status& status, bool json) {
+  if (status.ok()) return 0;
+  if (json) {
+    std::cerr << error_json(status) << std::endl;
+  } else {
+    std::cerr << program << ": " << status.cause() << '\n';
+    if (!status.hint().empty()) std::cerr << program << ": next: " << status.hint() << '\n';
+    std::cerr.flush();
+  }
+  return static_cast<int>(status.code());
+}
+
+}  // namespace rmem::cli

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: MIT
+// What a daemon on the path of page faults asks of the kernel for itself.
+#pragma once
+
+#include "base/status.hh"
+
+namespace rmem {
+
+// Locks all memory, present and future, as it is touched. Without it, the
+// page that is needed to free memory may itself have been swapped out. Fails
+// with kPermission, and changes nothing, where the memlock limit would let a
+// later allocation fail.
+Status lock_memory();
+
+// PR_SET_IO_FLUSHER: this process helps the kernel write pages back, so its own
+// allocations must not wait for such pages, nor is it throttled like those that
+// dirty them. Needs CAP_SYS_RESOURCE.
+Status set_io_flusher();
+
+// Raises the soft limit on open files to the hard one; best effort.
+void raise_file_limit();
+
+// The line `ready` on stdout, and READY=1 to the service manager if there is
+// one (sd_notify(3)).
+void announce_ready();
+
+// STOPPING=1 to the service manager if there is one.
+void announce_stopping();
+
+}  // namespace rmem

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: MIT
+// SIGTERM and SIGINT as events of the loop.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "base/reactor.hh"
+#include "base/unique_fd.hh"
+
+namespace rmem {
+
+// Blocks SIGTERM and SIGINT for the calling thread and those it starts later
+// (so make it before any thread), and calls `on_signal` on the reactor's thread
+// for each that arrives. SIGPIPE is ignored from then on: a peer that went away
+// is an EPIPE. Must not outlive the reactor.
+class Signals final : private Reactor::Handler {
+ public:
+  static Result<std::unique_ptr<Signals>> create(Reactor& reactor,
+                                                 std::function<void(int)> on_signal);
+  ~Signals();
+  Signals(const Signals&) = delete;
+  Signals& operator=(const Signals&) = delete;
+
+ private:
+  Signals(Reactor& reactor, UniqueFd fd, std::function<void(int)> on_signal);
+  void on_events(std::uint32_t events) override;
+
+  Reactor& reactor_;
+  UniqueFd fd_;
+  std::function<void(int)> on_signal_;
+};
+
+}  // namespace rmem
