@@ -2,7 +2,6 @@
 // What holds the bytes. rmem-server exports a Store; rmemd consumes one.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -11,10 +10,11 @@
 
 #include "base/result.hh"
 #include "base/status.hh"
+#include "base/uuid.hh"
 
 namespace rmem::store {
 
-using Uuid = std::array<std::uint8_t, 16>;
+using rmem::Uuid;
 
 // Fixed for the life of a store, except `epoch`.
 struct Geometry {

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: MIT
+// A store on another machine: the client's side of docs/protocol.md.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/reactor.hh"
+#include "base/result.hh"
+#include "base/uuid.hh"
+#include "store/store.hh"
+
+namespace rmem::store {
+
+// Where an export is served.
+struct RemoteAddress {
+  std::string host;  // name or numeric address; empty for a unix socket
+  std::uint16_t port = 7070;
+  std::string socket_path;  // of a unix socket; empty for TCP
+  std::string export_name;
+
+  // rmem://host:port/export, rmem://[::1]:7070/export or
+  // rmem+unix:///export?socket=/path. kUsage for anything else.
+  static Result<RemoteAddress> parse(std::string_view uri);
+
+  // The canonical URI.
+  std::string to_string() const;
+};
+
+// The right to write. The module mints one writer per region.
+struct WriterClaim {
+  Uuid writer{};
+  // Take it from whoever has it. Counts once: reconnecting never takes over.
+  bool take_over = false;
+  // RemoteStore::claim_generation() of an earlier life of this writer; 0 = it
+  // never had the claim. With it the server can tell ESTALE from EBUSY.
+  std::uint64_t generation = 0;
+};
+
+struct RemoteOptions {
+  bool read_only = false;
+  // Plain TCP to another host.
+  bool insecure = false;
+  // Checksums on payloads; unset = for TCP off loopback.
+  std::optional<bool> checksum;
+  // The size and identity that it has to have; unset = those of the first open.
+  std::optional<Geometry> expected;
+
+  // A peer that is silent for three of these is dead.
+  std::chrono::milliseconds keep_alive{2000};
+  // Resolving, connecting and opening together.
+  std::chrono::milliseconds open_timeout{5000};
+  // Between two tries: doubles from the first to the last, with jitter.
+  std::chrono::milliseconds backoff_first{50};
+  std::chrono::milliseconds backoff_last{1000};
+};
+
+// Never blocks the reactor. Allocates while it opens, and on the data path only
+// when more operations are outstanding than ever before.
+//
+//            open()/resume()        connection lost
+//     idle ──────────────▶ connecting ──▶ up ◀──────▶ down
+//                                │         │            │
+//                                └─────────┴────────────┴──▶ failed
+//
+// Operations are accepted in every state. While it is not up they complete at
+// once, possibly before the call returns: EAGAIN, or ESTALE once it has failed.
+// When the connection is lost every outstanding operation completes with
+// EAGAIN; whether a write among them was carried out is unknown, issuing it
+// again is right. Reads overtake writes that have not been sent yet.
+class RemoteStore final : public Store {
+ public:
+  // Told about changes of state, on the reactor's thread. The store may be
+  // destroyed from within none of these calls, nor from within a completion;
+  // post that to the reactor.
+  class Listener {
+   public:
+    // Connected again: same store, claim held. Operations work from now on.
+    virtual void on_up() = 0;
+    // `reason` says what was lost or, when called again in state down, why the
+    // last try failed. It goes on trying.
+    virtual void on_down(const Status& reason) = 0;
+    // Final. kCorrupt: another identity or size; kBusy: another writer has the
+    // claim; in both cases err() is ESTALE.
+    virtual void on_failed(const Status& reason) = 0;
+
+   protected:
+    ~Listener() = default;
+  };
+
+  enum class State { kIdle, kConnecting, kUp, kDown, kFailed };
+
+  struct Counters {
+    std::uint64_t reconnects = 0;
+    std::uint64_t checksum_errors = 0;
+    std::uint64_t bytes_read = 0;     // payload of successful reads
+    std::uint64_t bytes_written = 0;  // payload of successful writes
+  };
+
+  // Checks, but does nothing yet. kUsage: plain TCP off loopback without
+  // `insecure` (a host name counts as off loopback unless it is `localhost`).
+  // `listener` must outlive the store, the store must not outlive the reactor.
+  static Result<std::unique_ptr<RemoteStore>> create(Reactor& reactor, RemoteAddress address,
+                                                     RemoteOptions options, Listener& listener);
+  ~RemoteStore() override;
+
+  // Connects and opens the export, one try, from idle. Then it is up and keeps
+  // itself so. If it cannot, it is idle again and the status says why:
+  // kUnreachable (nobody answers), kNotFound (no such host or export),
+  // kPermission (read-write of a read-only export), kCorrupt (not `expected`),
+  // kFailed (the peer speaks another protocol or version). The listener is not
+  // told about this first try.
+  using Opened = std::function<void(Result<Geometry>)>;
+  void open(Opened done);
+
+  // For a store that was open in an earlier life of this program: tries until
+  // it is up, and tells the listener only. `options.expected` must be set;
+  // geometry() is that until the store has answered. A read-only store passes
+  // no claim.
+  void resume(std::optional<WriterClaim> claim);
+
+  // Becomes the store's writer; needed before the first write, zero or flush,
+  // and repeated by itself after each reconnection. When up. kBusy: another
+  // writer has it; EAGAIN in err() if the connection was lost meanwhile (call
+  // again after on_up).
+  using Finished = std::function<void(const Status&)>;
+  void claim(const WriterClaim& claim, Finished done);
+  // Of the claim that is held; 0 when there is none. Keep it for resume().
+  std::uint64_t claim_generation() const;
+
+  // Gives the claim back (if there is one) and closes; idle afterwards. Only
+  // what was flushed before is safe. kUnreachable when the server cannot be
+  // told; the claim then stays with it.
+  void release(Finished done);
+
+  // Closes at once; outstanding operations complete with EAGAIN. The claim
+  // stays with the server.
+  void close();
+
+  State state() const;
+  // Why it is down or failed; ok otherwise.
+  const Status& reason() const;
+  const Counters& counters() const;
+  const RemoteAddress& address() const;
+  // Whether payloads carry checksums; as agreed with the server, when up.
+  bool checksummed() const;
+
+  // Store. flush() needs the claim, as writing does.
+  const Geometry& geometry() const override;
+  void read(std::uint64_t offset, std::span<std::byte> into, Done done) override;
+  void write(std::uint64_t offset, std::span<const std::byte> from, Done done) override;
+  void zero(std::uint64_t offset, std::uint64_t length, Done done) override;
+  void flush(Done done) override;
+
+ private:
+  struct Impl;
+  explicit RemoteStore(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace rmem::store
