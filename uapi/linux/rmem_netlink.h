@@ -15,6 +15,13 @@
 #define RMEM_BLOB_MAX		4096
 #define RMEM_WRITER_SIZE	16
 
+/**
+ * enum rmem_event - What a region-event message tells.
+ * @RMEM_EVENT_NEW: the region was made
+ * @RMEM_EVENT_DEL: the region was unmade
+ * @RMEM_EVENT_STATE: its state or reason changed
+ * @RMEM_EVENT_TIMEOUT: a fetch or a write ran into the region's deadline
+ */
 enum rmem_event {
 	RMEM_EVENT_NEW = 1,
 	RMEM_EVENT_DEL,
