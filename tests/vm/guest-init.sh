@@ -85,8 +85,12 @@ ulimit -c 0
 getent group rmem >/dev/null || groupadd -r rmem 2>/dev/null || echo 'rmem:x:970:' >>/etc/group
 export PATH=$top/build:$PATH
 
-if [[ $load_module && -e $top/build/kmod/$rel/rmem.ko ]]; then
-	insmod "$top/build/kmod/$rel/rmem.ko" || rig_failed "insmod rmem.ko: $(dmesg | tail -n 1)"
+module=$top/build/kmod/$rel/rmem.ko
+if [[ $load_module && -e $module ]]; then
+	for m in $(modinfo -F depends "$module" | tr , ' '); do
+		modprobe "$m"
+	done
+	insmod "$module" || rig_failed "insmod rmem.ko: $(dmesg | tail -n 1)"
 fi
 echo booted >&5
 

@@ -97,6 +97,8 @@ if [[ $run_dir ]]; then
 	# Left by an earlier run in the same place.
 	rm -rf "$run"/{build,out,cmd,guest.env,status,console.log,stdout.log,stderr.log,dmesg.txt}
 else
+	# Failed runs stay for a day.
+	find "$top/build/vm" -maxdepth 1 -name 'run.*' -mmin +1440 -exec rm -rf {} +
 	run=$(mktemp -d "$top/build/vm/run.XXXXXX")
 fi
 mkdir -p "$run/out" "$run/build"
@@ -165,7 +167,12 @@ if [[ $icount ]]; then
 	# No ERMS and FSRM: else a whole rep movsb counts as one instruction.
 	args+=(-accel tcg,thread=single -icount shift=0,sleep=off -smp 1 -cpu max,erms=off,fsrm=off)
 else
-	args+=(-accel "${RMEM_ACCEL:-tcg,thread=multi}" -smp "$smp" -cpu max)
+	# One thread for all CPUs of the guest: on a host with few free cores a
+	# thread for each is several times slower, because the guest then spins on
+	# locks whose holder the host has put aside. It also lets two VMs run side
+	# by side on two cores. RMEM_ACCEL=tcg,thread=multi for true parallelism,
+	# RMEM_ACCEL=kvm where that works.
+	args+=(-accel "${RMEM_ACCEL:-tcg,thread=single}" -smp "$smp" -cpu max)
 fi
 
 if [[ $scratch || $keep_scratch ]]; then
@@ -278,6 +285,9 @@ fi
 if [[ $dmesg_check ]] && ! "$here/dmesg-check.sh" "$run/dmesg.txt" >&2; then
 	((status)) || status=$e_dmesg
 fi
-# Failures keep their traces.
-((status == 0)) || [[ ${interactive} ]] || keep=yes
+# What went wrong on our side keeps its traces.
+if ((status)) && [[ ! $keep && ! $interactive ]] && ((status >= e_dmesg)); then
+	keep=yes
+	echo "vm: traces kept in $run" >&2
+fi
 exit "$status"

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: MIT
+#
+# Front door of rmem: `make help` lists the targets. How things are built stands
+# elsewhere: daemon/CMakeLists.txt (user space), kmod/Kbuild through
+# scripts/kmod.sh (the module), tests/selftest/Makefile (tests in C).
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+B       := build
+running := /lib/modules/$(shell uname -r)/build
+
+.DEFAULT_GOAL := all
+
+all: user $(if $(wildcard $(running)),kmod-running) ## user space, and the module where the running kernel's headers are
+
+help: ## this list
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 26
+
+deps: ## install the Debian packages that building and testing need
+	@scripts/deps.sh
+
+# --- build -------------------------------------------------------------------
+
+$(B)/cmake/build.ninja:
+	cmake -S daemon -B $(B)/cmake -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo
+
+user: $(B)/cmake/build.ninja ## daemons, tools and unit tests
+	cmake --build $(B)/cmake
+
+ifdef KDIR
+kmod: ## the module: KDIR=... for one kernel, else for the running and all fetched ones
+	scripts/kmod.sh $(KDIR)
+else
+kmod: $(if $(wildcard $(running)),kmod-running) kmod-fetched
+endif
+
+kmod-running:
+	scripts/kmod.sh $(running)
+
+kmod-fetched:
+	@for rel in $$(tests/vm/kernels.sh list); do \
+		echo "scripts/kmod.sh $$rel"; \
+		scripts/kmod.sh $(B)/kernels/$$rel/lib/modules/$$rel/build || exit 1; \
+	done
+
+kernels: ## fetch the kernels of the VM into build/kernels (RMEM_KERNELS="6.1 6.12")
+	@tests/vm/kernels.sh fetch
+
+selftest: ## the tests in C that run in the VM
+	@$(MAKE) --no-print-directory -C tests/selftest O=$(abspath $(B)/selftest)
+
+# --- test --------------------------------------------------------------------
+
+test: ## everything, in VMs where it needs the module
+	@tests/run.sh
+
+vm: deps kernels user kmod-fetched ## a root shell in the VM, module loaded, programs on PATH (KERNEL=6.1)
+	@tests/vm/run.sh --interactive --mem 2048 --scratch 4G $(if $(KERNEL),--kernel $(KERNEL))
+
+demo: ## serve, attach and use a real file in a throw-away VM
+	@scripts/demo.sh
+
+lint: deps kernels ## formats, static analysis, warnings, checkpatch, shellcheck
+	@scripts/lint.sh
+
+format: ## clang-format the C++ sources
+	@scripts/lint.sh --fix-format
+
+# --- install -----------------------------------------------------------------
+
+programs := rmemd rmem-server rmemctl
+manuals   = $(wildcard docs/man/*.[1-8])
+
+install: user ## programs, manuals and headers below DESTDIR and PREFIX
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include/linux
+	install -m 0755 $(programs:%=$(B)/%) $(DESTDIR)$(PREFIX)/bin
+	install -m 0644 uapi/linux/*.h $(DESTDIR)$(PREFIX)/include/linux
+	$(foreach m,$(manuals),install -D -m 0644 $m \
+		$(DESTDIR)$(PREFIX)/share/man/man$(patsubst .%,%,$(suffix $m))/$(notdir $m);)
+
+uninstall: ## remove what install put there
+	rm -f $(programs:%=$(DESTDIR)$(PREFIX)/bin/%)
+	rm -f $(patsubst uapi/%,$(DESTDIR)$(PREFIX)/include/%,$(wildcard uapi/linux/*.h))
+	rm -f $(foreach m,$(manuals),$(DESTDIR)$(PREFIX)/share/man/man$(patsubst .%,%,$(suffix $m))/$(notdir $m))
+
+clean: ## remove what was built, not what was fetched
+	find $(B) -mindepth 1 -maxdepth 1 ! -name kernels ! -name linux-source -exec rm -rf {} + 2>/dev/null || true
+
+distclean: ## remove build/ altogether
+	rm -rf $(B)
+
+.PHONY: all help deps user kmod kmod-running kmod-fetched kernels selftest test vm demo lint format install uninstall clean distclean
