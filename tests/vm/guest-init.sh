@@ -100,7 +100,7 @@ run_interactive() {
 	# shellcheck source=/dev/null
 	. /.rmem-cmd
 	export TERM=${term:-linux}
-	# shellcheck disable=SC2086  # two numbers
+	# shellcheck disable=SC2086,SC2154  # two numbers, of guest.env
 	set -- $tty_size
 	stty rows "$1" cols "$2" </dev/hvc0
 	echo "rmem VM, Linux $rel; build/ is on PATH, 'exit' ends it; writes vanish, but for /out" >/dev/hvc0

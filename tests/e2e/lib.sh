@@ -1,0 +1,229 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: MIT
+#
+# What the end-to-end tests share. A test is a script in this directory that
+# sources this file; it runs as root in the VM and passes with status 0, is
+# skipped with 4 (skip) and fails with anything else. It may say in a comment
+#
+#   # timeout: 300                     seconds, instead of 180
+#   # vm: mem=512 scratch=3G smp=1     a VM of its own, of this size
+#
+# Two network namespaces stand for two hosts: `srv` (10.77.0.1, fd77::1), where
+# rmem-server runs, and `cli` (10.77.0.2, fd77::2), where rmemd runs.
+#
+#   . "$(dirname "$0")/lib.sh"
+#   hosts_up
+#   in_srv start server rmem-server --listen tcp://10.77.0.1:7070 --insecure --export e=mem://1MiB
+#   in_cli start rmemd rmemd
+#   assert_exit 0 in_cli rmemctl attach r rmem://10.77.0.1/e --insecure
+#
+# Everything started is stopped, and everything attached detached, at the end.
+
+set -euo pipefail
+
+SRV4=10.77.0.1 CLI4=10.77.0.2 SRV6=fd77::1 CLI6=fd77::2
+export SRV4 CLI4 SRV6 CLI6
+
+test_name=$(basename "$0" .sh)
+# Scratch space in the VM's memory; tests that need more ask for a disk.
+work=$(mktemp -d "/tmp/$test_name.XXXXXX")
+declare -A pids=() # name -> pid of what start started
+netns=''           # namespace of the in_srv or in_cli at work
+
+# --- saying what happens ----------------------------------------------------
+
+note() { echo "# $*"; }
+
+fail() {
+	local i
+	echo "FAIL: $*" >&2
+	for ((i = 1; i < ${#FUNCNAME[@]}; i++)); do
+		echo "    at ${BASH_SOURCE[i]##*/}:${BASH_LINENO[i - 1]} in ${FUNCNAME[i]}" >&2
+	done
+	exit 1
+}
+
+skip() {
+	echo "SKIP: $*"
+	exit 4
+}
+
+# --- assertions: what was expected, what was seen ---------------------------
+
+assert_eq() { # EXPECTED SEEN [WHAT]
+	[[ $1 == "$2" ]] || fail "${3:-value}: expected '$1', saw '$2'"
+}
+
+assert_match() { # REGEX SEEN [WHAT]
+	[[ $2 =~ $1 ]] || fail "${3:-text}: expected a match of '$1', saw '$2'"
+}
+
+assert_le() { # SEEN LIMIT [WHAT]
+	(($1 <= $2)) || fail "${3:-number}: expected at most $2, saw $1"
+}
+
+assert_ge() { # SEEN LIMIT [WHAT]
+	(($1 >= $2)) || fail "${3:-number}: expected at least $2, saw $1"
+}
+
+# assert_exit CODE COMMAND... : the command's output stays in $out and $err.
+assert_exit() {
+	local want=$1 got=0
+	shift
+	"$@" >"$work/.out" 2>"$work/.err" || got=$?
+	out=$(<"$work/.out") err=$(<"$work/.err")
+	((got == want)) || fail "'$*': expected exit $want, saw $got; stdout '$out', stderr '$err'"
+}
+out='' err=''
+
+# wait_for [-t SECONDS] CONDITION-COMMAND... : polls, ten seconds by default.
+wait_for() {
+	local limit=10 end
+	if [[ $1 == -t ]]; then
+		limit=$2
+		shift 2
+	fi
+	end=$((SECONDS + limit * ${RMEM_TIMEOUT_SCALE:-1}))
+	until "$@" >/dev/null 2>&1; do
+		((SECONDS < end)) || fail "'$*' did not come true in $limit s"
+		sleep 0.1
+	done
+}
+
+# --- two hosts --------------------------------------------------------------
+
+hosts_up() {
+	ip netns add srv
+	ip netns add cli
+	ip link add srv0 netns srv type veth peer name cli0 netns cli
+	ip -n srv addr add $SRV4/24 dev srv0
+	ip -n srv addr add $SRV6/64 dev srv0 nodad
+	ip -n cli addr add $CLI4/24 dev cli0
+	ip -n cli addr add $CLI6/64 dev cli0 nodad
+	local ns
+	for ns in srv cli; do
+		ip -n $ns link set lo up
+		ip -n $ns link set ${ns}0 up
+	done
+	wait_for in_cli ping -c 1 -W 1 $SRV4
+}
+
+hosts_down() {
+	ip netns del srv 2>/dev/null || true
+	ip netns del cli 2>/dev/null || true
+}
+
+# The link between the hosts, as a cable that is pulled.
+link_down() { ip -n srv link set srv0 down; }
+link_up() { ip -n srv link set srv0 up; }
+
+# in_srv COMMAND..., in_cli COMMAND... : a program, or `start`.
+#
+# nsenter rather than ip netns exec: that one gives the command a mount
+# namespace of its own, where --bind would be invisible to all others.
+in_ns() {
+	local netns=$1
+	shift
+	if [[ $1 == start ]]; then
+		"$@"
+	else
+		nsenter --net="/run/netns/$netns" "$@"
+	fi
+}
+in_srv() { in_ns srv "$@"; }
+in_cli() { in_ns cli "$@"; }
+
+# --- programs in the background ---------------------------------------------
+
+# start NAME COMMAND... : returns when the command has printed "ready". Its
+# output goes to $work/NAME.log, its pid to ${pids[NAME]}.
+start() {
+	local name=$1 log=$work/$1.log end
+	shift
+	[[ ! ${pids[$name]:-} ]] || fail "$name runs already"
+	: >>"$log"
+	local before
+	before=$(grep -c '^ready$' "$log" || true)
+	# exec, so that the pid is the program's and not a shell's.
+	(exec ${netns:+nsenter --net="/run/netns/$netns"} "$@") >>"$log" 2>&1 </dev/null &
+	pids[$name]=$!
+	end=$((SECONDS + 20 * ${RMEM_TIMEOUT_SCALE:-1}))
+	until (($(grep -c '^ready$' "$log" || true) > before)); do
+		kill -0 "${pids[$name]}" 2>/dev/null || fail "$name died before it was ready: $(tail -n 5 "$log")"
+		((SECONDS < end)) || fail "$name was not ready in time: $(tail -n 5 "$log")"
+		sleep 0.05
+	done
+}
+
+# stop NAME [SIGNAL]: ends it, waits, and leaves its status in $status.
+stop() {
+	local name=$1 pid=${pids[$1]:-}
+	[[ $pid ]] || fail "$name does not run"
+	unset "pids[$name]"
+	kill -"${2:-TERM}" "$pid" 2>/dev/null || true
+	status=0
+	wait "$pid" 2>/dev/null || status=$?
+}
+status=0
+
+alive() { [[ ${pids[$1]:-} ]] && kill -0 "${pids[$1]}" 2>/dev/null; }
+
+# --- chance, repeatable -----------------------------------------------------
+
+# RMEM_SEED=N repeats a run; random MAX gives 0..MAX-1.
+RMEM_SEED=${RMEM_SEED:-$((SRANDOM % 1000000))}
+export RMEM_SEED
+RANDOM=$((RMEM_SEED % 32768))
+note "RMEM_SEED=$RMEM_SEED"
+
+# Not in a subshell: $(...) would draw the same number again and again.
+random() { # VARIABLE MAX
+	printf -v "$1" %d $(((RANDOM << 15 | RANDOM) % $2))
+}
+
+# --- regions ----------------------------------------------------------------
+
+# region NAME FIELD: from status --json, FIELD as "dirty_bytes" or "faults.demand".
+region() {
+	rmemctl status "$1" --json | /usr/bin/python3 -c '
+import json, sys
+value = json.load(sys.stdin)["regions"][0]
+for key in sys.argv[1].split("."):
+    value = value[key]
+print(str(value).lower() if isinstance(value, bool) else value)' "$2"
+}
+
+# --- the end ----------------------------------------------------------------
+
+cleanup() {
+	local code=$? name
+	set +e
+	trap - EXIT
+	if ((code != 0 && code != 4)); then
+		for name in "$work"/*.log; do
+			[[ -e $name ]] || continue
+			echo "--- ${name##*/}"
+			tail -n 60 "$name"
+		done >&2
+	fi
+	declare -F on_exit >/dev/null && on_exit
+	if alive rmemd; then
+		for name in /dev/rmem-*; do
+			[[ -e $name ]] && timeout 20 rmemctl detach "${name#/dev/rmem-}" --force >/dev/null 2>&1
+		done
+	fi
+	for name in "${!pids[@]}"; do
+		kill -TERM "${pids[$name]}" 2>/dev/null
+	done
+	for name in "${!pids[@]}"; do
+		timeout 10 tail --pid="${pids[$name]}" -f /dev/null || kill -KILL "${pids[$name]}" 2>/dev/null
+	done
+	hosts_down
+	cd /
+	rm -rf "$work"
+	exit "$code"
+}
+trap cleanup EXIT
+trap 'exit 143' TERM INT
+
+cd "$work"

@@ -1,0 +1,215 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# `make test`: installs what is missing, builds everything and runs every test,
+# those that need the module in VMs. The last line is
+# "N passed, N failed, N skipped"; the status is 0 only if something ran and
+# nothing failed.
+#
+#   RMEM_ONLY=REGEX      only what matches: unit/plain, unit/asan, unit/tsan,
+#                        rig, selftest/NAME, e2e/NAME
+#   RMEM_KERNELS="6.1"   only these kernels
+#   RMEM_SEED=N          the chance in the tests, repeated
+#   RMEM_VM_JOBS=N       VMs at a time (default: one per CPU)
+#   RMEM_TIMEOUT_SCALE=N more patience, for slow machines
+set -uo pipefail
+
+top=$(cd "$(dirname "$0")/.." && pwd)
+cd "$top" || exit 1
+only=${RMEM_ONLY:-}
+build=$top/build
+logs=$build/test
+results=$logs/results.tsv
+rm -rf "$logs"
+mkdir -p "$logs"
+: >"$results"
+
+export RMEM_SEED=${RMEM_SEED:-$((SRANDOM % 1000000))}
+echo "test: RMEM_SEED=$RMEM_SEED"
+
+wanted() { [[ ! $only || $1 =~ $only ]]; }
+
+result() { # STATUS NAME SECONDS REASON
+	printf '%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "$4" >>"$results"
+}
+
+summary() {
+	local passed failed skipped
+	trap - EXIT
+	passed=$(grep -c '^pass' "$results")
+	failed=$(grep -c '^fail' "$results")
+	skipped=$(grep -c '^skip' "$results")
+	echo
+	awk -F'\t' '$1 == "skip" { printf "skipped: %s: %s\n", $2, $4 }' "$results"
+	awk -F'\t' '$1 == "fail" { printf "FAILED: %s: %s\n", $2, $4 }' "$results"
+	echo "slowest:"
+	sort -t $'\t' -k3,3nr "$results" | head -n 10 | awk -F'\t' '$3 > 0 { printf "  %5d s  %s\n", $3, $2 }'
+	echo "test: $SECONDS s in all; logs in ${logs#"$top"/}"
+	((passed + failed)) || echo "test: nothing ran"
+	echo "$passed passed, $failed failed, $skipped skipped"
+	((passed > 0 && failed == 0)) || exit 1
+	exit 0
+}
+trap summary EXIT
+trap 'result fail interrupted 0 "by a signal"; exit 1' INT TERM
+
+# step NAME COMMAND... : what the tests need; without it there is nothing to
+# test, so failing here ends the run.
+step() {
+	local name=$1 start=$SECONDS
+	shift
+	echo "== $name"
+	if ! "$@"; then
+		result fail "$name" $((SECONDS - start)) "see above"
+		exit 1
+	fi
+	echo "== $name: $((SECONDS - start)) s"
+}
+
+# --- build ------------------------------------------------------------------
+
+step "deps" scripts/deps.sh
+step "kernels" tests/vm/kernels.sh fetch
+mapfile -t kernels < <(tests/vm/kernels.sh list)
+for k in $(tests/vm/kernels.sh missing); do
+	result skip "kernel $k" 0 "this Debian release has no $k kernel"
+done
+step "build user space" make -s user
+step "build the module" make -s kmod-fetched
+step "build the selftests" make -s selftest
+[[ ! -e examples/Makefile ]] || step "build the examples" make -s -C examples O="$build/examples"
+
+# --- on this machine --------------------------------------------------------
+
+unit() { # NAME DIRECTORY [CMAKE-ARG]...
+	local name=$1 dir=$2 start=$SECONDS runner=()
+	shift 2
+	wanted "$name" || return 0
+	echo "== $name"
+	if ! { cmake -S daemon -B "$dir" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo "$@" &&
+		cmake --build "$dir"; } >"$logs/build.log" 2>&1; then
+		tail -n 60 "$logs/build.log"
+		result fail "$name" $((SECONDS - start)) "does not build"
+		return 0
+	fi
+	# ThreadSanitizer of gcc 12 does not cope with the address space layout
+	# randomisation of newer kernels.
+	[[ $name != unit/tsan ]] || runner=(setarch -R)
+	"${runner[@]}" ctest --test-dir "$dir" -j"$(nproc)" --timeout 300 --no-tests=error \
+		--output-on-failure --output-junit "$logs/junit.xml" >"$logs/ctest.log" 2>&1
+	/usr/bin/python3 - "$logs/junit.xml" "$name" >>"$results" <<-'PYTHON' || result fail "$name" 0 "ctest did not run"
+		import sys, xml.etree.ElementTree as tree
+		for case in tree.parse(sys.argv[1]).getroot().iter("testcase"):
+		    status = {"run": "pass", "fail": "fail"}.get(case.get("status"), "skip")
+		    nodes = [n for tag in ("failure", "skipped") for n in case.iter(tag)]
+		    reason = " ".join(n.get("message") or "" for n in nodes)
+		    if status == "skip":  # GoogleTest's words, not ctest's
+		        said = (case.findtext("system-out") or "").split("Skipped\n")
+		        reason = said[1].split("\n")[0] if len(said) > 1 else reason
+		    reason = " ".join(reason.split())
+		    print(status, f'{sys.argv[2]}: {case.get("name")}', round(float(case.get("time") or 0)), reason, sep="\t")
+	PYTHON
+	mv "$logs/ctest.log" "$logs/${name//\//-}.log"
+	grep -A 60 -E '^ *[0-9]+/[0-9]+ Test.*(Failed|Exception|Timeout)' "$logs/${name//\//-}.log" | head -n 200
+	grep -E 'tests passed|No tests' "$logs/${name//\//-}.log"
+	rm -f "$logs/junit.xml"
+	echo "== $name: $((SECONDS - start)) s"
+}
+unit unit/plain "$build/cmake"
+unit unit/asan "$build/cmake-asan" -DRMEM_SANITIZE=address
+unit unit/tsan "$build/cmake-tsan" -DRMEM_SANITIZE=thread
+
+if wanted rig; then
+	echo "== rig"
+	rig_start=$SECONDS
+	while read -r line; do
+		echo "$line"
+		case $line in
+		"ok "*) result pass "rig: ${line#ok }" 0 '' ;;
+		"not ok "*) result fail "rig: ${line#not ok }" 0 '' ;;
+		esac
+	done < <(tests/vm/selfcheck.sh 2>&1)
+	echo "== rig: $((SECONDS - rig_start)) s"
+fi
+
+# --- in VMs -----------------------------------------------------------------
+
+header() { # FILE KEY: the value in the file's "# vm:" line
+	sed -n 's/^# vm: *//p' "$1" | head -n 1 | tr ' ' '\n' | sed -n "s/^$2=//p"
+}
+
+test_limit() { # FILE: its timeout
+	local t
+	t=$([[ $1 != *.sh ]] || sed -n 's/^# timeout: *\([0-9]*\).*/\1/p' "$1" | head -n 1)
+	echo "${t:-180}"
+}
+
+vm_job() { # RELEASE JOB OPTION... -- TEST...
+	local rel=$1 job=$2 opts=() dir=$logs/$1/$2 limit=120 t status=0 start=$SECONDS tag
+	shift 2
+	while [[ $1 != -- ]]; do
+		opts+=("$1")
+		shift
+	done
+	shift
+	for t in "$@"; do
+		limit=$((limit + $(test_limit "$t") + 20))
+	done
+	tag=$(cut -d. -f1,2 <<<"$rel")
+	tests/vm/run.sh --kernel "$rel" --run-dir "$dir" --no-dmesg-check --timeout $limit \
+		"${opts[@]}" -- tests/vm/guest-suite.sh "$@" 2>&1 </dev/null | sed -u "s/^/[$tag] /"
+	status=${PIPESTATUS[0]}
+
+	[[ ! -e $dir/out/results.tsv ]] ||
+		awk -F'\t' -v OFS='\t' -v k="$tag" '{ $2 = k " " $2; print }' "$dir/out/results.tsv" >>"$results"
+	if ((status)); then
+		result fail "$tag $job: VM" $((SECONDS - start)) \
+			"status $status in $(cat "$dir/out/current" 2>/dev/null || echo 'no test'); see ${dir#"$top"/}"
+	fi
+	if tests/vm/dmesg-check.sh "$dir/dmesg.txt" >"$dir/dmesg-check.log"; then
+		result pass "$tag $job: kernel log" $((SECONDS - start)) ''
+	else
+		sed "s/^/[$tag] /" "$dir/dmesg-check.log"
+		result fail "$tag $job: kernel log" $((SECONDS - start)) "see ${dir#"$top"/}/dmesg.txt"
+	fi
+	echo "[$tag] $job: VM done after $((SECONDS - start)) s"
+}
+
+# At most this many at a time; each keeps one CPU busy.
+parallel=${RMEM_VM_JOBS:-$(nproc)}
+spawn() {
+	while (($(jobs -rp | wc -l) >= parallel)); do
+		wait -n
+	done
+	vm_job "$@" &
+}
+
+shared=() own=()
+for t in build/selftest/*; do
+	[[ -f $t && -x $t ]] && wanted "selftest/${t##*/}" && shared+=("$t")
+done
+for t in tests/e2e/*.sh; do
+	[[ -e $t && $t != */lib.sh ]] || continue
+	wanted "e2e/$(basename "$t" .sh)" || continue
+	if grep -q '^# vm:' "$t"; then own+=("$t"); else shared+=("$t"); fi
+done
+
+if ((${#shared[@]} + ${#own[@]})); then
+	echo "== in VMs: ${kernels[*]}"
+	((${#kernels[@]})) || result fail "VMs" 0 "no kernel to boot"
+fi
+# Those of their own first: they tend to be the long ones.
+for rel in "${kernels[@]}"; do
+	for t in "${own[@]}"; do
+		opts=()
+		for key in mem smp scratch append; do
+			value=$(header "$t" $key)
+			[[ ! $value ]] || opts+=("--$key" "$value")
+		done
+		spawn "$rel" "$(basename "$t" .sh)" "${opts[@]}" -- "$t"
+	done
+done
+for rel in "${kernels[@]}"; do
+	((!${#shared[@]})) || spawn "$rel" suite --scratch 4G -- "${shared[@]}"
+done
+wait

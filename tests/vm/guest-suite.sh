@@ -1,0 +1,116 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# guest-suite.sh TEST... : runs kselftest programs (build/selftest/NAME) and
+# end-to-end scripts (tests/e2e/NAME.sh) inside the VM, each in its own session
+# and with its own timeout. Writes to /out:
+#
+#   results.tsv    pass|fail|skip TAB name TAB seconds TAB reason, a case a line
+#   current        the test that runs, for whoever finds the VM dead
+#   NAME.log       what a test printed
+set -uo pipefail
+
+scale=${RMEM_TIMEOUT_SCALE:-1}
+
+result() { # STATUS NAME SECONDS REASON
+	printf '%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "$4" >>/out/results.tsv
+}
+
+# The cases of a TAP stream, one result each. Prints the number of failures.
+tap_results() { # NAME LOG
+	local name=$1 log=$2 line n=0 bad=0 planned=''
+	while IFS= read -r line; do
+		case $line in
+		1..*) planned=${line#1..} planned=${planned%% *} ;;
+		"ok "*"# SKIP"*)
+			n=$((n + 1))
+			result skip "$name: $(tap_title "${line%%# SKIP*}")" 0 "${line##*# SKIP }"
+			;;
+		"ok "*)
+			n=$((n + 1))
+			result pass "$name: $(tap_title "$line")" 0 ''
+			;;
+		"not ok "*)
+			n=$((n + 1)) bad=$((bad + 1))
+			result fail "$name: $(tap_title "${line#not }")" 0 ''
+			;;
+		esac
+	done <"$log"
+	if [[ $planned && $planned != "$n" ]]; then
+		result fail "$name" 0 "planned $planned cases, ran $n"
+		bad=$((bad + 1))
+	fi
+	echo "$bad $n"
+}
+
+tap_title() {
+	sed -E 's/^ok [0-9]+ *(- *)?//; s/ +$//' <<<"$1"
+}
+
+run_test() {
+	local file=$1 kind name log limit=180 start status=0 seconds bad=0 n verdict
+	kind=selftest
+	[[ $file != *.sh ]] || kind=e2e
+	name=$kind/$(basename "$file" .sh)
+	log=/out/$(basename "$file" .sh).log
+	if [[ $kind == e2e ]]; then
+		limit=$(sed -n 's/^# timeout: *\([0-9]*\).*/\1/p' "$file" | head -n 1)
+		limit=${limit:-180}
+	fi
+
+	echo "$name" >/out/current
+	echo "rmem-test: $name" >/dev/kmsg
+	start=$SECONDS
+	timeout -k 20 $((limit * scale)) "$file" >"$log" 2>&1 </dev/null || status=$?
+	seconds=$((SECONDS - start))
+
+	if [[ $kind == selftest ]]; then
+		read -r bad n < <(tap_results "$name" "$log")
+		if ((status == 124 || status == 137)); then
+			result fail "$name" "$seconds" "timeout after $limit s"
+		elif ((status == 4)); then
+			# The whole program, unless it said so case by case.
+			((n)) || result skip "$name" "$seconds" "$(grep -m 1 -i skip "$log")"
+			status=0
+		elif ((status && !bad)); then
+			result fail "$name" "$seconds" "exit status $status"
+		elif ((!n)); then
+			result fail "$name" "$seconds" "printed no test case"
+			status=1
+		fi
+		verdict="$n cases, $bad failed"
+	else
+		case $status in
+		0) result pass "$name" "$seconds" '' ;;
+		4) result skip "$name" "$seconds" "$(sed -n 's/^SKIP: //p' "$log" | tail -n 1)" ;;
+		124 | 137) result fail "$name" "$seconds" "timeout after $limit s" ;;
+		*) result fail "$name" "$seconds" "exit status $status" ;;
+		esac
+		verdict="exit $status"
+	fi
+
+	if ((status == 0 && bad == 0)); then
+		echo "ok       $name ($verdict, $seconds s)"
+	elif ((status == 4)); then
+		echo "skipped  $name ($seconds s): $(sed -n 's/^SKIP: //p' "$log" | tail -n 1)"
+	else
+		echo "FAILED   $name ($verdict, $seconds s)"
+		tail -n 80 "$log" | sed 's/^/    | /'
+	fi
+	rm -f /out/current
+}
+
+for t in "$@"; do
+	run_test "$t"
+done
+
+# Whatever ran, no region may be left and the module must go.
+if [[ -d /sys/module/rmem ]]; then
+	if rmmod rmem 2>/tmp/rmmod; then
+		result pass "module unloads" 0 ''
+	else
+		result fail "module unloads" 0 "$(head -n 1 /tmp/rmmod)"
+		echo "FAILED   module unloads: $(cat /tmp/rmmod)"
+	fi
+fi
+exit 0
