@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT
+#include "kchan/device.hh"
+
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "kchan/errors.hh"
+
+namespace rmem::kchan {
+namespace {
+
+// 0 or the positive errno. A signal may not make a call fail.
+template <class Argument>
+int call(int fd, unsigned long request, Argument& argument) {
+  argument.size = sizeof(argument);
+  int r;
+  do {
+    r = ::ioctl(fd, request, &argument);
+  } while (r < 0 && errno == EINTR);
+  return r < 0 ? errno : 0;
+}
+
+std::uint64_t address(const void* p) { return reinterpret_cast<std::uintptr_t>(p); }
+
+Result<UniqueFd> open_device(const char* path, int flags) {
+  UniqueFd fd(::open(path, flags | O_CLOEXEC));
+  if (fd) return fd;
+  const int err = errno;
+  // ENXIO: a node left behind by a module that is gone.
+  if (err == ENOENT || err == ENXIO || err == ENODEV) {
+    return module_absent(std::string(path) + ": " + std::strerror(err));
+  }
+  if (err == EACCES || err == EPERM) {
+    return Status(Code::kPermission, std::string(path) + ": " + std::strerror(err),
+                  "run as root or as a member of group rmem", err);
+  }
+  return module_error(err, path);
+}
+
+// Opens the region `name` through /dev/rmem and runs `use` on its descriptor.
+template <class Use>
+Status with_region(const std::string& name, int flags, Use use) {
+  auto fd = open_device(kRegionPath, flags);
+  if (!fd.ok()) return fd.status();
+  rmem_ioc_attach attach{};
+  if (name.size() >= sizeof(attach.name)) return module_error(EINVAL, name);
+  std::memcpy(attach.name, name.data(), name.size());
+  int err = call(fd->get(), RMEM_IOC_ATTACH, attach);
+  if (err == 0) err = use(fd->get());
+  return err == 0 ? Status() : module_error(err, "region " + name);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Device>> Device::open(std::uint32_t ring_entries) {
+  auto fd = open_device(kControlPath, O_RDWR);
+  if (!fd.ok()) return fd.status();
+  std::unique_ptr<Device> device(new Device(std::move(*fd)));
+
+  rmem_ioc_setup setup{};
+  setup.ring_entries = ring_entries;
+  setup.uapi_major = RMEM_UAPI_MAJOR;
+  setup.uapi_minor = RMEM_UAPI_MINOR;
+  if (const int err = call(device->fd_.get(), RMEM_IOC_SETUP, setup)) {
+    return module_error(err, std::string(kControlPath) + ": interface version " +
+                                 std::to_string(RMEM_UAPI_MAJOR) + "." +
+                                 std::to_string(RMEM_UAPI_MINOR));
+  }
+  void* memory =
+      ::mmap(nullptr, setup.ring_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, device->fd_.get(), 0);
+  if (memory == MAP_FAILED) {
+    return module_error(errno, std::string(kControlPath) + ": mapping the ring");
+  }
+  device->mapping_ = {static_cast<std::byte*>(memory), setup.ring_bytes};
+  auto ring = Ring::open(device->mapping_);
+  if (!ring.ok()) return ring.status();
+  device->ring_ = std::make_unique<Ring>(*ring);
+  return device;
+}
+
+Device::~Device() {
+  ring_.reset();
+  if (!mapping_.empty()) ::munmap(mapping_.data(), mapping_.size());
+}
+
+int Device::serve(std::uint32_t region) {
+  rmem_ioc_region argument{};
+  argument.region_id = region;
+  return call(fd_.get(), RMEM_IOC_SERVE, argument);
+}
+
+int Device::push(std::uint32_t region) {
+  rmem_ioc_region argument{};
+  argument.region_id = region;
+  return call(fd_.get(), RMEM_IOC_PUSH, argument);
+}
+
+int Device::fill(std::uint64_t cookie, std::uint64_t offset, std::span<const std::byte> bytes,
+                 std::uint32_t flags) {
+  rmem_ioc_fill argument{};
+  argument.flags = flags;
+  argument.cookie = cookie;
+  argument.offset = offset;
+  argument.length = bytes.size();
+  argument.addr = address(bytes.data());
+  return call(fd_.get(), RMEM_IOC_FILL, argument);
+}
+
+int Device::complete(std::span<const std::uint64_t> cookies, int error) {
+  constexpr std::size_t kMost = 4096;  // per call, as the uapi says
+  while (!cookies.empty()) {
+    const auto batch = cookies.first(std::min(cookies.size(), kMost));
+    rmem_ioc_complete argument{};
+    argument.error = static_cast<std::uint32_t>(error);
+    argument.count = static_cast<std::uint32_t>(batch.size());
+    argument.cookies = address(batch.data());
+    if (const int err = call(fd_.get(), RMEM_IOC_COMPLETE, argument)) return err;
+    cookies = cookies.subspan(batch.size());
+  }
+  return 0;
+}
+
+int Device::write_out(std::uint64_t cookie, std::span<std::byte> into, std::span<rmem_run> runs,
+                      std::uint64_t& bytes, std::uint32_t& run_count) {
+  rmem_ioc_writeout argument{};
+  argument.cookie = cookie;
+  argument.addr = address(into.data());
+  argument.addr_bytes = into.size();
+  argument.runs = address(runs.data());
+  argument.run_count = static_cast<std::uint32_t>(runs.size());
+  const int err = call(fd_.get(), RMEM_IOC_WRITEOUT, argument);
+  bytes = argument.bytes;
+  run_count = argument.run_count;
+  return err;
+}
+
+int Device::prefetch(std::uint32_t region, std::uint64_t offset, std::uint64_t length,
+                     std::uint32_t& queued) {
+  rmem_ioc_prefetch argument{};
+  argument.region_id = region;
+  argument.offset = offset;
+  argument.length = length;
+  const int err = call(fd_.get(), RMEM_IOC_PREFETCH, argument);
+  queued = argument.queued;
+  return err;
+}
+
+int Device::set_state(std::uint32_t region, std::uint32_t state, std::string_view reason) {
+  rmem_ioc_state argument{};
+  argument.region_id = region;
+  argument.state = state;
+  const std::size_t length = std::min(reason.size(), sizeof(argument.reason) - 1);
+  std::memcpy(argument.reason, reason.data(), length);
+  return call(fd_.get(), RMEM_IOC_STATE, argument);
+}
+
+Status sync_region(const std::string& name) {
+  return with_region(name, O_RDONLY, [](int fd) { return ::fsync(fd) == 0 ? 0 : errno; });
+}
+
+Status drop_region(const std::string& name) {
+  return with_region(name, O_RDONLY, [](int fd) {
+    rmem_ioc_range all{};
+    return call(fd, RMEM_IOC_DROP, all);
+  });
+}
+
+}  // namespace rmem::kchan

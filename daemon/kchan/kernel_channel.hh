@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT
+// What a daemon may ask of the kernel, as an interface: the pager speaks to
+// this, so that its tests need no module.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "linux/rmem.h"
+
+namespace rmem::kchan {
+
+// The calls of linux/rmem.h, part 2. None of them blocks or allocates. Each
+// returns 0 or a positive errno out of the dictionary there; ENOENT means a
+// cookie or region that is gone, which is never an error of the caller's.
+class KernelChannel {
+ public:
+  virtual ~KernelChannel() = default;
+
+  // From now on the region's requests come to this channel.
+  virtual int serve(std::uint32_t region) = 0;
+  // Dirty pages become RMEM_OP_WRITE requests.
+  virtual int push(std::uint32_t region) = 0;
+  // `offset` counts from the fetch's first byte; `flags` are RMEM_FILL_*.
+  virtual int fill(std::uint64_t cookie, std::uint64_t offset, std::span<const std::byte> bytes,
+                   std::uint32_t flags) = 0;
+  // Ends requests: `error` is 0 or the positive errno for all of them.
+  virtual int complete(std::span<const std::uint64_t> cookies, int error) = 0;
+  // Copies a write's dirty bytes to `into` and says where they belong. On
+  // success `bytes` and `run_count` tell how much of the two was used.
+  virtual int write_out(std::uint64_t cookie, std::span<std::byte> into, std::span<rmem_run> runs,
+                        std::uint64_t& bytes, std::uint32_t& run_count) = 0;
+  // Asks for fetches ahead of any fault; `queued` tells how many there will be.
+  virtual int prefetch(std::uint32_t region, std::uint64_t offset, std::uint64_t length,
+                       std::uint32_t& queued) = 0;
+  // `state` is enum rmem_region_state; `reason` is cut to what fits.
+  virtual int set_state(std::uint32_t region, std::uint32_t state, std::string_view reason) = 0;
+};
+
+}  // namespace rmem::kchan
