@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: MIT
+#include "pager/fetcher.hh"
+
+#include <cerrno>
+#include <cstring>
+
+#include "pager/pager.hh"
+#include "pager/region.hh"
+
+namespace rmem::pager {
+namespace {
+
+bool ahead(const Request* r) { return (r->flags & RMEM_REQ_PREFETCH) != 0; }
+
+}  // namespace
+
+Fetcher::Fetcher(Region& region, Shared& shared)
+    : region_(region),
+      shared_(shared),
+      read_ahead_(region.config().size, region.config().chunk),
+      reserve_(new std::byte[region.config().chunk]) {}
+
+Fetcher::~Fetcher() { drop_all(); }
+
+void Fetcher::add(Request* r) {
+  if (ahead(r)) {
+    r->mark = read_ahead_.take_mark(r->offset);
+    ahead_.push_back(r);
+    return;
+  }
+  demand_.push_back(r);
+}
+
+void Fetcher::missed(std::uint64_t offset, std::uint32_t tid) {
+  fetch_ahead(read_ahead_.on_miss(offset, tid));
+}
+
+void Fetcher::hit(std::uint64_t offset) { fetch_ahead(read_ahead_.on_hit(offset)); }
+
+void Fetcher::fetch_ahead(ReadAhead::Window window) {
+  // A window in which there is nothing to fetch gets no mark, so nobody would
+  // tell when the reader is through it: look a little further.
+  for (int i = 0; i < 4 && !window.empty() && region_.ready(); ++i) {
+    std::uint32_t queued = 0;
+    const int err =
+        shared_.channel.prefetch(region_.config().id, window.offset, window.length, queued);
+    if (err != 0) {
+      read_ahead_.give_up(window);
+      return;
+    }
+    if (queued != 0) return;
+    window = read_ahead_.after(window);
+  }
+}
+
+bool Fetcher::issue_demand() {
+  Request* r = demand_.first();
+  if (!r || !region_.ready()) return false;
+  const std::size_t demanded = reading_.size() - reading_ahead_;
+  if (reading_.size() >= kMaxReading || demanded >= kMaxReading - kKeptForAhead) return false;
+  r->buffer = shared_.arena.take(r->length);
+  if (r->buffer.empty()) {
+    if (reserve_taken_) return false;
+    reserve_taken_ = r->reserve = true;
+    r->buffer = {reserve_.get(), region_.config().chunk};
+  }
+  demand_.remove(r);
+  read(r);
+  return true;
+}
+
+bool Fetcher::issue_prefetch() {
+  Request* r = ahead_.first();
+  if (!r || !region_.ready()) return false;
+  if (reading_.size() >= kMaxReading || reading_ahead_ >= kMaxReadingAhead) return false;
+  if (shared_.scarce(r->length)) return false;
+  r->buffer = shared_.arena.take(r->length);
+  if (r->buffer.empty()) return false;
+  ahead_.remove(r);
+  ++region_.stats().prefetches;
+  read(r);
+  return true;
+}
+
+void Fetcher::read(Request* r) {
+  ++region_.stats().fetches;
+  if (ahead(r)) ++reading_ahead_;
+  reading_.push_back(r);
+  region_.operation_begins();
+  region_.store().read(r->offset, r->buffer.first(r->length), {&Fetcher::read_done, r});
+}
+
+void Fetcher::read_done(void* request, const store::Outcome& outcome) {
+  auto* r = static_cast<Request*>(request);
+  Fetcher& self = r->region->fetcher();
+  self.answered(r, outcome);
+  self.shared_.pager.kick(self.region_);
+}
+
+void Fetcher::answered(Request* r, const store::Outcome& outcome) {
+  region_.operation_ends();
+  reading_.remove(r);
+  if (ahead(r)) --reading_ahead_;
+  if (region_.gone()) return release(r);
+
+  switch (outcome.err) {
+    case 0:
+      r->tries = 0;
+      if (r->stale) return again(r);
+      return fill(r);
+    case EAGAIN:
+      if (region_.ready()) region_.pause(Region::kPauseOnAgain);
+      return again(r);
+    case EBADMSG:
+      ++region_.stats().damaged;
+      if (++r->tries < kMaxDamaged) return again(r);
+      region_.log().error("bytes at {} arrived damaged {} times in a row", r->offset, r->tries);
+      return fail(r, EIO);
+    case ESTALE:
+      release(r);
+      return region_.fail_stale();
+    default:
+      region_.log().error("reading {} bytes at {}: {}", r->length, r->offset,
+                          std::strerror(outcome.err));
+      return fail(r, EIO);
+  }
+}
+
+void Fetcher::fill(Request* r) {
+  const int err =
+      shared_.channel.fill(r->cookie, 0, r->buffer.first(r->length), r->mark ? RMEM_FILL_MARK : 0);
+  switch (err) {
+    case 0:
+    case ENOENT:  // given up meanwhile, or a duplicate
+      return release(r);
+    case ENOMEM:
+      // Whoever waits may be at its memory limit. Keep the bytes for a while.
+      if (ahead(r)) return fail(r, ECANCELED);
+      if (++r->tries < kMaxNoMemory) return unfilled_.push_back(r);
+      r->tries = 0;
+      return again(r);
+    default:
+      region_.log().error("filling {} bytes at {}: {}", r->length, r->offset, std::strerror(err));
+      return fail(r, EIO);
+  }
+}
+
+void Fetcher::retry_fills() {
+  for (std::size_t n = unfilled_.size(); n != 0; --n) {
+    Request* r = unfilled_.pop_front();
+    if (r->stale) {
+      again(r);
+    } else {
+      fill(r);
+    }
+  }
+}
+
+// Back to the head of its queue, without its bytes.
+void Fetcher::again(Request* r) {
+  ++region_.stats().repeated;
+  release_buffer(r);
+  r->stale = false;
+  (ahead(r) ? ahead_ : demand_).push_front(r);
+}
+
+void Fetcher::fail(Request* r, int err) {
+  // Nobody waits for a fetch ahead; who does by now asks again, and is told.
+  const int told = ahead(r) ? ECANCELED : err;
+  shared_.channel.complete({&r->cookie, 1}, told);
+  release(r);
+}
+
+void Fetcher::release_buffer(Request* r) {
+  if (r->reserve) {
+    reserve_taken_ = r->reserve = false;
+  } else if (!r->buffer.empty()) {
+    shared_.arena.give_back(r->buffer);
+  }
+  r->buffer = {};
+}
+
+void Fetcher::release(Request* r) {
+  release_buffer(r);
+  shared_.pool.give_back(r);
+}
+
+void Fetcher::written(const Request& write) {
+  for (Request* r = reading_.first(); r; r = r->next) {
+    if (r->overlaps(write)) r->stale = true;
+  }
+  for (Request* r = unfilled_.first(); r; r = r->next) {
+    if (r->overlaps(write)) r->stale = true;
+  }
+}
+
+void Fetcher::disconnected() {
+  read_ahead_.reset();
+  while (Request* r = ahead_.pop_front()) fail(r, ECANCELED);
+}
+
+void Fetcher::drop_all() {
+  for (List* list : {&demand_, &ahead_, &unfilled_}) {
+    while (Request* r = list->pop_front()) release(r);
+  }
+}
+
+}  // namespace rmem::pager

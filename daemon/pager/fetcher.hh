@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT
+// The reading half of a region: fetches, demand first, and read-ahead.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "linux/rmem.h"
+#include "pager/read_ahead.hh"
+#include "pager/request.hh"
+#include "store/store.hh"
+
+namespace rmem::pager {
+
+struct Shared;
+
+// From RMEM_OP_FETCH to RMEM_IOC_FILL. A fetch waits in one of two queues, is
+// read by the store into a buffer, and is filled from there. Fetches that nobody
+// waits for never use the last buffers or the last places at the store, so that
+// a demand fetch finds both.
+class Fetcher {
+ public:
+  Fetcher(Region& region, Shared& shared);
+  ~Fetcher();
+
+  void add(Request* fetch);
+  // RMEM_OP_FETCH for which `tid` waits: a step of that reader.
+  void missed(std::uint64_t offset, std::uint32_t tid);
+  // RMEM_OP_HIT: the marked chunk at `offset` was used.
+  void hit(std::uint64_t offset);
+
+  // Hands one fetch to the store; false: none there, or no buffer or place.
+  bool issue_demand();
+  bool issue_prefetch();
+  bool wants_to_issue() const { return !demand_.empty() || !ahead_.empty(); }
+
+  // The bytes of `write` are durable and may leave the page cache from now on.
+  // What was read before, and is not filled yet, may be older: read it again.
+  void written(const Request& write);
+
+  // Fetches for which the kernel had no memory: try again.
+  void retry_fills();
+  bool has_unfilled() const { return !unfilled_.empty(); }
+
+  // The store is gone for now: what nobody waits for is given back.
+  void disconnected();
+  // Nothing of the region is wanted any more. Reads under way end by themselves.
+  void drop_all();
+
+ private:
+  // At the store at once: most, and most of which nobody waits for.
+  static constexpr std::size_t kMaxReading = 64;
+  static constexpr std::size_t kMaxReadingAhead = 48;
+  // Demand fetches leave these places to the others, lest they starve.
+  static constexpr std::size_t kKeptForAhead = 4;
+  static constexpr unsigned kMaxDamaged = 5;
+  static constexpr unsigned kMaxNoMemory = 50;
+
+  static void read_done(void* request, const store::Outcome& outcome);
+  void answered(Request* r, const store::Outcome& outcome);
+  void read(Request* r);
+  void fill(Request* r);
+  void again(Request* r);
+  void fail(Request* r, int err);
+  void release(Request* r);
+  void release_buffer(Request* r);
+  void fetch_ahead(ReadAhead::Window window);
+
+  Region& region_;
+  Shared& shared_;
+  ReadAhead read_ahead_;
+  List demand_;
+  List ahead_;
+  List reading_;
+  List unfilled_;
+  std::size_t reading_ahead_ = 0;
+  // One chunk of the region's own: regions whose store is slow cannot take the
+  // last buffer from it.
+  std::unique_ptr<std::byte[]> reserve_;
+  bool reserve_taken_ = false;
+};
+
+}  // namespace rmem::pager

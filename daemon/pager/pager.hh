@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MIT
+// The engine: turns the kernel's requests into reads, writes and flushes of
+// stores. It has no socket and makes no system call of its own.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "base/log.hh"
+#include "base/reactor.hh"
+#include "kchan/kernel_channel.hh"
+#include "linux/rmem.h"
+#include "pager/arena.hh"
+#include "pager/region.hh"
+#include "pager/request.hh"
+#include "store/store.hh"
+
+namespace rmem::pager {
+
+// All regions that this daemon serves. Not thread-safe: every call and every
+// completion of a store happen on one thread. Serving a request allocates
+// nothing, once the load has been seen.
+//
+// Usage: give every ring entry to accept() while room() says so, then call
+// pump(); call tick() when woken.
+class Pager {
+ public:
+  using Clock = Reactor::Clock;
+
+  struct Options {
+    // For bytes under way, all regions together.
+    std::size_t buffer_bytes = std::size_t{32} << 20;
+    // Requests taken from the ring and not complete: made at once, and most.
+    std::size_t requests = 8192;
+    std::size_t request_limit = std::size_t{1} << 18;
+    // For tests.
+    Clock::time_point (*now)() = &Clock::now;
+  };
+
+  // Both are not owned and must outlive the pager. `wake` is told when tick()
+  // is to be called, whenever that becomes earlier; it must not call back.
+  Pager(kchan::KernelChannel& channel, Options options,
+        std::function<void(Clock::time_point)> wake);
+  ~Pager();
+  Pager(const Pager&) = delete;
+  Pager& operator=(const Pager&) = delete;
+
+  // A region that the channel serves from now on. It has no store yet: what is
+  // asked of it waits.
+  void add(RegionConfig config);
+  // The region's store can be reached. Not owned; stays valid until the region
+  // is disconnected or removed *and* quiet.
+  void connect(std::uint32_t id, store::Store& store);
+  // It cannot be reached now; `reason` is for people.
+  void disconnect(std::uint32_t id, std::string_view reason);
+  // It can never be reached again (another identity, a lost claim).
+  void fail(std::uint32_t id, std::string_view reason);
+  // Forgets the region. Once its store has answered everything it was asked,
+  // tick() calls `quiet`; the store may go then, not before.
+  void remove(std::uint32_t id, std::function<void()> quiet);
+
+  // A ring entry, hostile until proven otherwise. Call pump() afterwards.
+  void accept(const rmem_request& entry);
+  // Is there room for another one?
+  bool room() const { return pool_.in_use() < options_.request_limit; }
+  // Gives the stores what there is to do.
+  void pump();
+  // `region` has had an answer: pump() for it. For the regions themselves.
+  void kick(Region& region);
+  // Does what is due by time, and calls back for regions that have become quiet.
+  void tick();
+
+  // Dirty pages become requests now. 0 or a positive errno.
+  int push(std::uint32_t id);
+  // Nothing of the region waits to become durable.
+  bool idle(std::uint32_t id) const;
+  bool failed(std::uint32_t id) const;
+  Stats stats(std::uint32_t id) const;
+  std::size_t requests_in_use() const { return pool_.in_use(); }
+  std::size_t buffer_bytes_free() const { return arena_.free_bytes(); }
+
+ private:
+  Region* find(std::uint32_t id) const;
+  void refuse(const rmem_request& entry, int err);
+  void list(Region& region);
+  bool issue_round();
+  void settle();
+  void wake_no_later_than(Clock::time_point due);
+
+  kchan::KernelChannel& channel_;
+  Options options_;
+  std::function<void(Clock::time_point)> wake_;
+  log::Source log_{"pager"};
+  Arena arena_;
+  RequestPool pool_;
+  std::vector<rmem_run> runs_;
+  std::vector<std::uint64_t> cookies_;
+  Shared shared_;
+  Clock::time_point due_ = Clock::time_point::max();
+
+  std::unordered_map<std::uint32_t, std::unique_ptr<Region>> regions_;
+  struct Removed {
+    std::unique_ptr<Region> region;
+    std::function<void()> quiet;
+  };
+  std::vector<Removed> removed_;
+
+  // Regions with something to do, in turn. Has room for all of them.
+  std::vector<Region*> turns_;
+  bool pumping_ = false;
+  bool again_ = false;
+};
+
+}  // namespace rmem::pager

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT
+#include "pager/read_ahead.hh"
+
+#include <algorithm>
+#include <tuple>
+
+namespace rmem::pager {
+
+ReadAhead::ReadAhead(std::uint64_t size, std::uint64_t chunk) : size_(size), chunk_(chunk) {}
+
+ReadAhead::Window ReadAhead::on_miss(std::uint64_t offset, std::uint32_t tid) {
+  const std::uint64_t chunk = chunk_of(offset);
+  for (Stream& s : streams_) {
+    if (!s.used) continue;
+    if (s.next == chunk) {
+      // The step that was expected: the reader walks, or has run past a window
+      // whose mark it never touched.
+      s.tid = tid;
+      s.last_use = ++uses_;
+      s.next = chunk + chunk_;
+      if (++s.steps < kStepsBeforeWindow) return {};
+      return advance(s, s.next);
+    }
+    if (s.window != 0 && chunk >= s.begin && chunk < s.next) {
+      // Fetched ahead and gone before it was used: memory is short, or the
+      // kernel gave the fetch up. Begin anew, with small windows.
+      s = Stream{.used = true, .tid = tid, .next = chunk + chunk_, .last_use = ++uses_};
+      return {};
+    }
+  }
+  Stream& s = replace(tid);
+  s = Stream{.used = true, .tid = tid, .next = chunk + chunk_, .last_use = ++uses_};
+  return {};
+}
+
+ReadAhead::Window ReadAhead::on_hit(std::uint64_t offset) {
+  const std::uint64_t chunk = chunk_of(offset);
+  for (Stream& s : streams_) {
+    if (!s.used || s.marked != chunk) continue;
+    s.last_use = ++uses_;
+    return advance(s, s.next);
+  }
+  return {};
+}
+
+ReadAhead::Window ReadAhead::after(const Window& window) {
+  for (Stream& s : streams_) {
+    if (s.used && s.window != 0 && s.begin == window.offset) return advance(s, s.next);
+  }
+  return {};
+}
+
+void ReadAhead::give_up(const Window& window) {
+  for (Stream& s : streams_) {
+    if (s.used && s.window != 0 && s.begin == window.offset) s = Stream{};
+  }
+}
+
+void ReadAhead::reset() { streams_.fill(Stream{}); }
+
+bool ReadAhead::take_mark(std::uint64_t offset) {
+  const std::uint64_t chunk = chunk_of(offset);
+  for (Stream& s : streams_) {
+    if (!s.used || !s.mark_wanted || chunk < s.begin || chunk >= s.next) continue;
+    s.mark_wanted = false;
+    s.marked = chunk;
+    return true;
+  }
+  return false;
+}
+
+ReadAhead::Window ReadAhead::advance(Stream& s, std::uint64_t from) {
+  const std::uint64_t shortest = 2 * chunk_;
+  const std::uint64_t longest = std::max(shortest, kMaxWindow);
+  s.window = s.window == 0 ? shortest : std::min(2 * s.window, longest);
+  s.marked = kNone;
+  if (from >= size_) {  // the reader is at the end
+    s = Stream{};
+    return {};
+  }
+  s.begin = from;
+  // Whole chunks, so that `next` is where the reader will miss.
+  const std::uint64_t left = (size_ - from + chunk_ - 1) / chunk_ * chunk_;
+  s.next = from + std::min(s.window, left);
+  s.mark_wanted = true;
+  return {s.begin, std::min(s.next, size_) - s.begin};
+}
+
+ReadAhead::Stream& ReadAhead::replace(std::uint32_t tid) {
+  // A thread that jumps replaces its own unproven stream, so that a random
+  // reader cannot drive out the sequential ones.
+  const auto unproven = [](const Stream& s) { return s.window == 0; };
+  Stream* victim = nullptr;
+  for (Stream& s : streams_) {
+    if (!s.used) return s;
+  }
+  for (Stream& s : streams_) {
+    const bool better = !victim || std::tuple(!unproven(s), s.tid != tid || tid == 0, s.last_use) <
+                                       std::tuple(!unproven(*victim),
+                                                  victim->tid != tid || tid == 0, victim->last_use);
+    if (better) victim = &s;
+  }
+  return *victim;
+}
+
+}  // namespace rmem::pager

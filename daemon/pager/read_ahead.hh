@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT
+// Which chunks a reader will want next.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+namespace rmem::pager {
+
+// Recognises sequential readers of one region, several at a time, and says how
+// far ahead of each to fetch. Pure policy: it knows offsets, nothing else.
+//
+// A reader counts as sequential once it has missed three chunks in a row; until
+// then, and for a reader that jumps about, nothing is fetched ahead. Each window
+// is twice as long as the one before. The first chunk of a window is filled
+// with a mark; when the reader gets there, the kernel tells (a hit) and the
+// next window is fetched while the reader still has this one to go.
+class ReadAhead {
+ public:
+  static constexpr std::uint64_t kMaxWindow = std::uint64_t{4} << 20;  // bytes
+
+  // A range of whole chunks, clipped to the region; empty: fetch nothing.
+  struct Window {
+    std::uint64_t offset = 0;
+    std::uint64_t length = 0;
+    bool empty() const { return length == 0; }
+  };
+
+  // `size` of the region and `chunk` (a power of two) in bytes.
+  ReadAhead(std::uint64_t size, std::uint64_t chunk);
+
+  // Thread `tid` (0: unknown) waits for the chunk at `offset`, which nobody had
+  // asked for.
+  Window on_miss(std::uint64_t offset, std::uint32_t tid);
+  // The marked chunk at `offset` was used for the first time.
+  Window on_hit(std::uint64_t offset);
+  // All of `window` turned out to be resident or under way, so that no mark will
+  // tell; what comes after it?
+  Window after(const Window& window);
+  // `window` cannot be fetched ahead; forget its reader.
+  void give_up(const Window& window);
+  // Forget all readers.
+  void reset();
+
+  // Shall the chunk at `offset`, fetched ahead, carry the mark? True once per
+  // window.
+  bool take_mark(std::uint64_t offset);
+
+ private:
+  struct Stream {
+    bool used = false;
+    std::uint32_t tid = 0;
+    unsigned steps = 0;            // misses in a row, each right behind the last
+    std::uint64_t next = 0;        // where the reader's next miss would be
+    std::uint64_t window = 0;      // bytes of the latest window; 0: none yet
+    std::uint64_t begin = 0;       // of the latest window; it ends at `next`
+    bool mark_wanted = false;      // the latest window has no marked chunk yet
+    std::uint64_t marked = kNone;  // the chunk that carries the mark
+    std::uint64_t last_use = 0;
+  };
+  static constexpr std::uint64_t kNone = ~std::uint64_t{0};
+  static constexpr unsigned kStepsBeforeWindow = 2;
+
+  Stream& replace(std::uint32_t tid);
+  Window advance(Stream& stream, std::uint64_t from);
+  std::uint64_t chunk_of(std::uint64_t offset) const { return offset & ~(chunk_ - 1); }
+
+  std::uint64_t size_;
+  std::uint64_t chunk_;
+  std::uint64_t uses_ = 0;
+  std::array<Stream, 8> streams_{};
+};
+
+}  // namespace rmem::pager

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT
+#include "pager/region.hh"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+namespace rmem::pager {
+
+Region::Region(RegionConfig config, Shared& shared)
+    : config_(std::move(config)),
+      shared_(shared),
+      log_("pager", config_.name),
+      push_due_(config_.read_only || config_.push_interval.count() == 0
+                    ? Clock::time_point::max()
+                    : shared.now() + config_.push_interval),
+      fetcher_(*this, shared),
+      write_back_(*this, shared) {}
+
+void Region::connect(store::Store& store) {
+  if (gone_) return;
+  store_ = &store;
+  paused_until_ = {};
+  if (const int err = shared_.channel.set_state(config_.id, RMEM_STATE_ACTIVE, "")) {
+    log_.warning("telling the kernel that the store is there: {}", std::strerror(err));
+  }
+}
+
+void Region::disconnect(std::string_view reason) {
+  if (gone_) return;
+  store_ = nullptr;
+  if (const int err = shared_.channel.set_state(config_.id, RMEM_STATE_DEGRADED, reason)) {
+    log_.warning("telling the kernel that the store is gone: {}", std::strerror(err));
+  }
+  fetcher_.disconnected();
+}
+
+void Region::fail(std::string_view reason) {
+  if (gone_) return;
+  log_.error("failed: {}", reason);
+  if (const int err = shared_.channel.set_state(config_.id, RMEM_STATE_FAILED, reason)) {
+    log_.warning("telling the kernel that the region failed: {}", std::strerror(err));
+  }
+  failed_ = true;
+  retire();
+}
+
+void Region::fail_stale() {
+  std::string reason = config_.failure_reason ? config_.failure_reason() : std::string();
+  if (reason.empty()) reason = "the store is another one now, or another writer took over";
+  fail(reason);
+}
+
+void Region::retire() {
+  gone_ = true;
+  fetcher_.drop_all();
+  write_back_.drop_all();
+}
+
+void Region::pause(std::chrono::milliseconds duration) { paused_until_ = shared_.now() + duration; }
+
+void Region::tick(Clock::time_point now) {
+  if (gone_) return;
+  if (paused_until_ != Clock::time_point{} && now >= paused_until_) paused_until_ = {};
+  if (fetcher_.has_unfilled()) fetcher_.retry_fills();
+  if (now < push_due_) return;
+  push_due_ = now + config_.push_interval;
+  if (!store_) return;  // the pages are better off in the kernel
+  if (const int err = shared_.channel.push(config_.id); err != 0 && err != ENOENT) {
+    log_.warning("push: {}", std::strerror(err));
+  }
+}
+
+Region::Clock::time_point Region::due() const {
+  if (gone_) return Clock::time_point::max();
+  Clock::time_point due = push_due_;
+  if (ready()) due = std::min(due, write_back_.flush_due());
+  if (paused_until_ != Clock::time_point{}) due = std::min(due, paused_until_);
+  if (fetcher_.has_unfilled()) due = std::min(due, shared_.now() + kPauseOnNoMemory);
+  return due;
+}
+
+}  // namespace rmem::pager

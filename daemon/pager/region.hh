@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT
+// One region as the pager sees it.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "base/log.hh"
+#include "base/reactor.hh"
+#include "kchan/kernel_channel.hh"
+#include "pager/arena.hh"
+#include "pager/fetcher.hh"
+#include "pager/request.hh"
+#include "pager/write_back.hh"
+#include "store/store.hh"
+
+namespace rmem::pager {
+
+class Pager;
+
+struct RegionConfig {
+  std::uint32_t id = 0;
+  std::string name;  // for log lines
+  std::uint64_t size = 0;
+  std::uint32_t chunk = 0;
+  bool read_only = false;
+  std::chrono::milliseconds push_interval{0};  // 0: only on demand
+  // Why the store answers ESTALE, for people; may be empty.
+  std::function<std::string()> failure_reason;
+};
+
+// Since this daemon serves the region; the kernel's own counters live longer.
+struct Stats {
+  std::uint64_t fetches = 0;     // reads of the store, repetitions included
+  std::uint64_t prefetches = 0;  // of which nobody waited for
+  std::uint64_t writes = 0;      // requests copied out, repetitions included
+  std::uint64_t flushes = 0;
+  std::uint64_t repeated = 0;   // requests that had to be done again
+  std::uint64_t damaged = 0;    // answers whose bytes were damaged
+  std::uint64_t malformed = 0;  // ring entries that made no sense
+};
+
+// What all regions of a pager share.
+struct Shared {
+  Pager& pager;
+  kchan::KernelChannel& channel;
+  Arena& arena;
+  RequestPool& pool;
+  std::span<rmem_run> runs;          // scratch, for one write
+  std::span<std::uint64_t> cookies;  // scratch, for one batch
+  Reactor::Clock::time_point (*now)();
+
+  // Buffers that what nobody waits for may not use.
+  bool scarce(std::size_t bytes) const { return arena.free_bytes() < bytes + arena.size() / 4; }
+};
+
+// Joins the two halves with the state of the store behind them. Lives until the
+// store has answered everything that it was asked.
+class Region {
+ public:
+  using Clock = Reactor::Clock;
+  // How long to leave a store alone that answers EAGAIN out of the blue.
+  static constexpr std::chrono::milliseconds kPauseOnAgain{100};
+  // How long to wait when the kernel has no memory.
+  static constexpr std::chrono::milliseconds kPauseOnNoMemory{20};
+
+  Region(RegionConfig config, Shared& shared);
+
+  const RegionConfig& config() const { return config_; }
+  Stats& stats() { return stats_; }
+  const log::Source& log() const { return log_; }
+  Fetcher& fetcher() { return fetcher_; }
+  WriteBack& write_back() { return write_back_; }
+
+  // `store` is reachable and stays valid until disconnect() or until the region
+  // is gone. Tells the kernel: active.
+  void connect(store::Store& store);
+  // Tells the kernel: degraded. What was under way comes back as EAGAIN.
+  void disconnect(std::string_view reason);
+  // For good. Tells the kernel, which ends every request of the region.
+  void fail(std::string_view reason);
+  // The store has answered ESTALE.
+  void fail_stale();
+  // As fail(), without telling: the region is no more.
+  void retire();
+
+  // May the store be asked now?
+  bool ready() const { return store_ && !gone_ && paused_until_ == Clock::time_point{}; }
+  // No answer matters any more: failed or retired.
+  bool gone() const { return gone_; }
+  bool failed() const { return failed_; }
+  store::Store& store() { return *store_; }
+
+  // Ask nobody for a moment: the store answered EAGAIN though nobody said that
+  // it is gone, or the kernel has no memory.
+  void pause(std::chrono::milliseconds duration);
+
+  // Answers of the store still to come; the store may go at 0.
+  void operation_begins() { ++operations_; }
+  void operation_ends() { --operations_; }
+  bool quiet() const { return operations_ == 0; }
+
+  // Does what is due by time: push and retries.
+  void tick(Clock::time_point now);
+  // When tick() has something to do again.
+  Clock::time_point due() const;
+
+  // Something to hand to the store, and a store to hand it to.
+  bool wants_turn() const {
+    return ready() && (fetcher_.wants_to_issue() || write_back_.wants_to_issue());
+  }
+  // Is it in the pager's list of those that want a turn? The pager's business.
+  bool listed = false;
+
+ private:
+  RegionConfig config_;
+  Shared& shared_;
+  log::Source log_;
+  Stats stats_;
+  store::Store* store_ = nullptr;
+  bool gone_ = false;
+  bool failed_ = false;
+  std::uint64_t operations_ = 0;
+  Clock::time_point paused_until_{};  // zero: not paused
+  Clock::time_point push_due_;
+  Fetcher fetcher_;
+  WriteBack write_back_;
+};
+
+}  // namespace rmem::pager

@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: MIT
+#include "pager/write_back.hh"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "pager/pager.hh"
+#include "pager/region.hh"
+
+namespace rmem::pager {
+namespace {
+
+constexpr std::size_t kPage = 4096;
+
+bool all_zero(std::span<const std::byte> bytes) {
+  // Equal to itself shifted by one, and the first byte is zero.
+  return bytes.front() == std::byte{0} &&
+         std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0;
+}
+
+bool syncs(const Request* r) { return (r->flags & RMEM_REQ_SYNC) != 0; }
+
+// Among several answers for one request, the one that decides.
+int gravity(int err) {
+  switch (err) {
+    case 0:
+      return 0;
+    case EAGAIN:
+      return 1;
+    case EBADMSG:
+      return 2;
+    case ESTALE:
+      return 4;
+    default:
+      return 3;
+  }
+}
+
+}  // namespace
+
+WriteBack::~WriteBack() { drop_all(); }
+
+void WriteBack::add(Request* r) {
+  r->sequence = next_sequence_++;
+  if (syncs(r)) ++sync_to_ack_;
+  queue_.push_back(r);
+}
+
+bool WriteBack::issue() {
+  Request* r = queue_.first();
+  if (!r || !region_.ready()) return false;
+  if (r->op == RMEM_OP_ZERO) {
+    issue_zero(r);
+    return true;
+  }
+  if (zeros_ != 0) return false;
+  return issue_write(r);
+}
+
+void WriteBack::begin(Request* r) {
+  queue_.remove(r);
+  writing_.push_back(r);
+  r->err = 0;
+  r->epoch = 0;
+  r->wrote = r->epochs_differ = false;
+  r->pending = 1;  // held until everything has been issued
+  writing_bytes_ += r->buffer.size();
+}
+
+void WriteBack::issue_zero(Request* r) {
+  begin(r);
+  ++zeros_;
+  ++r->pending;
+  region_.operation_begins();
+  region_.store().zero(r->offset, r->length, {&WriteBack::write_done, r});
+  answered(r);
+}
+
+bool WriteBack::issue_write(Request* r) {
+  const std::uint64_t want =
+      std::max<std::uint64_t>(r->whole_buffer ? region_.config().chunk : r->payload, 1);
+  if (writing_bytes_ != 0 && writing_bytes_ + want > kMaxWriting) return false;
+  // A region with nothing under way may use the last buffers: it must go on.
+  if (writing_bytes_ != 0 && shared_.scarce(want)) return false;
+  const std::span<std::byte> buffer = shared_.arena.take(want);
+  if (buffer.empty()) return false;
+
+  std::uint64_t bytes = 0;
+  std::uint32_t run_count = 0;
+  const int err = shared_.channel.write_out(r->cookie, buffer, shared_.runs, bytes, run_count);
+  if (err != 0) {
+    shared_.arena.give_back(buffer);
+    switch (err) {
+      case ENOMEM:
+        region_.pause(Region::kPauseOnNoMemory);
+        return false;
+      case ENOBUFS:
+        if (!r->whole_buffer) {
+          r->whole_buffer = true;
+          return true;
+        }
+        break;
+      case ENOENT:  // the kernel has given it up
+        break;
+      default:
+        region_.log().error("copying out {} bytes at {}: {}", r->payload, r->offset,
+                            std::strerror(err));
+    }
+    queue_.remove(r);
+    if (syncs(r)) --sync_to_ack_;
+    if (err == ENOENT) {
+      release(r);
+    } else {
+      complete(r, EIO);
+    }
+    return true;
+  }
+
+  r->buffer = buffer;
+  begin(r);
+  ++region_.stats().writes;
+  const std::size_t known = std::min<std::size_t>(run_count, shared_.runs.size());
+  if (!write_runs(r, bytes, shared_.runs.first(known))) {
+    ++region_.stats().malformed;
+    region_.log().error("the kernel's runs for {} bytes at {} make no sense", r->length, r->offset);
+    r->err = EIO;
+  }
+  answered(r);
+  return true;
+}
+
+// False when a run lies outside of the request or of what was copied.
+bool WriteBack::write_runs(Request* r, std::uint64_t bytes, std::span<const rmem_run> runs) {
+  const std::span<const std::byte> copied = r->buffer;
+  // The connection may break under the first of several calls; the store itself
+  // stays until it has answered.
+  store::Store& store = region_.store();
+  if (bytes > copied.size()) return false;
+  std::uint64_t at = 0;
+  for (const rmem_run& run : runs) {
+    if (run.length == 0 || run.length > bytes - at) return false;
+    if (run.offset < r->offset || run.offset > r->end() || run.length > r->end() - run.offset) {
+      return false;
+    }
+    write_run(store, r, run.offset, copied.subspan(at, run.length));
+    at += run.length;
+  }
+  return at == bytes;
+}
+
+// Pages full of zeros become holes; what lies between them goes in one piece.
+void WriteBack::write_run(store::Store& store, Request* r, std::uint64_t offset,
+                          std::span<const std::byte> bytes) {
+  std::size_t begin = 0;
+  bool zero = all_zero(bytes.first(std::min(bytes.size(), kPage)));
+  while (begin < bytes.size()) {
+    std::size_t end = begin;
+    bool next_zero = zero;
+    do {
+      end = std::min(end + kPage, bytes.size());
+      if (end == bytes.size()) break;
+      next_zero = all_zero(bytes.subspan(end, std::min(bytes.size() - end, kPage)));
+    } while (next_zero == zero);
+
+    ++r->pending;
+    r->wrote = true;
+    region_.operation_begins();
+    const store::Done done{&WriteBack::write_done, r};
+    if (zero) {
+      store.zero(offset + begin, end - begin, done);
+    } else {
+      store.write(offset + begin, bytes.subspan(begin, end - begin), done);
+    }
+    begin = end;
+    zero = next_zero;
+  }
+}
+
+void WriteBack::write_done(void* request, const store::Outcome& outcome) {
+  auto* r = static_cast<Request*>(request);
+  WriteBack& self = r->region->write_back();
+  self.region_.operation_ends();
+  self.note(r, outcome);
+  self.answered(r);
+  self.shared_.pager.kick(self.region_);
+}
+
+void WriteBack::note(Request* r, const store::Outcome& outcome) {
+  if (gravity(outcome.err) > gravity(r->err)) r->err = outcome.err;
+  if (outcome.err != 0) return;
+  r->wrote = true;
+  if (r->epoch != 0 && r->epoch != outcome.epoch) r->epochs_differ = true;
+  r->epoch = outcome.epoch;
+}
+
+void WriteBack::answered(Request* r) {
+  if (--r->pending != 0) return;
+  writing_.remove(r);
+  writing_bytes_ -= r->buffer.size();
+  if (!r->buffer.empty()) shared_.arena.give_back(r->buffer);
+  r->buffer = {};
+  if (region_.gone()) return release(r);  // and none of the counts matters now
+  if (syncs(r)) --sync_to_ack_;
+
+  switch (r->err) {
+    case 0:
+      r->tries = 0;
+      if (r->epochs_differ) return again(r);
+      if (acked_.empty()) window_began_ = shared_.now();
+      acked_.push_back(r);
+      acked_bytes_ += r->length;
+      if (syncs(r)) ++sync_acked_;
+      return;
+    case EAGAIN:
+      if (region_.ready()) region_.pause(Region::kPauseOnAgain);
+      return again(r);
+    case EBADMSG:
+      ++region_.stats().damaged;
+      if (++r->tries < kMaxDamaged) return again(r);
+      return complete(r, EIO);
+    case ESTALE:
+      release(r);
+      return region_.fail_stale();
+    default:
+      region_.log().error("writing {} bytes at {}: {}", r->length, r->offset,
+                          std::strerror(r->err));
+      return complete(r, r->err);
+  }
+}
+
+// Back into the queue, at the place that its age gives it. It will be copied
+// out anew.
+void WriteBack::again(Request* r) {
+  ++region_.stats().repeated;
+  if (r->op == RMEM_OP_ZERO) --zeros_;
+  if (syncs(r)) ++sync_to_ack_;
+  queue_.insert_sorted(r);
+}
+
+Reactor::Clock::time_point WriteBack::flush_due() const {
+  if (acked_.empty() || flush_in_flight_) return Reactor::Clock::time_point::max();
+  return window_began_ + kMaxWindowAge;
+}
+
+void WriteBack::flush_if_due() {
+  if (flush_in_flight_ || acked_.empty() || !region_.ready()) return;
+  const bool nothing_to_come = queue_.empty() && writing_.empty();
+  const bool fsync_waits = sync_acked_ != 0 && sync_to_ack_ == 0;
+  if (!nothing_to_come && !fsync_waits && zeros_ == 0 && acked_bytes_ < kMaxWindow &&
+      shared_.now() < flush_due()) {
+    return;
+  }
+  flush_in_flight_ = true;
+  flushing_.splice_back(acked_);
+  acked_bytes_ = 0;
+  sync_acked_ = 0;
+  ++region_.stats().flushes;
+  region_.operation_begins();
+  region_.store().flush({&WriteBack::flush_done, this});
+}
+
+void WriteBack::flush_done(void* write_back, const store::Outcome& outcome) {
+  auto* self = static_cast<WriteBack*>(write_back);
+  self->region_.operation_ends();
+  self->flush_in_flight_ = false;
+  self->flushed(outcome);
+  self->shared_.pager.kick(self->region_);
+}
+
+void WriteBack::flushed(const store::Outcome& outcome) {
+  if (region_.gone()) return;  // flushing_ has been dropped
+  switch (outcome.err) {
+    case 0:
+    case ENOSPC:
+    case EIO:
+    case EROFS:
+      break;
+    case EAGAIN:
+    case EBADMSG:
+      if (region_.ready()) region_.pause(Region::kPauseOnAgain);
+      while (Request* r = flushing_.pop_front()) again(r);
+      return;
+    case ESTALE:
+      return region_.fail_stale();
+    default:
+      region_.log().error("flush: {}", std::strerror(outcome.err));
+  }
+  if (outcome.err != 0) region_.log().error("flush: {}", std::strerror(outcome.err));
+
+  std::size_t count = 0;
+  while (Request* r = flushing_.pop_front()) {
+    if (outcome.err == 0 && r->wrote && r->epoch != outcome.epoch) {
+      // The store began anew between acknowledgement and flush: the bytes may
+      // be lost.
+      region_.pause(Region::kPauseOnAgain);
+      again(r);
+      continue;
+    }
+    if (outcome.err == 0) region_.fetcher().written(*r);
+    if (r->op == RMEM_OP_ZERO) --zeros_;
+    shared_.cookies[count++] = r->cookie;
+    release(r);
+    if (count == shared_.cookies.size()) {
+      complete_batch(shared_.cookies.first(count), outcome.err);
+      count = 0;
+    }
+  }
+  complete_batch(shared_.cookies.first(count), outcome.err);
+}
+
+void WriteBack::complete_batch(std::span<std::uint64_t> cookies, int err) {
+  if (cookies.empty()) return;
+  const bool known = err == 0 || err == ENOSPC || err == EROFS || err == ESTALE;
+  const int told = known ? err : EIO;
+  int r = 0;
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    r = shared_.channel.complete(cookies, told);
+    if (r != ENOMEM) break;
+  }
+  // Not told, the kernel takes the pages for dirty once its deadline has passed:
+  // late, but nothing is lost.
+  if (r != 0 && r != ENOENT) region_.log().error("completing writes: {}", std::strerror(r));
+}
+
+void WriteBack::complete(Request* r, int err) {
+  if (r->op == RMEM_OP_ZERO) --zeros_;
+  complete_batch({&r->cookie, 1}, err);
+  release(r);
+}
+
+void WriteBack::release(Request* r) { shared_.pool.give_back(r); }
+
+void WriteBack::drop_all() {
+  for (List* list : {&queue_, &acked_, &flushing_}) {
+    while (Request* r = list->pop_front()) release(r);
+  }
+}
+
+}  // namespace rmem::pager

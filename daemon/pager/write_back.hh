@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: MIT
+// The writing half of a region: writes, zeros, and the flush that makes a
+// window of them durable.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/reactor.hh"
+#include "linux/rmem.h"
+#include "pager/request.hh"
+#include "store/store.hh"
+
+namespace rmem::pager {
+
+struct Shared;
+
+// From RMEM_OP_WRITE and _ZERO to RMEM_IOC_COMPLETE. A request is copied out
+// and written (queued -> writing), acknowledged (-> acked), covered by a flush
+// (-> flushing) and only then complete: clean means durable. What was
+// acknowledged under another durability epoch than its flush is pushed again.
+//
+// Order: write_out always copies a page's newest bytes and the store keeps the
+// order of calls, so a repetition of a write is never older than what it
+// overtakes. A repetition of a *zero* could be; therefore no write is issued
+// while a zero is not complete.
+class WriteBack {
+ public:
+  WriteBack(Region& region, Shared& shared) : region_(region), shared_(shared) {}
+  ~WriteBack();
+
+  void add(Request* write);
+
+  // Hands one request to the store; false: none there, or not now.
+  bool issue();
+  bool wants_to_issue() const { return !queue_.empty(); }
+  // Starts a flush if the window is due for one.
+  void flush_if_due();
+  // When the window is due at the latest; time_point::max(): no window.
+  Reactor::Clock::time_point flush_due() const;
+
+  // Nothing is queued, under way or waiting for its flush.
+  bool idle() const {
+    return queue_.empty() && writing_.empty() && acked_.empty() && flushing_.empty();
+  }
+  bool flushing() const { return flush_in_flight_; }
+
+  // Nothing of the region is wanted any more. Writes under way end by themselves.
+  void drop_all();
+
+ private:
+  // Copied out and at the store at once, in bytes.
+  static constexpr std::uint64_t kMaxWriting = std::uint64_t{8} << 20;
+  // A window is flushed at this size or age even though more is to come.
+  static constexpr std::uint64_t kMaxWindow = std::uint64_t{32} << 20;
+  static constexpr std::chrono::milliseconds kMaxWindowAge{500};
+  static constexpr unsigned kMaxDamaged = 5;
+
+  static void write_done(void* request, const store::Outcome& outcome);
+  static void flush_done(void* write_back, const store::Outcome& outcome);
+
+  bool issue_write(Request* r);
+  void issue_zero(Request* r);
+  bool write_runs(Request* r, std::uint64_t bytes, std::span<const rmem_run> runs);
+  void write_run(store::Store& store, Request* r, std::uint64_t offset,
+                 std::span<const std::byte> bytes);
+  void begin(Request* r);
+  void note(Request* r, const store::Outcome& outcome);
+  void answered(Request* r);
+  void flushed(const store::Outcome& outcome);
+  void again(Request* r);
+  void complete(Request* r, int err);
+  void complete_batch(std::span<std::uint64_t> cookies, int err);
+  void release(Request* r);
+
+  Region& region_;
+  Shared& shared_;
+  List queue_;     // by sequence
+  List writing_;   // at the store
+  List acked_;     // the window: acknowledged, not covered by a flush yet
+  List flushing_;  // covered by the flush under way
+  std::uint64_t next_sequence_ = 0;
+  std::uint64_t writing_bytes_ = 0;
+  std::uint64_t acked_bytes_ = 0;
+  std::size_t sync_to_ack_ = 0;  // an fsync waits for them: queued or writing
+  std::size_t sync_acked_ = 0;   // and these are in the window
+  std::size_t zeros_ = 0;        // zeros in writing, acked or flushing
+  Reactor::Clock::time_point window_began_{};
+  bool flush_in_flight_ = false;
+};
+
+}  // namespace rmem::pager
