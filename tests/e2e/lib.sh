@@ -164,6 +164,7 @@ stop() {
 	status=0
 	wait "$pid" 2>/dev/null || status=$?
 }
+# shellcheck disable=SC2034  # for the tests
 status=0
 
 alive() { [[ ${pids[$1]:-} ]] && kill -0 "${pids[$1]}" 2>/dev/null; }
