@@ -114,14 +114,16 @@ void Fetcher::answered(Request* r, const store::Outcome& outcome) {
     case EBADMSG:
       ++region_.stats().damaged;
       if (++r->tries < kMaxDamaged) return again(r);
-      region_.log().error("bytes at {} arrived damaged {} times in a row", r->offset, r->tries);
+      if (region_.may_complain())
+        region_.log().error("bytes at {} arrived damaged {} times in a row", r->offset, r->tries);
       return fail(r, EIO);
     case ESTALE:
       release(r);
       return region_.fail_stale();
     default:
-      region_.log().error("reading {} bytes at {}: {}", r->length, r->offset,
-                          std::strerror(outcome.err));
+      if (region_.may_complain())
+        region_.log().error("reading {} bytes at {}: {}", r->length, r->offset,
+                            std::strerror(outcome.err));
       return fail(r, EIO);
   }
 }
@@ -140,7 +142,8 @@ void Fetcher::fill(Request* r) {
       r->tries = 0;
       return again(r);
     default:
-      region_.log().error("filling {} bytes at {}: {}", r->length, r->offset, std::strerror(err));
+      if (region_.may_complain())
+        region_.log().error("filling {} bytes at {}: {}", r->length, r->offset, std::strerror(err));
       return fail(r, EIO);
   }
 }

@@ -86,8 +86,10 @@ void Pager::accept(const rmem_request& e) {
   if (!region || region->gone()) return;
   if (!well_formed(region->config(), e)) {
     ++region->stats().malformed;
-    log_.error("ring entry makes no sense: region {} op {} offset {} length {} payload {}",
-               e.region_id, e.op, e.offset, e.length, e.payload);
+    if (region->may_complain()) {
+      region->log().error("ring entry makes no sense: op {} offset {} length {} payload {}", e.op,
+                          e.offset, e.length, e.payload);
+    }
     return refuse(e, EIO);
   }
   if (e.op == RMEM_OP_HIT) return region->fetcher().hit(e.demand_offset);

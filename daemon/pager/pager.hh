@@ -9,7 +9,6 @@
 #include <unordered_map>
 #include <vector>
 
-#include "base/log.hh"
 #include "base/reactor.hh"
 #include "kchan/kernel_channel.hh"
 #include "linux/rmem.h"
@@ -93,7 +92,6 @@ class Pager {
   kchan::KernelChannel& channel_;
   Options options_;
   std::function<void(Clock::time_point)> wake_;
-  log::Source log_{"pager"};
   Arena arena_;
   RequestPool pool_;
   std::vector<rmem_run> runs_;

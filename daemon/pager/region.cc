@@ -60,6 +60,15 @@ void Region::retire() {
 
 void Region::pause(std::chrono::milliseconds duration) { paused_until_ = shared_.now() + duration; }
 
+bool Region::may_complain() {
+  const Clock::time_point now = shared_.now();
+  if (complained_ != Clock::time_point{} && now - complained_ < std::chrono::seconds(1)) {
+    return false;
+  }
+  complained_ = now;
+  return true;
+}
+
 void Region::tick(Clock::time_point now) {
   if (gone_) return;
   if (paused_until_ != Clock::time_point{} && now >= paused_until_) paused_until_ = {};

@@ -98,6 +98,9 @@ class Region {
   // it is gone, or the kernel has no memory.
   void pause(std::chrono::milliseconds duration);
 
+  // Errors of one kind come by the thousand; true at most once a second.
+  bool may_complain();
+
   // Answers of the store still to come; the store may go at 0.
   void operation_begins() { ++operations_; }
   void operation_ends() { --operations_; }
@@ -126,6 +129,7 @@ class Region {
   std::uint64_t operations_ = 0;
   Clock::time_point paused_until_{};  // zero: not paused
   Clock::time_point push_due_;
+  Clock::time_point complained_{};
   Fetcher fetcher_;
   WriteBack write_back_;
 };

@@ -104,8 +104,9 @@ bool WriteBack::issue_write(Request* r) {
       case ENOENT:  // the kernel has given it up
         break;
       default:
-        region_.log().error("copying out {} bytes at {}: {}", r->payload, r->offset,
-                            std::strerror(err));
+        if (region_.may_complain())
+          region_.log().error("copying out {} bytes at {}: {}", r->payload, r->offset,
+                              std::strerror(err));
     }
     queue_.remove(r);
     if (syncs(r)) --sync_to_ack_;
@@ -123,7 +124,9 @@ bool WriteBack::issue_write(Request* r) {
   const std::size_t known = std::min<std::size_t>(run_count, shared_.runs.size());
   if (!write_runs(r, bytes, shared_.runs.first(known))) {
     ++region_.stats().malformed;
-    region_.log().error("the kernel's runs for {} bytes at {} make no sense", r->length, r->offset);
+    if (region_.may_complain())
+      region_.log().error("the kernel's runs for {} bytes at {} make no sense", r->length,
+                          r->offset);
     r->err = EIO;
   }
   answered(r);
@@ -223,8 +226,9 @@ void WriteBack::answered(Request* r) {
       release(r);
       return region_.fail_stale();
     default:
-      region_.log().error("writing {} bytes at {}: {}", r->length, r->offset,
-                          std::strerror(r->err));
+      if (region_.may_complain())
+        region_.log().error("writing {} bytes at {}: {}", r->length, r->offset,
+                            std::strerror(r->err));
       return complete(r, r->err);
   }
 }
@@ -283,8 +287,8 @@ void WriteBack::flushed(const store::Outcome& outcome) {
       return;
     case ESTALE:
       return region_.fail_stale();
-    default:
-      region_.log().error("flush: {}", std::strerror(outcome.err));
+    default:  // told as EIO
+      break;
   }
   if (outcome.err != 0) region_.log().error("flush: {}", std::strerror(outcome.err));
 

@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: MIT
+// A kernel and a store that do as the test says.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "kchan/kernel_channel.hh"
+#include "pager/pager.hh"
+#include "store/store.hh"
+
+namespace rmem::pager {
+
+using Clock = Reactor::Clock;
+
+// Time stands still until a test moves it.
+inline Clock::time_point fake_now{std::chrono::hours(1)};
+inline Clock::time_point now() { return fake_now; }
+
+// Remembers what it was told. Preallocates, so that it does not disturb counts
+// of allocations.
+class FakeKernel final : public kchan::KernelChannel {
+ public:
+  struct Fill {
+    std::uint64_t cookie;
+    std::uint32_t flags;
+    std::byte first;
+    std::uint64_t length;
+  };
+  struct Completion {
+    std::uint64_t cookie;
+    int error;
+    std::size_t batch;  // number of the call
+  };
+  struct State {
+    std::uint32_t state;
+    std::string reason;
+  };
+  struct Window {
+    std::uint64_t offset;
+    std::uint64_t length;
+  };
+
+  FakeKernel() {
+    fills.reserve(1 << 16);
+    completions.reserve(1 << 16);
+  }
+
+  int serve(std::uint32_t) override { return 0; }
+  int push(std::uint32_t) override {
+    ++pushes;
+    return 0;
+  }
+  int fill(std::uint64_t cookie, std::uint64_t offset, std::span<const std::byte> bytes,
+           std::uint32_t flags) override {
+    EXPECT_EQ(offset, 0u);
+    if (!fill_errors.empty()) {
+      const int err = fill_errors.front();
+      fill_errors.pop_front();
+      if (err) return err;
+    }
+    fills.push_back({cookie, flags, bytes.front(), bytes.size()});
+    return 0;
+  }
+  int complete(std::span<const std::uint64_t> cookies, int error) override {
+    ++complete_calls;
+    for (std::uint64_t cookie : cookies) completions.push_back({cookie, error, complete_calls});
+    return 0;
+  }
+  int write_out(std::uint64_t cookie, std::span<std::byte> into, std::span<rmem_run> runs,
+                std::uint64_t& bytes, std::uint32_t& run_count) override {
+    ++write_outs;
+    if (gone.count(cookie)) return ENOENT;
+    const auto it = dirty.find(cookie);
+    if (it == dirty.end()) {  // the plain case: one page of a pattern
+      bytes = 4096;
+      if (into.size() < bytes) return ENOBUFS;
+      std::memset(into.data(), 0x5a, bytes);
+      runs[0] = {plain_offset(cookie), bytes};
+      run_count = 1;
+      return 0;
+    }
+    bytes = 0;
+    run_count = 0;
+    for (const auto& [offset, data] : it->second) {
+      if (bytes + data.size() > into.size()) return ENOBUFS;
+      std::memcpy(into.data() + bytes, data.data(), data.size());
+      runs[run_count++] = {offset, data.size()};
+      bytes += data.size();
+    }
+    return 0;
+  }
+  int prefetch(std::uint32_t, std::uint64_t offset, std::uint64_t length,
+               std::uint32_t& queued) override {
+    if (prefetch_error) return prefetch_error;
+    windows.push_back({offset, length});
+    queued = prefetch_queues ? 1 : 0;
+    return 0;
+  }
+  int set_state(std::uint32_t, std::uint32_t state, std::string_view reason) override {
+    states.push_back({state, std::string(reason)});
+    return 0;
+  }
+
+  // Cookies without an entry in `dirty` write one page at cookie * 4096.
+  static std::uint64_t plain_offset(std::uint64_t cookie) { return cookie * 4096; }
+
+  int completed_with(std::uint64_t cookie) const {
+    for (const Completion& c : completions) {
+      if (c.cookie == cookie) return c.error;
+    }
+    return -1;
+  }
+  bool filled(std::uint64_t cookie) const {
+    return std::any_of(fills.begin(), fills.end(),
+                       [&](const Fill& f) { return f.cookie == cookie; });
+  }
+
+  std::vector<Fill> fills;
+  std::vector<Completion> completions;
+  std::vector<State> states;
+  std::vector<Window> windows;
+  std::map<std::uint64_t, std::map<std::uint64_t, std::string>> dirty;
+  std::set<std::uint64_t> gone;
+  std::deque<int> fill_errors;
+  int prefetch_error = 0;
+  bool prefetch_queues = true;
+  std::size_t complete_calls = 0;
+  std::size_t write_outs = 0;
+  std::size_t pushes = 0;
+};
+
+// Keeps what it is asked until the test answers; or answers at once.
+class FakeStore final : public store::Store {
+ public:
+  enum class Kind { kRead, kWrite, kZero, kFlush };
+  struct Operation {
+    Kind kind;
+    std::uint64_t offset;
+    std::uint64_t length;
+    std::byte* into;
+    std::byte first;  // of what is written
+    store::Done done;
+  };
+
+  explicit FakeStore(std::uint64_t size) {
+    geometry_.size = size;
+    geometry_.epoch = 1;
+    operations.reserve(1 << 16);
+  }
+
+  const store::Geometry& geometry() const override { return geometry_; }
+  void read(std::uint64_t offset, std::span<std::byte> into, store::Done done) override {
+    ++reads;
+    take({Kind::kRead, offset, into.size(), into.data(), {}, done});
+  }
+  void write(std::uint64_t offset, std::span<const std::byte> from, store::Done done) override {
+    ++writes;
+    take({Kind::kWrite, offset, from.size(), nullptr, from.front(), done});
+  }
+  void zero(std::uint64_t offset, std::uint64_t length, store::Done done) override {
+    ++zeros;
+    take({Kind::kZero, offset, length, nullptr, {}, done});
+  }
+  void flush(store::Done done) override {
+    ++flushes;
+    take({Kind::kFlush, 0, 0, nullptr, {}, done});
+  }
+
+  // Answers the oldest operation of `kind`.
+  void answer(Kind kind, int err = 0) {
+    const auto it = std::find_if(operations.begin(), operations.end(),
+                                 [&](const Operation& o) { return o.kind == kind; });
+    ASSERT_NE(it, operations.end()) << "no such operation is outstanding";
+    const Operation o = *it;
+    operations.erase(it);
+    reply(o, err);
+  }
+  void answer_all(Kind kind, int err = 0) {
+    while (count(kind)) answer(kind, err);
+  }
+  // As when a connection is lost.
+  void answer_everything(int err) {
+    std::vector<Operation> all;
+    all.swap(operations);
+    for (const Operation& o : all) reply(o, err);
+  }
+  std::size_t count(Kind kind) const {
+    return static_cast<std::size_t>(std::count_if(
+        operations.begin(), operations.end(), [&](const Operation& o) { return o.kind == kind; }));
+  }
+
+  store::Geometry geometry_;
+  std::vector<Operation> operations;
+  bool immediate = false;
+  std::byte content{0x11};
+  std::size_t reads = 0, writes = 0, zeros = 0, flushes = 0;
+
+ private:
+  void take(const Operation& o) {
+    if (immediate) {
+      reply(o, 0);
+    } else {
+      operations.push_back(o);
+    }
+  }
+  void reply(const Operation& o, int err) {
+    if (o.kind == Kind::kRead && err == 0) {
+      std::memset(o.into, static_cast<int>(content), o.length);
+    }
+    o.done({err, err == 0 ? geometry_.epoch : 0});
+  }
+};
+
+// One region of 64 MiB in chunks of 256 KiB, connected.
+class PagerTest : public testing::Test {
+ protected:
+  static constexpr std::uint32_t kId = 7;
+  static constexpr std::uint64_t kChunk = 256 << 10;
+  static constexpr std::uint64_t kSize = 64 << 20;
+  using Kind = FakeStore::Kind;
+
+  void SetUp() override { start({}); }
+
+  void start(Pager::Options options) {
+    options.now = &now;
+    pager = std::make_unique<Pager>(kernel, options, [this](Clock::time_point t) { woken = t; });
+    RegionConfig config;
+    config.id = kId;
+    config.name = "data";
+    config.size = kSize;
+    config.chunk = kChunk;
+    config.push_interval = std::chrono::seconds(5);
+    pager->add(config);
+    pager->connect(kId, store);
+  }
+
+  static rmem_request entry(std::uint64_t cookie, rmem_op op, std::uint64_t offset,
+                            std::uint64_t length) {
+    rmem_request e{};
+    e.cookie = cookie;
+    e.region_id = kId;
+    e.op = static_cast<__u8>(op);
+    e.offset = e.demand_offset = offset;
+    e.length = length;
+    return e;
+  }
+  void fetch(std::uint64_t cookie, std::uint64_t chunk, std::uint8_t flags = 0,
+             std::uint32_t tid = 1) {
+    rmem_request e = entry(cookie, RMEM_OP_FETCH, chunk * kChunk, kChunk);
+    e.flags = flags;
+    e.tid = tid;
+    pager->accept(e);
+  }
+  // A page at cookie * 4096, unless the kernel's `dirty` says otherwise.
+  void write(std::uint64_t cookie, std::uint8_t flags = 0, std::uint64_t payload = 4096) {
+    const std::uint64_t chunk = FakeKernel::plain_offset(cookie) & ~(kChunk - 1);
+    rmem_request e = entry(cookie, RMEM_OP_WRITE, chunk, kChunk);
+    e.payload = payload;
+    e.flags = flags;
+    pager->accept(e);
+  }
+  void hit(std::uint64_t offset, std::uint32_t tid = 1) {
+    rmem_request e = entry(0, RMEM_OP_HIT, 0, 0);
+    e.demand_offset = offset;
+    e.tid = tid;
+    pager->accept(e);
+  }
+  void pass(std::chrono::milliseconds time) {
+    fake_now += time;
+    pager->tick();
+  }
+
+  FakeKernel kernel;
+  FakeStore store{kSize};
+  std::unique_ptr<Pager> pager;
+  Clock::time_point woken = Clock::time_point::max();
+};
+
+}  // namespace rmem::pager

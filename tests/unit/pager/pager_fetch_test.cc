@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: MIT
+#include "fakes.hh"
+
+namespace rmem::pager {
+namespace {
+
+class PagerFetch : public PagerTest {};
+
+TEST_F(PagerFetch, ReadsAndFills) {
+  fetch(100, 3);
+  pager->pump();
+  ASSERT_EQ(store.operations.size(), 1u);
+  EXPECT_EQ(store.operations[0].offset, 3 * kChunk);
+  EXPECT_EQ(store.operations[0].length, kChunk);
+  store.answer(Kind::kRead);
+  ASSERT_EQ(kernel.fills.size(), 1u);
+  EXPECT_EQ(kernel.fills[0].cookie, 100u);
+  EXPECT_EQ(kernel.fills[0].length, kChunk);
+  EXPECT_EQ(kernel.fills[0].flags, 0u);
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+}
+
+TEST_F(PagerFetch, DemandGoesBeforePrefetch) {
+  for (std::uint64_t i = 0; i < 8; ++i) fetch(10 + i, i, RMEM_REQ_PREFETCH);
+  fetch(100, 200);
+  pager->pump();
+  EXPECT_EQ(store.operations.front().offset, 200 * kChunk);
+  EXPECT_EQ(store.count(Kind::kRead), 9u);
+}
+
+TEST_F(PagerFetch, PrefetchesLeavePlacesToDemand) {
+  for (std::uint64_t i = 0; i < 100; ++i) fetch(10 + i, i, RMEM_REQ_PREFETCH);
+  pager->pump();
+  const std::size_t ahead = store.count(Kind::kRead);
+  EXPECT_LE(ahead, 48u);
+  fetch(1000, 200);
+  pager->pump();
+  EXPECT_EQ(store.count(Kind::kRead), ahead + 1);
+  store.answer_all(Kind::kRead);
+  EXPECT_EQ(kernel.fills.size(), 101u);
+}
+
+TEST_F(PagerFetch, DemandDoesNotStarvePrefetches) {
+  for (std::uint64_t i = 0; i < 200; ++i) fetch(1000 + i, i, RMEM_REQ_AGAIN);
+  fetch(10, 250, RMEM_REQ_PREFETCH);
+  pager->pump();
+  EXPECT_TRUE(std::any_of(store.operations.begin(), store.operations.end(),
+                          [](const auto& o) { return o.offset == 250 * kChunk; }));
+}
+
+TEST_F(PagerFetch, WaitsWhileTheStoreIsAway) {
+  pager->disconnect(kId, "rmem://host/x: gone");
+  ASSERT_EQ(kernel.states.back().state, RMEM_STATE_DEGRADED);
+  EXPECT_EQ(kernel.states.back().reason, "rmem://host/x: gone");
+  fetch(100, 1);
+  pager->pump();
+  EXPECT_TRUE(store.operations.empty());
+  pager->connect(kId, store);
+  EXPECT_EQ(kernel.states.back().state, RMEM_STATE_ACTIVE);
+  store.answer(Kind::kRead);
+  EXPECT_TRUE(kernel.filled(100));
+}
+
+TEST_F(PagerFetch, LostConnectionIssuesAgain) {
+  fetch(100, 1);
+  pager->pump();
+  pager->disconnect(kId, "gone");
+  store.answer_everything(EAGAIN);
+  EXPECT_TRUE(kernel.completions.empty());
+  EXPECT_TRUE(store.operations.empty());
+  pager->connect(kId, store);
+  store.answer(Kind::kRead);
+  EXPECT_TRUE(kernel.filled(100));
+}
+
+// EAGAIN although nobody said that the store is gone: no busy loop, no hang.
+TEST_F(PagerFetch, UnexplainedEagainIsRetriedAfterAPause) {
+  fetch(100, 1);
+  pager->pump();
+  store.answer(Kind::kRead, EAGAIN);
+  EXPECT_TRUE(store.operations.empty());
+  EXPECT_LE(woken, fake_now + std::chrono::milliseconds(100));
+  pass(std::chrono::milliseconds(100));
+  store.answer(Kind::kRead);
+  EXPECT_TRUE(kernel.filled(100));
+}
+
+TEST_F(PagerFetch, PrefetchesAreGivenBackWhenTheStoreGoes) {
+  fetch(10, 1, RMEM_REQ_PREFETCH);
+  pager->disconnect(kId, "gone");
+  EXPECT_EQ(kernel.completed_with(10), ECANCELED);
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+}
+
+TEST_F(PagerFetch, DamagedBytesAreReadAgainButNotForEver) {
+  fetch(100, 1);
+  pager->pump();
+  store.answer(Kind::kRead, EBADMSG);
+  store.answer(Kind::kRead, EBADMSG);
+  store.answer(Kind::kRead);
+  EXPECT_TRUE(kernel.filled(100));
+  fetch(101, 2);
+  pager->pump();
+  for (int i = 0; i < 5; ++i) store.answer(Kind::kRead, EBADMSG);
+  EXPECT_EQ(kernel.completed_with(101), EIO);
+  EXPECT_EQ(pager->stats(kId).damaged, 7u);
+}
+
+TEST_F(PagerFetch, StoreErrorReachesWhoWaits) {
+  fetch(100, 1);
+  fetch(101, 2, RMEM_REQ_PREFETCH);
+  pager->pump();
+  store.answer_all(Kind::kRead, EIO);
+  EXPECT_EQ(kernel.completed_with(100), EIO);
+  // Whoever waits for it by now asks again and is told then.
+  EXPECT_EQ(kernel.completed_with(101), ECANCELED);
+}
+
+TEST_F(PagerFetch, AnotherStoreFailsTheRegion) {
+  fetch(100, 1);
+  fetch(101, 2);
+  pager->pump();
+  store.answer(Kind::kRead, ESTALE);
+  EXPECT_EQ(kernel.states.back().state, RMEM_STATE_FAILED);
+  EXPECT_FALSE(kernel.states.back().reason.empty());
+  EXPECT_TRUE(pager->failed(kId));
+  store.answer(Kind::kRead);  // late, and of no interest
+  EXPECT_TRUE(kernel.fills.empty());
+  fetch(102, 3);
+  pager->pump();
+  EXPECT_TRUE(store.operations.empty());
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+  EXPECT_EQ(pager->buffer_bytes_free(), Pager::Options{}.buffer_bytes);
+}
+
+TEST_F(PagerFetch, KernelWithoutMemoryIsAskedAgain) {
+  kernel.fill_errors = {ENOMEM, ENOMEM, 0};
+  fetch(100, 1);
+  pager->pump();
+  store.answer(Kind::kRead);
+  EXPECT_FALSE(kernel.filled(100));
+  pass(std::chrono::milliseconds(20));
+  pass(std::chrono::milliseconds(20));
+  EXPECT_TRUE(kernel.filled(100));
+  EXPECT_EQ(store.reads, 1u);
+}
+
+TEST_F(PagerFetch, CookieThatIsGoneIsForgotten) {
+  kernel.fill_errors = {ENOENT};
+  fetch(100, 1);
+  pager->pump();
+  store.answer(Kind::kRead);
+  EXPECT_TRUE(kernel.completions.empty());
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+}
+
+// Bytes read before a write became durable are older than what may be evicted
+// by the time they are filled.
+TEST_F(PagerFetch, ReadOverlappedByACompletedWriteIsRepeated) {
+  fetch(100, 0);
+  pager->pump();
+  write(5);
+  pager->pump();
+  store.answer(Kind::kWrite);
+  store.answer(Kind::kFlush);
+  EXPECT_EQ(kernel.completed_with(5), 0);
+  store.content = std::byte{0x22};
+  store.answer(Kind::kRead);  // the old bytes
+  EXPECT_TRUE(kernel.fills.empty());
+  store.answer(Kind::kRead);
+  ASSERT_EQ(kernel.fills.size(), 1u);
+  EXPECT_EQ(store.reads, 2u);
+}
+
+TEST_F(PagerFetch, WriteThatIsNotDurableYetDoesNotDelayAFetch) {
+  fetch(100, 0);
+  pager->pump();
+  write(5);
+  pager->pump();
+  store.answer(Kind::kWrite);
+  store.answer(Kind::kRead);
+  EXPECT_TRUE(kernel.filled(100));
+}
+
+TEST_F(PagerFetch, SlowRegionDoesNotTakeTheLastBuffer) {
+  RegionConfig other;
+  other.id = 8;
+  other.name = "other";
+  other.size = kSize;
+  other.chunk = kChunk;
+  Pager::Options small;
+  small.buffer_bytes = 2 << 20;  // eight chunks
+  start(small);
+  pager->add(other);
+  FakeStore second(kSize);
+  pager->connect(8, second);
+  for (std::uint64_t i = 0; i < 20; ++i) fetch(100 + i, i);
+  pager->pump();
+  rmem_request e = entry(500, RMEM_OP_FETCH, 0, kChunk);
+  e.region_id = 8;
+  pager->accept(e);
+  pager->pump();
+  second.answer(Kind::kRead);
+  EXPECT_TRUE(kernel.filled(500));
+  store.answer_all(Kind::kRead);
+  EXPECT_EQ(kernel.fills.size(), 21u);
+  pager->remove(kId, [] {});
+  pager->remove(8, [] {});
+}
+
+TEST_F(PagerFetch, LastChunkOfAnOddSize) {
+  RegionConfig odd;
+  odd.id = 9;
+  odd.name = "odd";
+  odd.size = kChunk + 100;
+  odd.chunk = kChunk;
+  pager->add(odd);
+  FakeStore second(odd.size);
+  pager->connect(9, second);
+  rmem_request e = entry(500, RMEM_OP_FETCH, kChunk, 100);
+  e.region_id = 9;
+  pager->accept(e);
+  pager->pump();
+  second.answer(Kind::kRead);
+  ASSERT_TRUE(kernel.filled(500));
+  EXPECT_EQ(kernel.fills.back().length, 100u);
+}
+
+TEST_F(PagerFetch, RemoveTellsWhenTheStoreMayGo) {
+  bool quiet = false;
+  fetch(100, 1);
+  pager->pump();
+  pager->remove(kId, [&] { quiet = true; });
+  pager->tick();
+  EXPECT_FALSE(quiet);
+  store.answer(Kind::kRead, EAGAIN);
+  EXPECT_FALSE(quiet);  // not from within the store's own call
+  EXPECT_LE(woken, fake_now);
+  pager->tick();
+  EXPECT_TRUE(quiet);
+  EXPECT_TRUE(kernel.fills.empty());
+}
+
+}  // namespace
+}  // namespace rmem::pager

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: MIT
+#include "pager/read_ahead.hh"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <random>
+#include <set>
+
+#include "fakes.hh"
+
+namespace rmem::pager {
+namespace {
+
+constexpr std::uint64_t kChunk = 256 << 10;
+constexpr std::uint64_t kSize = 256 * kChunk;
+
+TEST(ReadAhead, RandomReaderFetchesNothingAhead) {
+  std::mt19937 random(1);
+  ReadAhead policy(kSize * 1024, kChunk);
+  for (int i = 0; i < 10000; ++i) {
+    const std::uint64_t chunk = random() % (256 * 1024);
+    EXPECT_TRUE(policy.on_miss(chunk * kChunk, 1).empty());
+  }
+}
+
+TEST(ReadAhead, TwoNeighboursAreNoStream) {
+  ReadAhead policy(kSize, kChunk);
+  EXPECT_TRUE(policy.on_miss(0, 1).empty());
+  EXPECT_TRUE(policy.on_miss(kChunk, 1).empty());
+  EXPECT_TRUE(policy.on_miss(100 * kChunk, 1).empty());
+  EXPECT_TRUE(policy.on_miss(101 * kChunk, 1).empty());
+}
+
+TEST(ReadAhead, WindowsDoubleUpToTheirLimit) {
+  ReadAhead policy(kSize, kChunk);
+  policy.on_miss(0, 1);
+  policy.on_miss(kChunk, 1);
+  ReadAhead::Window w = policy.on_miss(2 * kChunk, 1);
+  EXPECT_EQ(w.offset, 3 * kChunk);
+  EXPECT_EQ(w.length, 2 * kChunk);
+  std::uint64_t expected = 2 * kChunk;
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_TRUE(policy.take_mark(w.offset));
+    EXPECT_FALSE(policy.take_mark(w.offset + kChunk));  // one mark a window
+    const ReadAhead::Window next = policy.on_hit(w.offset);
+    EXPECT_EQ(next.offset, w.offset + w.length);
+    expected = std::min<std::uint64_t>(2 * expected, ReadAhead::kMaxWindow);
+    EXPECT_EQ(next.length, expected);
+    w = next;
+  }
+}
+
+TEST(ReadAhead, StopsAtTheEnd) {
+  ReadAhead policy(5 * kChunk + 10, kChunk);
+  policy.on_miss(0, 1);
+  policy.on_miss(kChunk, 1);
+  ReadAhead::Window w = policy.on_miss(2 * kChunk, 1);
+  EXPECT_EQ(w.length, 2 * kChunk);
+  ASSERT_TRUE(policy.take_mark(w.offset));
+  w = policy.on_hit(w.offset);
+  EXPECT_EQ(w.offset, 5 * kChunk);
+  EXPECT_EQ(w.length, 10u);
+  ASSERT_TRUE(policy.take_mark(w.offset));
+  EXPECT_TRUE(policy.on_hit(w.offset).empty());
+}
+
+TEST(ReadAhead, ReaderThatMissedTheMarkGoesOn) {
+  ReadAhead policy(kSize, kChunk);
+  policy.on_miss(0, 1);
+  policy.on_miss(kChunk, 1);
+  const ReadAhead::Window w = policy.on_miss(2 * kChunk, 1);
+  const ReadAhead::Window next = policy.on_miss(w.offset + w.length, 1);
+  EXPECT_EQ(next.offset, w.offset + w.length + kChunk);
+  EXPECT_EQ(next.length, 4 * kChunk);
+}
+
+TEST(ReadAhead, ChunksThatWereEvictedBeforeUseShrinkTheWindow) {
+  ReadAhead policy(kSize, kChunk);
+  policy.on_miss(0, 1);
+  policy.on_miss(kChunk, 1);
+  ReadAhead::Window w = policy.on_miss(2 * kChunk, 1);
+  policy.take_mark(w.offset);
+  w = policy.on_hit(w.offset);
+  EXPECT_TRUE(policy.on_miss(w.offset, 1).empty());
+  EXPECT_TRUE(policy.on_miss(w.offset + kChunk, 1).empty());
+  const ReadAhead::Window again = policy.on_miss(w.offset + 2 * kChunk, 1);
+  EXPECT_EQ(again.length, 2 * kChunk);
+}
+
+TEST(ReadAhead, RandomReadersDoNotDriveOutASequentialOne) {
+  ReadAhead policy(kSize * 1024, kChunk);
+  policy.on_miss(0, 1);
+  policy.on_miss(kChunk, 1);
+  const ReadAhead::Window w = policy.on_miss(2 * kChunk, 1);
+  policy.take_mark(w.offset);
+  std::mt19937 random(2);
+  for (int i = 0; i < 1000; ++i) policy.on_miss((1000 + random() % 100000) * kChunk, 2 + i % 50);
+  EXPECT_FALSE(policy.on_hit(w.offset).empty());
+}
+
+// A reader against the whole pager, with a kernel that keeps a page cache.
+class Reader : public PagerTest {
+ protected:
+  // Reads the chunk; returns false if it had to wait for it.
+  bool read_chunk(std::uint64_t chunk, std::uint32_t tid = 1) {
+    store.immediate = true;
+    const bool resident = resident_.count(chunk) != 0;
+    if (!resident) fetch(chunk, chunk, 0, tid);
+    pager->pump();
+    settle();
+    if (marked_.erase(chunk)) {
+      hit(chunk * kChunk + 100, tid);
+      settle();
+    }
+    return resident;
+  }
+  // What the kernel would do about prefetches and fills.
+  void settle() {
+    bool more = true;
+    while (more) {
+      more = false;
+      for (; seen_windows_ < kernel.windows.size(); ++seen_windows_) {
+        const auto w = kernel.windows[seen_windows_];
+        for (std::uint64_t at = w.offset; at < w.offset + w.length; at += kChunk) {
+          if (!resident_.count(at / kChunk)) fetch(at / kChunk, at / kChunk, RMEM_REQ_PREFETCH, 0);
+        }
+        more = true;
+      }
+      pager->pump();
+      for (; seen_fills_ < kernel.fills.size(); ++seen_fills_) {
+        const auto& f = kernel.fills[seen_fills_];
+        resident_.insert(f.cookie);
+        if (f.flags & RMEM_FILL_MARK) marked_.insert(f.cookie);
+        more = true;
+      }
+    }
+  }
+
+  std::set<std::uint64_t> resident_;
+  std::set<std::uint64_t> marked_;
+  std::size_t seen_windows_ = 0;
+  std::size_t seen_fills_ = 0;
+};
+
+TEST_F(Reader, SequentialWaitsThreeTimesOnly) {
+  int waited = 0;
+  for (std::uint64_t i = 0; i < kSize / kChunk; ++i) waited += !read_chunk(i);
+  EXPECT_EQ(waited, 3);
+  EXPECT_EQ(store.reads, kSize / kChunk);  // each chunk once
+}
+
+TEST_F(Reader, InterleavedSequentialReadersEach) {
+  int waited = 0;
+  for (std::uint64_t i = 0; i < 60; ++i) {
+    for (std::uint32_t t = 0; t < 4; ++t) waited += !read_chunk(t * 64 + i, 100 + t);
+  }
+  EXPECT_EQ(waited, 4 * 3);
+}
+
+TEST_F(Reader, OneThreadInTwoPlaces) {
+  int waited = 0;
+  for (std::uint64_t i = 0; i < 60; ++i) {
+    waited += !read_chunk(i, 1);
+    waited += !read_chunk(128 + i, 1);
+  }
+  EXPECT_EQ(waited, 6);
+}
+
+TEST_F(Reader, IndexedQueryFetchesOnlyWhatItTouches) {
+  for (std::uint64_t chunk : {0, 1, 17, 200, 3, 120, 121, 0, 17}) read_chunk(chunk);
+  EXPECT_EQ(store.reads, 7u);
+}
+
+TEST_F(Reader, GivesUpWhereTheKernelRefuses) {
+  kernel.prefetch_error = ECANCELED;
+  for (std::uint64_t i = 0; i < 10; ++i) EXPECT_FALSE(read_chunk(i));
+  EXPECT_EQ(store.reads, 10u);
+}
+
+TEST_F(Reader, ResidentWindowsAreSkipped) {
+  kernel.prefetch_queues = false;
+  for (std::uint64_t i = 0; i < 3; ++i) read_chunk(i);
+  EXPECT_EQ(kernel.windows.size(), 4u);
+  EXPECT_LT(kernel.windows[0].offset, kernel.windows[3].offset);
+}
+
+}  // namespace
+}  // namespace rmem::pager
