@@ -4,7 +4,7 @@
 # `make lint`: every check that needs no run of the program. Goes through all
 # of them and fails at the end if one complained.
 #
-#   lint.sh [CHECK]...     format tidy kmod checkpatch shell layout
+#   lint.sh [CHECK]...     format layout shell abi checkpatch kmod tidy
 #   lint.sh --fix-format   let clang-format rewrite what it would complain about
 set -uo pipefail
 
@@ -87,6 +87,11 @@ check_shell() {
 	sources '*.sh' .ci/run | xargs -r shellcheck --external-sources --severity=warning
 }
 
+# A 32-bit program sees the same structures.
+check_abi() {
+	make -s -C tests/selftest check-m32
+}
+
 # One place for version tests; a licence on every source file.
 check_layout() {
 	local bad=0 f
@@ -106,7 +111,7 @@ if [[ ${1:-} == --fix-format ]]; then
 	exit
 fi
 
-(($#)) || set -- format layout shell checkpatch kmod tidy
+(($#)) || set -- format layout shell abi checkpatch kmod tidy
 failed=()
 for c in "$@"; do
 	start=$SECONDS

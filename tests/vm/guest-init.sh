@@ -104,7 +104,9 @@ run_interactive() {
 	set -- $tty_size
 	stty rows "$1" cols "$2" </dev/hvc0
 	echo "rmem VM, Linux $rel; build/ is on PATH, 'exit' ends it; writes vanish, but for /out" >/dev/hvc0
-	setsid -c bash -i </dev/hvc0 >/dev/hvc0 2>&1
+	# What the caller's own start-up file puts on PATH comes after ours.
+	printf '%s\n' '[[ ! -f ~/.bashrc ]] || . ~/.bashrc' "PATH=$top/build:\$PATH" >/.rmem-rc
+	setsid -c bash --rcfile /.rmem-rc -i </dev/hvc0 >/dev/hvc0 2>&1
 	finish "exit 0"
 }
 [[ ! $interactive ]] || run_interactive

@@ -99,14 +99,14 @@ write_sources() {
 	done >"$apt_dir/sources.list.d/rmem.sources"
 }
 
-apt_ready=
+apt_ready='' apt_partial=''
 apt_update() {
 	[[ -z $apt_ready ]] || return 0
 	command -v apt-get >/dev/null || die "no apt-get here: kernels can only be fetched on Debian"
 	write_sources
 	# Errors of one source (a release without backports, say) are seen later,
 	# where a package is missing; no answer from any is one now.
-	apt-get "${apt_opts[@]}" update -q >&2 || true
+	apt-get "${apt_opts[@]}" update -q >&2 || apt_partial=yes
 	[[ -n $(apt-cache "${apt_opts[@]}" madison "linux-image-$arch") ]] ||
 		die "the Debian mirror did not answer; build/kernels holds no copy to use instead"
 	apt_ready=yes
@@ -132,7 +132,7 @@ relocate_headers() {
 		# shellcheck disable=SC2016  # for make, not for the shell
 		sed -i 's|^include /usr/src/|include $(dir $(lastword $(MAKEFILE_LIST)))../|' "$file"
 	done
-	ln -sfn "../../../usr/src/linux-headers-$rel" "$root/lib/modules/$rel/build"
+	ln -sfnr "$root/usr/src/linux-headers-$rel" "$root/lib/modules/$rel/build"
 	rm -f "$root/lib/modules/$rel/source"
 }
 
@@ -183,7 +183,8 @@ fetch_series() {
 		awk -F' *[|] *' -v s="$series." 'index($2, s) == 1 { print $2 }' | sort -V | tail -n 1)
 	if [[ -z $version ]]; then
 		echo "kernels: $codename has no $series kernel" >&2
-		: >"$kernels/.missing-$series"
+		# Remembered, unless a source gave no answer: it may next time.
+		[[ $apt_partial ]] || : >"$kernels/.missing-$series"
 		return 0
 	fi
 	rel=$(depends "linux-image-$arch" "$version" '^linux-image-')

@@ -122,7 +122,9 @@ snapshot() {
 		[[ -f $f && -x $f ]] && cp -lf "$f" "$run/build/"
 	done
 	for f in selftest examples; do
-		[[ -d $top/build/$f ]] && cp -al "$top/build/$f" "$run/build/"
+		# Once more if a build took a file away in between.
+		[[ -d $top/build/$f ]] && { cp -al "$top/build/$f" "$run/build/" 2>/dev/null ||
+			cp -alf "$top/build/$f" "$run/build/"; }
 	done
 	if [[ $load_module && -f $top/build/kmod/$rel/rmem.ko ]]; then
 		mkdir -p "$run/build/kmod/$rel"
