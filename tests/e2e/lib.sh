@@ -93,6 +93,7 @@ wait_for() {
 # --- two hosts --------------------------------------------------------------
 
 hosts_up() {
+	hosts_down # a test that was killed may have left them
 	ip netns add srv
 	ip netns add cli
 	ip link add srv0 netns srv type veth peer name cli0 netns cli

@@ -48,7 +48,7 @@ tap_title() {
 }
 
 run_test() {
-	local file=$1 kind name log limit=180 start status=0 seconds bad=0 n verdict
+	local file=$1 kind name log limit=180 start status=0 seconds bad=0 n verdict session left
 	kind=selftest
 	[[ $file != *.sh ]] || kind=e2e
 	name=$kind/$(basename "$file" .sh)
@@ -61,8 +61,16 @@ run_test() {
 	echo "$name" >/out/current
 	echo "rmem-test: $name" >/dev/kmsg
 	start=$SECONDS
-	timeout -k 20 $((limit * scale)) "$file" >"$log" 2>&1 </dev/null || status=$?
+	# A session of its own, so that nothing it started outlives it.
+	setsid timeout -k 20 $((limit * scale)) "$file" >"$log" 2>&1 </dev/null &
+	session=$!
+	wait $session || status=$?
+	pkill -KILL -s $session
 	seconds=$((SECONDS - start))
+	if ((status == 0)) && left=$(compgen -G '/dev/rmem-*'); then
+		echo "left behind: $left" >>"$log"
+		status=1
+	fi
 
 	if [[ $kind == selftest ]]; then
 		read -r bad n < <(tap_results "$name" "$log")
