@@ -129,7 +129,9 @@ struct Reactor::Impl {
       TurnEnd* end = running_ends[i];
       if (end == nullptr) continue;
       end->scheduled_ = false;
-      end->callback_();
+      std::function<void()> callback = std::move(end->callback_);  // as in run_timers()
+      callback();
+      if (running_ends[i] != nullptr) end->callback_ = std::move(callback);
     }
     running_ends.clear();
     for (std::size_t i = 0; i < every_turn.size(); ++i) every_turn[i]();

@@ -51,7 +51,7 @@ class Reactor {
   // Something to be done at the end of a turn of the loop, before it sleeps:
   // send what the turn has gathered, for instance. Runs once per schedule(),
   // however often that was called; ended by its destruction. The callback may
-  // schedule itself again (for the next turn) but not destroy its TurnEnd.
+  // schedule itself again (for the next turn) or destroy its TurnEnd.
   class TurnEnd {
    public:
     TurnEnd(Reactor& reactor, std::function<void()> callback);

@@ -19,6 +19,7 @@ Result<std::unique_ptr<Signals>> Signals::create(Reactor& reactor,
   if (const int err = ::pthread_sigmask(SIG_BLOCK, &set, nullptr); err != 0)
     return Status::from_errno(err, "cannot block signals");
   ::signal(SIGPIPE, SIG_IGN);
+  ::signal(SIGXFSZ, SIG_IGN);
   UniqueFd fd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!fd) return Status::from_errno(errno, "signalfd");
   const int number = fd.get();

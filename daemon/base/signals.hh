@@ -12,8 +12,8 @@ namespace rmem {
 
 // Blocks SIGTERM and SIGINT for the calling thread and those it starts later
 // (so make it before any thread), and calls `on_signal` on the reactor's thread
-// for each that arrives. SIGPIPE is ignored from then on: a peer that went away
-// is an EPIPE. Must not outlive the reactor.
+// for each that arrives. SIGPIPE and SIGXFSZ are ignored from then on: a peer that
+// went away is an EPIPE, a file that may not grow is an EFBIG. Must not outlive the reactor.
 class Signals final : private Reactor::Handler {
  public:
   static Result<std::unique_ptr<Signals>> create(Reactor& reactor,

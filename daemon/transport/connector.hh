@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MIT
+// From an address to a connection.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/reactor.hh"
+#include "transport/address.hh"
+#include "transport/resolver.hh"
+#include "transport/transport.hh"
+
+namespace rmem::transport {
+
+// Resolves, then tries the addresses one after the other; one that is silent
+// for a second makes room for the next. Its owner sets the time for all of it,
+// by destroying the connector.
+class Connector final : private Reactor::Handler {
+ public:
+  using Done = std::function<void(Result<std::unique_ptr<Connection>>)>;
+
+  // `local_only`: connect to addresses of this host only; kUsage if the name
+  // turns out to have others.
+  Connector(Reactor& reactor, bool local_only, Done done);
+  ~Connector();
+  Connector(const Connector&) = delete;
+  Connector& operator=(const Connector&) = delete;
+
+  // Once. `done` may be called before this returns, and may destroy the
+  // connector. kUnreachable: nobody answers; kNotFound: no such host or socket.
+  void start(const Address& address);
+
+ private:
+  void try_next();
+  void connected();
+  void failed(const Status& status);
+  void finish(Result<std::unique_ptr<Connection>> result);
+  void on_events(std::uint32_t events) override;
+
+  Reactor& reactor_;
+  const bool local_only_;
+  Done done_;
+  std::string name_;  // what is connected to, for messages
+  std::optional<Resolver> resolver_;
+  std::vector<SocketAddress> addresses_;
+  std::size_t next_ = 0;  // of addresses_
+  UniqueFd fd_;           // of addresses_[next_ - 1], while connecting
+  Status last_;           // why the latest try failed
+  Reactor::Timer patience_;
+};
+
+}  // namespace rmem::transport

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT
+// A connection that carries bytes in order, completely or not at all. Knows no
+// message.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+
+namespace rmem::transport {
+
+// What a transfer did. bytes > 0: so many were moved. Otherwise `err` is a
+// positive errno (EAGAIN: wait for the event), or 0: the peer has closed its
+// side (receive only).
+struct IoResult {
+  std::size_t bytes = 0;
+  int err = 0;
+  bool closed() const { return bytes == 0 && err == 0; }
+};
+
+// One end of a connection; it closes with its destruction, bytes that were
+// accepted by send() still go out. Not thread-safe: everything happens on the
+// reactor's thread. Never blocks, never raises SIGPIPE.
+class Connection {
+ public:
+  // Level-triggered: called again in each turn of the loop for as long as the
+  // condition lasts and is watched. A call may destroy the connection.
+  class Handler {
+   public:
+    // receive() would not say EAGAIN.
+    virtual void on_readable() = 0;
+    // send() would not say EAGAIN.
+    virtual void on_writable() = 0;
+    // The connection is dead and reading is not being watched; where it is,
+    // receive() tells.
+    virtual void on_hangup() = 0;
+
+   protected:
+    ~Handler() = default;
+  };
+
+  virtual ~Connection() = default;
+
+  // Once, first. Not owned; must outlive the connection.
+  virtual void attach(Handler& handler) = 0;
+  // What to report. Nothing at first.
+  virtual void watch(bool readable, bool writable) = 0;
+
+  // Fill or send the buffers in order; a short count is no error. At least one
+  // buffer of at least one byte.
+  virtual IoResult receive(std::span<const iovec> buffers) = 0;
+  virtual IoResult send(std::span<const iovec> buffers) = 0;
+
+  // Whether the bytes never leave this host (loopback, unix socket): no need
+  // for checksums.
+  virtual bool local() const = 0;
+  // For logs: "192.0.2.1:4711", "unix socket".
+  virtual const std::string& peer() const = 0;
+};
+
+// Waits for connections.
+class Listener {
+ public:
+  class Handler {
+   public:
+    virtual void on_accept(std::unique_ptr<Connection> connection) = 0;
+
+   protected:
+    ~Handler() = default;
+  };
+  virtual ~Listener() = default;
+};
+
+}  // namespace rmem::transport
