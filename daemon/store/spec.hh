@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: MIT
+// Stores as people write them: mem://1GiB, file:///path?size=1GiB.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/result.hh"
+#include "base/workers.hh"
+#include "store/store.hh"
+
+namespace rmem::store {
+
+// A local store, understood but not opened.
+struct Spec {
+  enum class Kind { kMem, kFile } kind{};
+  std::string path;                   // of a file
+  std::optional<std::uint64_t> size;  // bytes; always there for mem
+
+  // kUsage for what is no STORE.
+  static Result<Spec> parse(std::string_view text);
+};
+
+}  // namespace rmem::store
