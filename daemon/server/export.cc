@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: MIT
+#include "server/export.hh"
+
+#include <algorithm>
+#include <cctype>
+#include <cerrno>
+
+#include "base/log.hh"
+#include "store/mem.hh"
+#include "wire/messages.hh"
+
+namespace rmem::server {
+namespace {
+
+const log::Source kLog("export");
+
+bool valid_name(std::string_view name) {
+  if (name.empty() || name.size() > wire::kMaxName) return false;
+  if (!std::isalnum(static_cast<unsigned char>(name[0]))) return false;
+  return std::all_of(name.begin(), name.end(), [](unsigned char c) {
+    return std::isalnum(c) || c == '_' || c == '.' || c == '-';
+  });
+}
+
+}  // namespace
+
+ServedStore::ServedStore(std::unique_ptr<store::Store> store) : store_(std::move(store)) {
+  record_.identity = store_->geometry().identity;
+}
+
+ServedStore::ServedStore(std::unique_ptr<store::FileStore> file, const StateDir& state,
+                         StoreRecord record)
+    : file_(file.get()), state_(&state), record_(std::move(record)) {
+  file->set_identity(record_.identity);
+  store_ = std::move(file);
+}
+
+void ServedStore::reopen(std::unique_ptr<store::FileStore> file) {
+  file_ = file.get();
+  file->set_identity(record_.identity);
+  store_ = std::move(file);
+}
+
+void ServedStore::claim(const ClaimRequest& request, Claimant& who, Claimed done) {
+  if (store_->geometry().read_only) return done(EROFS, 0);
+  const ClaimAnswer answer = decide(record_.claim, newest_session_, request);
+  if (answer.err != 0) return done(answer.err, 0);
+  const bool same_writer = record_.claim.writer == request.writer;
+  if (const Status kept = keep(answer.record); !kept.ok()) return done(EIO, 0);
+  newest_session_ = request.session;
+
+  Claimant* const before = std::exchange(holder_, &who);
+  if (before != nullptr && before != &who) {
+    if (same_writer)
+      before->superseded();
+    else
+      before->fenced();
+    // A claim that the old session still waits for is not granted any more.
+    std::vector<Waiting> lost;
+    for (Waiting& one : waiting_)
+      if (one.who == before) lost.push_back(std::move(one));
+    std::erase_if(waiting_, [before](const Waiting& one) { return one.who == before; });
+    for (const Waiting& one : lost) one.done(ESTALE, 0);
+  }
+  if (modifying_ == 0) return done(0, record_.claim.generation);
+  waiting_.push_back({&who, std::move(done)});
+}
+
+int ServedStore::release(Claimant& who) {
+  if (holder_ != &who) return EPERM;
+  if (const Status kept = keep(released(record_.claim)); !kept.ok()) return EIO;
+  holder_ = nullptr;
+  newest_session_ = 0;
+  return 0;
+}
+
+void ServedStore::leave(Claimant& who) {
+  if (holder_ == &who) holder_ = nullptr;
+  std::erase_if(waiting_, [&who](const Waiting& one) { return one.who == &who; });
+}
+
+bool ServedStore::claimed_by(const Claimant& who) const { return holder_ == &who; }
+
+void ServedStore::modification_finished() {
+  if (--modifying_ > 0) return;
+  const auto granted = std::exchange(waiting_, {});
+  for (const Waiting& one : granted) one.done(0, record_.claim.generation);
+}
+
+Status ServedStore::keep(const ClaimRecord& claim) {
+  if (claim == record_.claim) return Status();
+  StoreRecord next = record_;
+  next.claim = claim;
+  if (state_ != nullptr) {
+    if (const Status saved = state_->save(file_->facts(), next); !saved.ok()) {
+      kLog.error("cannot keep the claim: {}", saved.cause());
+      return saved;
+    }
+  }
+  record_ = std::move(next);
+  return Status();
+}
+
+Result<ExportSpec> ExportSpec::parse(std::string_view text) {
+  ExportSpec spec;
+  const auto equals = text.find('=');
+  if (equals == std::string_view::npos)
+    return Status(Code::kUsage, "`" + std::string(text) + "': not of the form NAME=STORE[,ro]",
+                  "as in data=file:///srv/data or scratch=mem://1GiB");
+  spec.name = text.substr(0, equals);
+  if (!valid_name(spec.name))
+    return Status(Code::kUsage, "`" + spec.name + "' cannot be the name of an export",
+                  "names are letters, digits, `_', `.' and `-', starting with a letter or digit");
+  std::string_view store = text.substr(equals + 1);
+  if (store.ends_with(",ro")) {
+    spec.read_only = true;
+    store.remove_suffix(3);
+  }
+  auto parsed = store::Spec::parse(store);
+  if (!parsed) return parsed.status();
+  spec.store = *std::move(parsed);
+  return spec;
+}
+
+Result<Exports> Exports::open(Workers& workers, const std::vector<ExportSpec>& specs,
+                              const std::string& state_dir) {
+  Exports exports;
+  for (const ExportSpec& spec : specs) {
+    if (exports.find(spec.name) != nullptr)
+      return Status(Code::kUsage, "export `" + spec.name + "' is given twice");
+    Export made{.name = spec.name, .read_only = spec.read_only, .store = nullptr};
+    if (spec.store.kind == store::Spec::Kind::kMem) {
+      exports.stores_.push_back(
+          std::make_unique<ServedStore>(std::make_unique<store::MemStore>(*spec.store.size)));
+      made.store = exports.stores_.back().get();
+    } else {
+      if (!exports.state_) {
+        auto state = StateDir::open(state_dir);
+        if (!state) return state.status();
+        exports.state_ = std::make_unique<StateDir>(std::move(state).value());
+      }
+      if (const Status added = exports.add_file(workers, spec, made); !added.ok())
+        return added.with_context("export `" + spec.name + "'");
+    }
+    exports.exports_.push_back(std::move(made));
+  }
+  return exports;
+}
+
+Status Exports::add_file(Workers& workers, const ExportSpec& spec, Export& made) {
+  auto file = store::FileStore::open(workers, spec.store.path,
+                                     {.read_only = spec.read_only, .size = spec.store.size});
+  if (!file) return file.status();
+  const store::FileFacts& facts = (*file)->facts();
+  for (const auto& served : stores_) {
+    const store::FileFacts* other = served->facts();
+    if (other == nullptr || other->device != facts.device || other->inode != facts.inode) continue;
+    made.store = served.get();
+    if (served->store().geometry().read_only && !spec.read_only)
+      served->reopen(std::move(file).value());
+    return Status();
+  }
+  auto record = state_->load(facts);
+  if (!record) return record.status();
+  stores_.push_back(
+      std::make_unique<ServedStore>(std::move(file).value(), *state_, *std::move(record)));
+  made.store = stores_.back().get();
+  return Status();
+}
+
+const Export* Exports::find(std::string_view name) const {
+  const auto found = std::find_if(exports_.begin(), exports_.end(),
+                                  [name](const Export& one) { return one.name == name; });
+  return found != exports_.end() ? &*found : nullptr;
+}
+
+}  // namespace rmem::server

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MIT
+// Stores as they are served: under names, to readers and to one writer.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.hh"
+#include "base/workers.hh"
+#include "server/claims.hh"
+#include "server/state_dir.hh"
+#include "store/file.hh"
+#include "store/spec.hh"
+#include "store/store.hh"
+
+namespace rmem::server {
+
+// One handle of one session that has claimed a store.
+class Claimant {
+ public:
+  // The same writer has claimed in a newer session: nothing more may come from
+  // this one.
+  virtual void superseded() = 0;
+  // Another writer has taken over.
+  virtual void fenced() = 0;
+
+ protected:
+  ~Claimant() = default;
+};
+
+// A store and its claim. Two exports of one file are one ServedStore. Must not
+// be destroyed while operations are outstanding, unless the workers are gone.
+class ServedStore {
+ public:
+  // A store in memory: the claim lives as long as it does.
+  explicit ServedStore(std::unique_ptr<store::Store> store);
+  // A file, whose record `state` keeps; not owned.
+  ServedStore(std::unique_ptr<store::FileStore> file, const StateDir& state, StoreRecord record);
+
+  store::Store& store() { return *store_; }
+  // Null for memory.
+  const store::FileFacts* facts() const { return file_ != nullptr ? &file_->facts() : nullptr; }
+  // The same file, opened again, for writing this time.
+  void reopen(std::unique_ptr<store::FileStore> file);
+
+  // Grants or refuses. When `done` is called with 0, nothing that older sessions
+  // sent is still to be applied; that may be later. Otherwise an errno: EBUSY,
+  // ESTALE, EROFS, EIO (could not be made to last).
+  using Claimed = std::function<void(int err, std::uint64_t generation)>;
+  void claim(const ClaimRequest& request, Claimant& who, Claimed done);
+  // 0, or EIO if it could not be made to last.
+  int release(Claimant& who);
+  // Forgets a claimant whose session ends; the claim stays with the writer.
+  void leave(Claimant& who);
+  bool claimed_by(const Claimant& who) const;
+
+  // Bracket every write and zero that is passed to store().
+  void modification_started() { ++modifying_; }
+  void modification_finished();
+
+ private:
+  struct Waiting {
+    Claimant* who;
+    Claimed done;
+  };
+
+  Status keep(const ClaimRecord& claim);
+
+  std::unique_ptr<store::Store> store_;
+  store::FileStore* file_ = nullptr;  // store_, if it is one
+  const StateDir* state_ = nullptr;
+  StoreRecord record_;
+  std::uint64_t newest_session_ = 0;
+  Claimant* holder_ = nullptr;    // the session that writes; null while there is none
+  std::uint64_t modifying_ = 0;   // writes and zeros not yet completed
+  std::vector<Waiting> waiting_;  // granted, to be told when modifying_ is 0
+};
+
+// NAME=STORE[,ro]
+struct ExportSpec {
+  std::string name;
+  store::Spec store;
+  bool read_only = false;
+
+  // kUsage for anything else.
+  static Result<ExportSpec> parse(std::string_view text);
+};
+
+struct Export {
+  std::string name;
+  bool read_only = false;
+  ServedStore* store = nullptr;
+};
+
+// All that a server exports.
+class Exports {
+ public:
+  // Opens every store. The state directory is opened only if there is a file.
+  static Result<Exports> open(Workers& workers, const std::vector<ExportSpec>& specs,
+                              const std::string& state_dir);
+
+  // Null if there is none.
+  const Export* find(std::string_view name) const;
+  const std::vector<std::unique_ptr<ServedStore>>& stores() const { return stores_; }
+
+ private:
+  Status add_file(Workers& workers, const ExportSpec& spec, Export& made);
+
+  std::unique_ptr<StateDir> state_;
+  std::vector<std::unique_ptr<ServedStore>> stores_;
+  std::vector<Export> exports_;
+};
+
+}  // namespace rmem::server

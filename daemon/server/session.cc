@@ -1,0 +1,617 @@
+// SPDX-License-Identifier: MIT
+#include "server/session.hh"
+
+#include <algorithm>
+#include <cassert>
+#include <cerrno>
+#include <cstring>
+
+#include "base/crc32c.hh"
+#include "wire/errors.hh"
+
+namespace rmem::server {
+
+using namespace std::chrono_literals;
+using wire::FrameReader;
+using wire::Type;
+
+namespace {
+
+constexpr std::size_t kStaging = 16 << 10;
+constexpr std::size_t kReceivePerTurn = 2 << 20;  // then others have their turn
+constexpr std::size_t kBuffersKept = 4 << 20;
+constexpr std::size_t kGather = 64;  // buffers in one send
+constexpr auto kLinger = 1s;         // for the peer to read why it was refused
+
+std::string versions(std::uint16_t low, std::uint16_t high) {
+  return low == high ? "version " + std::to_string(low)
+                     : "versions " + std::to_string(low) + " to " + std::to_string(high);
+}
+
+}  // namespace
+
+// What one OPEN gave.
+struct Session::Handle final : Claimant {
+  Handle(Session& session, const Export& opened, bool read_only)
+      : session(session), exported(opened), read_only(read_only) {}
+  ~Handle() { exported.store->leave(*this); }
+
+  // Nothing that this session still sends may be applied, and it has to learn
+  // that: the connection goes.
+  void superseded() override {
+    stale = true;
+    if (session.claiming_) return;  // by another handle of this very session
+    session.log_.info("{}: closed, its writer has a newer session", session.peer_);
+    session.close();
+  }
+  void fenced() override {
+    session.log_.warning("{}: fenced, its claim on `{}' was taken over", session.peer_,
+                         exported.name);
+    stale = true;
+  }
+
+  Session& session;
+  const Export& exported;
+  const bool read_only;
+  bool stale = false;
+};
+
+// A request from its header to its reply.
+struct Session::Request {
+  Session* session = nullptr;
+  wire::Header header;  // the request's; then the reply's
+  ServedStore* modifies = nullptr;
+  // Payload of the request, then of the reply.
+  std::unique_ptr<std::byte[]> buffer;
+  std::size_t capacity = 0;
+  wire::HeaderBytes reply_header;
+  Request* next = nullptr;
+
+  std::span<std::byte> room(std::size_t bytes) {
+    if (capacity < bytes) {
+      buffer = std::make_unique_for_overwrite<std::byte[]>(bytes);
+      capacity = bytes;
+    }
+    return {buffer.get(), bytes};
+  }
+};
+
+Session::Session(Reactor& reactor, std::unique_ptr<transport::Connection> connection,
+                 const Exports& exports, const SessionOptions& options, Owner& owner)
+    : reactor_(reactor),
+      connection_(std::move(connection)),
+      exports_(exports),
+      options_(options),
+      owner_(owner),
+      peer_(connection_->peer()),
+      log_("session"),
+      reader_(*this, kStaging),
+      silence_(options_.silence),
+      turn_end_(reactor, [this] { send(); }),
+      deadline_(reactor, [this] { on_deadline(); }),
+      last_progress_(Reactor::Clock::now()) {
+  connection_->attach(*this);
+  connection_->watch(true, false);
+  deadline_.arm(options_.handshake_timeout);
+}
+
+Session::~Session() = default;
+
+// --- receiving ---------------------------------------------------------------
+
+void Session::on_readable() {
+  if (phase_ == Phase::kLeaving) return discard_input();
+  std::size_t budget = kReceivePerTurn;
+  while (phase_ != Phase::kClosed && phase_ != Phase::kLeaving && !paused_ && !draining_) {
+    const transport::IoResult got = connection_->receive(reader_.receive_space());
+    if (got.err == EAGAIN) break;
+    if (got.bytes == 0) return close();
+    last_progress_ = Reactor::Clock::now();
+    judge(reader_.received(got.bytes));
+    if (got.bytes >= budget) break;
+    budget -= got.bytes;
+  }
+}
+
+void Session::judge(FrameReader::State state) {
+  if (phase_ == Phase::kClosed || phase_ == Phase::kLeaving) return;
+  if (state == FrameReader::State::kPaused) paused_ = true;
+  if (state == FrameReader::State::kBroken) {
+    std::string why = reader_.problem();
+    if (reader_.error() == wire::error::kVersion)
+      why += ": this server speaks " + versions(wire::kVersionMin, wire::kVersionMax) +
+             ", the peer " + versions(reader_.header().version, reader_.header().version);
+    return refuse(reader_.error(), why);
+  }
+  update_watch();
+}
+
+FrameReader::Next Session::on_header(const wire::Header& header, std::span<std::byte>& place) {
+  if (header.reply() || header.type == Type::kRefuse) {
+    refuse(wire::error::kProtocol, "a reply from a client", header.request);
+    return FrameReader::Next::kStop;
+  }
+  receiving_ = &take_request(header);
+  place = receiving_->room(header.payload);
+  bytes_under_way_ += receiving_->capacity;
+  return FrameReader::Next::kGoOn;
+}
+
+FrameReader::Next Session::on_frame(const wire::Header& header, bool intact) {
+  Request& request = *std::exchange(receiving_, nullptr);
+  if (phase_ == Phase::kHello && header.type != Type::kHello) {
+    refuse(wire::error::kProtocol, "HELLO has to come first", header.request);
+  } else if (phase_ != Phase::kHello && header.type == Type::kHello) {
+    refuse(wire::error::kProtocol, "a second HELLO", header.request);
+  } else if (phase_ != Phase::kHello && header.generation != generation_) {
+    refuse(wire::error::kProtocol, "a frame of another connection", header.request);
+  } else if (!intact) {
+    // Who knows what else was damaged: answer this one, take nothing more.
+    log_.warning("{}: {} with a wrong checksum", peer_, wire::type_name(header.type));
+    reply_error(request, wire::error::kBadMessage, "checksum of the payload");
+    refuse(wire::error::kBadMessage, "a payload with a wrong checksum", header.request);
+  } else {
+    dispatch(request);
+  }
+  if (phase_ == Phase::kClosed || phase_ == Phase::kLeaving) return FrameReader::Next::kStop;
+  return overloaded() ? FrameReader::Next::kPause : FrameReader::Next::kGoOn;
+}
+
+bool Session::overloaded() const {
+  if (draining_) return true;
+  if (phase_ == Phase::kHello || phase_ == Phase::kOpening) return under_way_ > 0;
+  return under_way_ >= options_.max_requests || bytes_under_way_ >= options_.max_bytes;
+}
+
+void Session::discard_input() {
+  std::array<std::byte, 4096> nowhere;
+  const iovec space = {nowhere.data(), nowhere.size()};
+  for (int i = 0; i < 16; ++i) {
+    const transport::IoResult got = connection_->receive({&space, 1});
+    if (got.err == EAGAIN) return;
+    if (got.bytes == 0) return close();
+  }
+}
+
+// --- requests ----------------------------------------------------------------
+
+void Session::dispatch(Request& request) {
+  const wire::Header& header = request.header;
+  switch (header.type) {
+    case Type::kHello:
+      return hello(request);
+    case Type::kOpen:
+      return open(request);
+    case Type::kPing:
+      return reply(request, {});
+    case Type::kClaim:
+    case Type::kRelease:
+    case Type::kRead:
+    case Type::kWrite:
+    case Type::kZero:
+    case Type::kFlush:
+    case Type::kClose:
+      break;
+    default: {
+      const std::string_view name = wire::type_name(header.type);
+      return reply_error(request, wire::error::kNotOffered,
+                         name.empty()
+                             ? "unknown operation " + std::to_string(static_cast<int>(header.type))
+                             : "this server does not offer " + std::string(name));
+    }
+  }
+
+  Handle* const handle = find_handle(header.handle);
+  if (handle == nullptr) return reply_error(request, wire::error::kStale, "unknown handle");
+  const bool may_be_stale = header.type == Type::kClose || header.type == Type::kRelease;
+  if (handle->stale && !may_be_stale)
+    return reply_error(request, wire::error::kStale, "another writer has taken over");
+  switch (header.type) {
+    case Type::kClaim:
+      return claim(request, *handle);
+    case Type::kRelease:
+      return release(request, *handle);
+    case Type::kRead:
+      return read(request, *handle);
+    case Type::kWrite:
+    case Type::kZero:
+      return modify(request, *handle);
+    case Type::kFlush:
+      return flush(request, *handle);
+    default:  // CLOSE
+      handles_[header.handle - 1].reset();
+      return reply(request, {});
+  }
+}
+
+void Session::hello(Request& request) {
+  const wire::Header& header = request.header;
+  const auto peer = wire::decode_hello({request.buffer.get(), header.payload});
+  if (!peer || header.generation == 0)
+    return refuse(wire::error::kProtocol, "a malformed HELLO", header.request);
+  const std::uint16_t version = std::min(peer->version_max, wire::kVersionMax);
+  if (version < peer->version_min || version < wire::kVersionMin)
+    return refuse(wire::error::kVersion,
+                  "no common version: this server speaks " +
+                      versions(wire::kVersionMin, wire::kVersionMax) + ", the peer " +
+                      versions(peer->version_min, peer->version_max),
+                  header.request);
+
+  version_ = static_cast<std::uint8_t>(version);
+  generation_ = header.generation;
+  peer_max_payload_ = peer->max_payload;
+  // Either side may insist, and off this host we do.
+  checksums_ = peer->features & wire::feature::kChecksum || !connection_->local();
+  reader_.set_version(version_);
+  if (!peer->name.empty()) peer_ += " (" + peer->name + ")";
+  phase_ = Phase::kOpening;
+
+  wire::Hello mine;
+  mine.version = version;
+  mine.role = peer->role;
+  mine.features = checksums_ ? wire::feature::kChecksum : 0;
+  mine.max_payload = wire::kMaxPayload;
+  mine.max_requests = options_.max_requests;
+  silence_ = std::max(options_.silence, 10 * peer->silence);
+  mine.silence = silence_;
+  mine.session = peer->session;
+  mine.name = "rmem-server " RMEM_VERSION;
+  const std::vector<std::byte> payload = wire::encode(mine);
+  std::memcpy(request.room(payload.size()).data(), payload.data(), payload.size());
+  request.header.payload = static_cast<std::uint32_t>(payload.size());
+  request.header.version = wire::kHelloVersion;
+  reply(request, {});
+}
+
+void Session::open(Request& request) {
+  const std::string name = wire::clean_text({request.buffer.get(), request.header.payload});
+  const Export* const exported =
+      request.header.payload <= wire::kMaxName ? exports_.find(name) : nullptr;
+  if (exported == nullptr)
+    return reply_error(request, wire::error::kNoEntry, "there is no export `" + name + "'");
+  const bool read_only = exported->read_only || exported->store->store().geometry().read_only;
+  if (read_only && !(request.header.flags & wire::flag::kReadOnly))
+    return reply_error(request, wire::error::kReadOnly, "export `" + name + "' is read-only");
+  if (handles_.size() >= wire::kMaxHandles)
+    return reply_error(request, wire::error::kTooManyHandles, "too many handles");
+
+  const bool reader = read_only || request.header.flags & wire::flag::kReadOnly;
+  handles_.push_back(std::make_unique<Handle>(*this, *exported, reader));
+  if (phase_ == Phase::kOpening) {
+    phase_ = Phase::kOpen;
+    reader_.set_max_payload(wire::kMaxPayload);
+    deadline_.arm(silence_);
+    log_.info("{}: opened `{}'{}", peer_, name, reader ? " for reading" : "");
+  }
+  const store::Geometry& geometry = exported->store->store().geometry();
+  const auto payload =
+      wire::encode(wire::Opened{.size = geometry.size, .identity = geometry.identity});
+  std::memcpy(request.room(payload.size()).data(), payload.data(), payload.size());
+  request.header.payload = static_cast<std::uint32_t>(payload.size());
+  request.header.handle = static_cast<std::uint32_t>(handles_.size());
+  request.header.flags = reader ? wire::flag::kReadOnly : 0;
+  reply(request, {0, geometry.epoch});
+}
+
+void Session::claim(Request& request, Handle& handle) {
+  ClaimRequest wish;
+  if (request.header.payload != wish.writer.size())
+    return reply_error(request, wire::error::kInvalid, "a writer's id has 16 bytes");
+  if (handle.read_only)
+    return reply_error(request, wire::error::kReadOnly, "opened for reading only");
+  std::memcpy(wish.writer.data(), request.buffer.get(), wish.writer.size());
+  wish.session = request.header.offset;
+  wish.known = request.header.length;
+  wish.take_over = request.header.flags & wire::flag::kTakeOver;
+
+  // The answer may come later, when this session is already gone; then the
+  // handle has left the store, which forgets the call.
+  claiming_ = true;
+  handle.exported.store->claim(
+      wish, handle, [this, &request, &handle, wish](int err, std::uint64_t generation) {
+        const std::string& name = handle.exported.name;
+        if (err == EBUSY)
+          return reply_error(request, wire::error::kBusy,
+                             "another writer has claimed `" + name + "'");
+        if (err == ESTALE)
+          return reply_error(request, wire::error::kStale,
+                             "the claim on `" + name + "' was taken over");
+        if (err != 0) return reply_error(request, wire::wire_from_errno(err), "cannot claim");
+        log_.info("{}: writer {} has claimed `{}', generation {}", peer_,
+                  uuid_to_string(wish.writer), name, generation);
+        request.header.length = generation;
+        request.header.payload = 0;
+        request.header.flags = 0;
+        reply(request, {0, handle.exported.store->store().geometry().epoch});
+      });
+  claiming_ = false;
+}
+
+void Session::release(Request& request, Handle& handle) {
+  if (handle.stale)
+    return reply_error(request, wire::error::kStale, "another writer has taken over");
+  const int err = handle.exported.store->release(handle);
+  if (err == EPERM) return reply_error(request, wire::error::kPerm, "there is no claim to release");
+  if (err != 0) return reply_error(request, wire::wire_from_errno(err), "cannot release");
+  log_.info("{}: released `{}'", peer_, handle.exported.name);
+  reply(request, {0, handle.exported.store->store().geometry().epoch});
+}
+
+void Session::read(Request& request, Handle& handle) {
+  wire::Header& header = request.header;
+  if (header.length == 0 || header.length > std::min(wire::kMaxPayload, peer_max_payload_))
+    return reply_error(request, wire::error::kInvalid, "length out of the limits");
+  bytes_under_way_ -= request.capacity;
+  const std::span<std::byte> into = request.room(header.length);
+  bytes_under_way_ += request.capacity;
+  header.payload = static_cast<std::uint32_t>(header.length);
+  ++in_store_;
+  handle.exported.store->store().read(header.offset, into,
+                                      {[](void* ctx, const store::Outcome& outcome) {
+                                         auto& done = *static_cast<Request*>(ctx);
+                                         done.session->finished_by_store(done, outcome);
+                                       },
+                                       &request});
+}
+
+void Session::modify(Request& request, Handle& handle) {
+  if (!may_write(request, handle)) return;
+  const wire::Header& header = request.header;
+  const bool writing = header.type == Type::kWrite;
+  if (header.length == 0 || (writing && header.length != header.payload))
+    return reply_error(request, wire::error::kInvalid, "length and payload disagree");
+  if (writing && checksums_ && !(header.flags & wire::flag::kChecksum))
+    return refuse(wire::error::kProtocol, "a WRITE without the agreed checksum", header.request);
+  request.modifies = handle.exported.store;
+  request.modifies->modification_started();
+  ++in_store_;
+  const store::Done done = {[](void* ctx, const store::Outcome& outcome) {
+                              auto& finished = *static_cast<Request*>(ctx);
+                              finished.session->finished_by_store(finished, outcome);
+                            },
+                            &request};
+  store::Store& store = request.modifies->store();
+  if (writing)
+    store.write(header.offset, {request.buffer.get(), header.payload}, done);
+  else
+    store.zero(header.offset, header.length, done);
+}
+
+void Session::flush(Request& request, Handle& handle) {
+  if (!may_write(request, handle)) return;
+  ++in_store_;
+  handle.exported.store->store().flush({[](void* ctx, const store::Outcome& outcome) {
+                                          auto& done = *static_cast<Request*>(ctx);
+                                          done.session->finished_by_store(done, outcome);
+                                        },
+                                        &request});
+}
+
+bool Session::may_write(Request& request, const Handle& handle) {
+  if (handle.read_only) {
+    reply_error(request, wire::error::kReadOnly, "opened for reading only");
+  } else if (!handle.exported.store->claimed_by(handle)) {
+    reply_error(request, wire::error::kPerm, "claim first");
+  } else {
+    return true;
+  }
+  return false;
+}
+
+Session::Handle* Session::find_handle(std::uint32_t number) const {
+  if (number == 0 || number > handles_.size()) return nullptr;
+  return handles_[number - 1].get();
+}
+
+void Session::finished_by_store(Request& request, const store::Outcome& outcome) {
+  --in_store_;
+  if (ServedStore* const store = std::exchange(request.modifies, nullptr))
+    store->modification_finished();
+  if (outcome.err == 0) return reply(request, outcome);
+  // A full disk fails many requests; once is enough to be told.
+  if (std::exchange(last_error_, outcome.err) != outcome.err)
+    log_.warning("{}: {} of {}+{} failed: {}", peer_, wire::type_name(request.header.type),
+                 request.header.offset, request.header.length, std::strerror(outcome.err));
+  reply_error(request, wire::wire_from_errno(outcome.err), "");
+}
+
+// --- replies -----------------------------------------------------------------
+
+Session::Request& Session::take_request(const wire::Header& header) {
+  if (free_.empty()) {
+    requests_.push_back(std::make_unique<Request>());
+    free_.push_back(requests_.back().get());
+    free_.reserve(requests_.size());
+  }
+  Request& request = *free_.back();
+  free_.pop_back();
+  kept_bytes_ -= request.capacity;
+  request.session = this;
+  request.header = header;
+  request.next = nullptr;
+  ++under_way_;
+  return request;
+}
+
+void Session::recycle(Request& request) {
+  --under_way_;
+  bytes_under_way_ -= request.capacity;
+  if (kept_bytes_ + request.capacity > kBuffersKept) {
+    request.buffer.reset();
+    request.capacity = 0;
+  }
+  kept_bytes_ += request.capacity;
+  free_.push_back(&request);
+}
+
+void Session::reply(Request& request, const store::Outcome& outcome) {
+  wire::Header& header = request.header;
+  header.error = 0;
+  header.epoch = outcome.epoch;
+  header.flags &= wire::flag::kReadOnly;
+  // Requests with payload are answered without, unless the handler has put an
+  // answer there.
+  if (header.type == Type::kWrite || header.type == Type::kPing || header.type == Type::kRelease ||
+      header.type == Type::kClose || header.type == Type::kZero || header.type == Type::kFlush)
+    header.payload = 0;
+  if (header.type == Type::kRead && checksums_) {
+    header.flags |= wire::flag::kChecksum;
+    header.checksum = crc32c({request.buffer.get(), header.payload});
+  } else {
+    header.checksum = 0;
+  }
+  enqueue(request);
+}
+
+void Session::reply_error(Request& request, std::uint32_t error, std::string_view text) {
+  text = text.substr(0, wire::kMaxErrorText);
+  bytes_under_way_ -= request.capacity;
+  std::memcpy(request.room(text.size()).data(), text.data(), text.size());
+  bytes_under_way_ += request.capacity;
+  request.header.error = error;
+  request.header.payload = static_cast<std::uint32_t>(text.size());
+  request.header.flags = 0;
+  request.header.checksum = 0;
+  request.header.epoch = 0;
+  enqueue(request);
+}
+
+void Session::enqueue(Request& request) {
+  if (phase_ == Phase::kClosed) {
+    recycle(request);
+    return maybe_over();
+  }
+  wire::Header& header = request.header;
+  header.flags |= wire::flag::kReply;
+  wire::encode(header, request.reply_header);
+  request.next = nullptr;
+  (out_last_ != nullptr ? out_last_->next : out_first_) = &request;
+  out_last_ = &request;
+  turn_end_.schedule();
+}
+
+void Session::refuse(std::uint32_t error, std::string_view why, std::uint64_t number) {
+  if (phase_ == Phase::kLeaving || phase_ == Phase::kClosed) return;
+  log_.warning("{}: refused: {}", peer_, why);
+  wire::Header header;
+  header.type = Type::kRefuse;
+  Request& request = take_request(header);
+  why = why.substr(0, wire::kMaxErrorText);
+  std::memcpy(request.room(why.size()).data(), why.data(), why.size());
+  bytes_under_way_ += request.capacity;
+  header.version = wire::kHelloVersion;
+  header.request = number;
+  header.generation = generation_;
+  header.error = error;
+  header.payload = static_cast<std::uint32_t>(why.size());
+  request.header = header;
+  wire::encode(header, request.reply_header);
+  (out_last_ != nullptr ? out_last_->next : out_first_) = &request;
+  out_last_ = &request;
+  phase_ = Phase::kLeaving;
+  deadline_.arm(kLinger);
+  turn_end_.schedule();
+  update_watch();
+}
+
+void Session::send() {
+  while (out_first_ != nullptr && phase_ != Phase::kClosed) {
+    std::array<iovec, kGather> buffers;
+    std::size_t count = 0;
+    std::size_t skip = out_sent_;
+    for (Request* one = out_first_; one != nullptr && count + 2 <= kGather; one = one->next) {
+      for (const auto& [data, length] :
+           {std::pair{one->reply_header.data(), one->reply_header.size()},
+            std::pair{one->buffer.get(), std::size_t{one->header.payload}}}) {
+        if (skip >= length) {
+          skip -= length;
+        } else {
+          buffers[count++] = {data + skip, length - skip};
+          skip = 0;
+        }
+      }
+    }
+    const transport::IoResult sent = connection_->send(std::span(buffers).first(count));
+    if (sent.err == EAGAIN) {
+      blocked_ = true;
+      break;
+    }
+    if (sent.err != 0) return close();
+    blocked_ = false;
+    last_progress_ = Reactor::Clock::now();
+    out_sent_ += sent.bytes;
+    while (out_first_ != nullptr && out_sent_ >= wire::kHeaderBytes + out_first_->header.payload) {
+      Request& gone = *out_first_;
+      out_sent_ -= wire::kHeaderBytes + gone.header.payload;
+      out_first_ = gone.next;
+      if (out_first_ == nullptr) out_last_ = nullptr;
+      recycle(gone);
+    }
+  }
+  if (phase_ == Phase::kClosed) return;
+  if (draining_ && under_way_ == 0) return close();
+  if (paused_ && phase_ != Phase::kLeaving && !overloaded()) {
+    paused_ = false;
+    judge(reader_.resume());
+  }
+  if (phase_ != Phase::kClosed) update_watch();
+}
+
+void Session::on_writable() {
+  blocked_ = false;
+  send();
+}
+
+void Session::on_hangup() { close(); }
+
+void Session::update_watch() {
+  connection_->watch(phase_ == Phase::kLeaving || (!paused_ && !draining_), blocked_);
+}
+
+// --- the end -----------------------------------------------------------------
+
+void Session::on_deadline() {
+  if (phase_ == Phase::kLeaving) return close();
+  if (phase_ != Phase::kOpen)
+    return refuse(wire::error::kTimedOut, "no OPEN within the time allowed");
+  // What waits for the store is the server's own slowness.
+  const auto quiet =
+      in_store_ > 0 ? Reactor::Clock::duration::zero() : Reactor::Clock::now() - last_progress_;
+  if (quiet >= silence_) {
+    log_.warning("{}: silent for too long", peer_);
+    return close();
+  }
+  deadline_.arm(silence_ - quiet);
+}
+
+void Session::drain() {
+  if (phase_ == Phase::kClosed || draining_) return;
+  draining_ = true;
+  if (receiving_ != nullptr) recycle(*std::exchange(receiving_, nullptr));
+  if (under_way_ == 0) return close();
+  update_watch();
+}
+
+void Session::close() {
+  if (phase_ == Phase::kClosed) return;
+  if (phase_ == Phase::kOpen) log_.info("{}: closed", peer_);
+  phase_ = Phase::kClosed;
+  deadline_.disarm();
+  connection_.reset();
+  handles_.clear();
+  while (out_first_ != nullptr) {
+    Request& unsent = *out_first_;
+    out_first_ = unsent.next;
+    recycle(unsent);
+  }
+  out_last_ = nullptr;
+  maybe_over();
+}
+
+void Session::maybe_over() {
+  if (phase_ != Phase::kClosed || in_store_ > 0 || over_) return;
+  over_ = true;
+  owner_.on_session_over(*this);
+}
+
+}  // namespace rmem::server

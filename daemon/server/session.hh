@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT
+// One connection of a client: the server's side of docs/protocol.md.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/log.hh"
+#include "base/reactor.hh"
+#include "server/export.hh"
+#include "transport/transport.hh"
+#include "wire/codec.hh"
+#include "wire/frame_reader.hh"
+
+namespace rmem::server {
+
+struct SessionOptions {
+  std::chrono::milliseconds handshake_timeout = wire::kHandshakeTimeout;
+  std::chrono::milliseconds silence = wire::kSilence;
+  // What a connection may have under way before the server stops reading it.
+  std::uint32_t max_requests = wire::kMaxRequests;
+  std::size_t max_bytes = 16 << 20;
+};
+
+// Lives until its connection is gone *and* its operations have completed.
+class Session final : private transport::Connection::Handler, private wire::FrameReader::Sink {
+ public:
+  class Owner {
+   public:
+    // Nothing refers to the session any more; destroy it, but not from within
+    // this call.
+    virtual void on_session_over(Session& session) = 0;
+
+   protected:
+    ~Owner() = default;
+  };
+
+  // `exports` must outlive the session. A session beyond the limits is made to
+  // be refused at once.
+  Session(Reactor& reactor, std::unique_ptr<transport::Connection> connection,
+          const Exports& exports, const SessionOptions& options, Owner& owner);
+  ~Session();
+
+  // Says why and ends the connection.
+  void refuse(std::uint32_t error, std::string_view why, std::uint64_t request = 0);
+  // Takes nothing more; ends when everything under way has been answered.
+  void drain();
+  // Ends the connection now.
+  void close();
+
+  // For logs: "192.0.2.1:4711 (rmemd 0.1)".
+  const std::string& peer() const { return peer_; }
+
+ private:
+  struct Handle;
+  struct Request;
+  enum class Phase {
+    kHello,    // nothing received yet
+    kOpening,  // HELLO answered, no OPEN has succeeded
+    kOpen,
+    kLeaving,  // REFUSE or the last replies go out; input is thrown away
+    kClosed,   // no connection
+  };
+
+  // transport
+  void on_readable() override;
+  void on_writable() override;
+  void on_hangup() override;
+  // frames
+  wire::FrameReader::Next on_header(const wire::Header& header,
+                                    std::span<std::byte>& place) override;
+  wire::FrameReader::Next on_frame(const wire::Header& header, bool intact) override;
+
+  void judge(wire::FrameReader::State state);
+  void dispatch(Request& request);
+  void hello(Request& request);
+  void open(Request& request);
+  void claim(Request& request, Handle& handle);
+  void release(Request& request, Handle& handle);
+  void read(Request& request, Handle& handle);
+  void modify(Request& request, Handle& handle);
+  void flush(Request& request, Handle& handle);
+  Handle* find_handle(std::uint32_t number) const;
+  // Whether the handle may modify its store; answers the request if not.
+  bool may_write(Request& request, const Handle& handle);
+
+  Request& take_request(const wire::Header& header);
+  void recycle(Request& request);
+  void reply(Request& request, const store::Outcome& outcome);
+  void reply_error(Request& request, std::uint32_t error, std::string_view text);
+  void enqueue(Request& request);
+  void finished_by_store(Request& request, const store::Outcome& outcome);
+  void send();
+  void discard_input();
+  void update_watch();
+  bool overloaded() const;
+  void maybe_over();
+  void on_deadline();
+
+  Reactor& reactor_;
+  std::unique_ptr<transport::Connection> connection_;
+  const Exports& exports_;
+  const SessionOptions options_;
+  Owner& owner_;
+  std::string peer_;
+  log::Source log_;
+  wire::FrameReader reader_;
+  Phase phase_ = Phase::kHello;
+  bool draining_ = false;
+  bool paused_ = false;    // the reader has been told to wait
+  bool blocked_ = false;   // send() said EAGAIN
+  bool claiming_ = false;  // inside claim()
+  bool over_ = false;
+  int last_error_ = 0;  // of the store, as logged
+
+  // Agreed in HELLO.
+  std::uint8_t version_ = wire::kHelloVersion;
+  std::uint32_t generation_ = 0;
+  std::uint32_t peer_max_payload_ = wire::kMaxPayloadBeforeOpen;
+  bool checksums_ = false;
+  std::chrono::milliseconds silence_;
+
+  std::vector<std::unique_ptr<Handle>> handles_;  // by number - 1; null once closed
+
+  std::vector<std::unique_ptr<Request>> requests_;
+  std::vector<Request*> free_;
+  std::size_t kept_bytes_ = 0;       // buffers in free_
+  Request* receiving_ = nullptr;     // whose payload is being received
+  std::uint32_t under_way_ = 0;      // received, reply not yet sent
+  std::uint32_t in_store_ = 0;       // of these, not yet completed by the store
+  std::size_t bytes_under_way_ = 0;  // their buffers
+  Request* out_first_ = nullptr;     // replies to be sent, linked
+  Request* out_last_ = nullptr;
+  std::size_t out_sent_ = 0;  // bytes of out_first_ that are gone
+
+  Reactor::TurnEnd turn_end_;
+  Reactor::Timer deadline_;
+  Reactor::Clock::time_point last_progress_;
+};
+
+}  // namespace rmem::server
