@@ -22,7 +22,7 @@ touch "$source/MAINTAINERS"
 
 generate() { # MODE KIND FILE LICENCE-LINE
 	local raw=$work/${3##*/}
-	timeout 60 python3 "$source/tools/net/ynl/ynl-gen-c.py" --spec "$spec" --mode "$1" "--$2" -o "$raw"
+	timeout 60 /usr/bin/python3 "$source/tools/net/ynl/ynl-gen-c.py" --spec "$spec" --mode "$1" "--$2" -o "$raw"
 	mkdir -p "$out/${3%/*}"
 	sed -e "1s|.*|$4|" -e 's|^/\*\t.*rmem\.yaml \*/$|/*\tuapi/rmem.yaml */|' "$raw" > "$out/$3"
 }

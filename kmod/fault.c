@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Faults on a mapped region.
+ *
+ * A miss asks for the chunk and waits without mmap_lock or any folio. Once the
+ * lock is dropped a fault can say nothing but VM_FAULT_RETRY; how the fetch
+ * ended, the retry finds out: the page is there, or the failed fetch still is
+ * (FAULT_FLAG_TRIED), or the region's state says it.
+ */
+#include <linux/file.h>
+#include <linux/mm.h>
+#include <linux/pagemap.h>
+
+#include "internal.h"
+#include "trace.h"
+
+static vm_fault_t fault_error(struct rmem_region *region, struct vm_fault *vmf, int error)
+{
+	trace_rmem_fault_error(region, vmf->pgoff, error);
+	if (error == -ENOMEM)
+		return VM_FAULT_OOM;
+	if (error == -ETIME && READ_ONCE(region->on_loss) == RMEM_ON_LOSS_KILL &&
+	    current->mm == vmf->vma->vm_mm)
+		send_sig(SIGKILL, current, 1);
+	return VM_FAULT_SIGBUS;
+}
+
+/* The resident page, locked, or 0 if there is none. */
+static vm_fault_t fault_resident(struct rmem_region *region, struct vm_fault *vmf)
+{
+	struct folio *folio = rmem_pages_get(region, vmf->pgoff);
+
+	if (!folio)
+		return 0;
+	/* held only for short work, never while somebody waits for a daemon */
+	folio_lock(folio);
+	if (folio->mapping != region->inode->i_mapping || !folio_contains(folio, vmf->pgoff)) {
+		folio_unlock(folio);
+		folio_put(folio);
+		return 0;
+	}
+	rmem_pages_hit(region, folio, vmf->pgoff);
+	vmf->page = folio_file_page(folio, vmf->pgoff);
+	return VM_FAULT_LOCKED;
+}
+
+static vm_fault_t rmem_fault(struct vm_fault *vmf)
+{
+	struct file *file = vmf->vma->vm_file;
+	struct rmem_region *region = file->private_data;
+	vm_fault_t major = 0, ret;
+	struct rmem_req *req;
+	int err;
+
+	for (;;) {
+		if (vmf->pgoff >= region->nr_pages)
+			return VM_FAULT_SIGBUS;
+		ret = fault_resident(region, vmf);
+		if (ret) {
+			if (!major && !(vmf->flags & FAULT_FLAG_TRIED))
+				atomic64_inc(&region->faults_resident);
+			return ret | major;
+		}
+
+		req = rmem_fetch_join(region, vmf->pgoff, vmf->flags & FAULT_FLAG_TRIED);
+		if (IS_ERR(req))
+			return fault_error(region, vmf, PTR_ERR(req));
+		atomic64_inc(&region->faults_demand);
+		major = VM_FAULT_MAJOR;
+		trace_rmem_fault(region, vmf->pgoff, req);
+		if (vmf->flags & FAULT_FLAG_ALLOW_RETRY)
+			break;
+
+		/*
+		 * ptrace and the like cannot repeat the access, so they wait
+		 * with mmap_lock; not for longer than the region's timeout.
+		 */
+		err = rmem_fetch_wait(req, READ_ONCE(region->fault_timeout));
+		rmem_request_put(req);
+		if (err)
+			return fault_error(region, vmf, err);
+	}
+
+	if (vmf->flags & FAULT_FLAG_RETRY_NOWAIT) {
+		/* the caller keeps the lock, and comes back by itself */
+		rmem_request_put(req);
+		return VM_FAULT_RETRY;
+	}
+	/* the file keeps the region; without the lock the VMA may go away */
+	get_file(file);
+	release_fault_lock(vmf);
+	err = rmem_fetch_wait(req, MAX_SCHEDULE_TIMEOUT);
+	rmem_request_put(req);
+	if (err == -ETIME && READ_ONCE(region->on_loss) == RMEM_ON_LOSS_KILL &&
+	    !(current->flags & PF_KTHREAD))
+		send_sig(SIGKILL, current, 1);
+	fput(file);
+	return VM_FAULT_MAJOR | VM_FAULT_RETRY;
+}
+
+/*
+ * First write to a clean page. Writeback under way does not stop it: what is
+ * being copied out counts as written before only if it is, and the page is
+ * dirty again and will be pushed once more (rmem_pages_writeout()).
+ */
+static vm_fault_t rmem_page_mkwrite(struct vm_fault *vmf)
+{
+	struct rmem_region *region = vmf->vma->vm_file->private_data;
+	struct folio *folio = page_folio(vmf->page);
+
+	folio_lock(folio);
+	if (folio->mapping != region->inode->i_mapping || vmf->pgoff >= region->nr_pages) {
+		folio_unlock(folio);
+		return VM_FAULT_NOPAGE;
+	}
+	if (rmem_dirty_set(region, vmf->pgoff, 1)) {
+		folio_unlock(folio);
+		return VM_FAULT_OOM;
+	}
+	folio_mark_dirty(folio);
+	atomic64_inc(&region->faults_write_protect);
+	trace_rmem_mkwrite(region, vmf->pgoff, 0);
+	return VM_FAULT_LOCKED;
+}
+
+const struct vm_operations_struct rmem_vm_ops = {
+	.fault		= rmem_fault,
+	.map_pages	= filemap_map_pages,
+	.page_mkwrite	= rmem_page_mkwrite,
+};

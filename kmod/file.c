@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * An open region: what the three frontends do alike. Each of them puts the
+ * region into file->private_data and its page cache into file->f_mapping.
+ */
+#include <linux/falloc.h>
+#include <linux/swap.h>
+#include <linux/uio.h>
+#include <linux/writeback.h>
+
+#include "internal.h"
+#include "trace.h"
+
+ssize_t rmem_read_iter(struct kiocb *iocb, struct iov_iter *to)
+{
+	struct rmem_region *region = iocb->ki_filp->private_data;
+	u64 pos = iocb->ki_pos;
+	ssize_t done = 0;
+	int err = 0;
+
+	if (!region)
+		return -ENOTCONN;
+	while (iov_iter_count(to) && pos < region->size) {
+		pgoff_t index = pos >> PAGE_SHIFT;
+		struct folio *folio = rmem_pages_get(region, index);
+		size_t bytes, copied;
+
+		if (!folio) {
+			if (iocb->ki_flags & IOCB_NOWAIT)
+				err = -EAGAIN;
+			else
+				err = rmem_fetch_populate(region, index);
+			if (err)
+				break;
+			continue;
+		}
+		rmem_pages_hit(region, folio, index);
+		bytes = min_t(u64, region->size - pos, PAGE_SIZE - offset_in_page(pos));
+		copied = copy_page_to_iter(folio_file_page(folio, index), offset_in_page(pos),
+					   bytes, to);
+		folio_mark_accessed(folio);
+		folio_put(folio);
+		pos += copied;
+		done += copied;
+		if (copied < min(bytes, copied + iov_iter_count(to))) {
+			err = -EFAULT;
+			break;
+		}
+		if (fatal_signal_pending(current)) {
+			err = -EINTR;
+			break;
+		}
+		cond_resched();
+	}
+	iocb->ki_pos = pos;
+	return done ?: err;
+}
+
+/*
+ * No inode lock: a write may wait for a fetch in the middle, and whoever waited
+ * for the lock behind it could not be killed. Each page is written atomically
+ * with respect to read and write; the whole is not.
+ */
+ssize_t rmem_write_iter(struct kiocb *iocb, struct iov_iter *from)
+{
+	struct rmem_region *region = iocb->ki_filp->private_data;
+	ssize_t written;
+	u64 pos;
+
+	if (!region)
+		return -ENOTCONN;
+	if (iocb->ki_flags & IOCB_NOWAIT)
+		return -EAGAIN;
+	if (!iov_iter_count(from))
+		return 0;
+	if (iocb->ki_flags & IOCB_APPEND)
+		iocb->ki_pos = region->size;
+	pos = iocb->ki_pos;
+	if (pos >= region->size)
+		return -ENOSPC;
+	iov_iter_truncate(from, region->size - pos);
+	written = generic_perform_write(iocb, from);
+	if (written > 0) {
+		/* 6.1 leaves the position to its callers, 6.12 advances it */
+		iocb->ki_pos = pos + written;
+		written = generic_write_sync(iocb, written);
+	}
+	return written;
+}
+
+static struct folio *write_begin(struct address_space *mapping, u64 pos, unsigned int len)
+{
+	struct rmem_region *region = mapping->host->i_private;
+	pgoff_t index = pos >> PAGE_SHIFT, end;
+	struct folio *folio;
+	int err;
+
+	for (;;) {
+		folio = rmem_pages_get(region, index);
+		if (!folio) {
+			err = rmem_fetch_populate(region, index);
+			if (err)
+				return ERR_PTR(err);
+			continue;
+		}
+		folio_lock(folio);
+		if (folio->mapping == mapping && folio_contains(folio, index))
+			break;
+		folio_unlock(folio);
+		folio_put(folio);
+	}
+	/* @len may exceed the folio; the caller then writes less */
+	end = min_t(pgoff_t, DIV_ROUND_UP(pos + len, PAGE_SIZE), folio_next_index(folio));
+	err = rmem_dirty_set(region, index, end - index);
+	if (err) {
+		folio_unlock(folio);
+		folio_put(folio);
+		return ERR_PTR(err);
+	}
+	return folio;
+}
+
+static int write_end(struct folio *folio, unsigned int copied)
+{
+	flush_dcache_folio(folio);
+	if (copied)
+		folio_mark_dirty(folio);
+	folio_unlock(folio);
+	folio_put(folio);
+	return copied;
+}
+
+#ifdef RMEM_WRITE_BEGIN_PAGE
+static int rmem_write_begin(struct file *file, struct address_space *mapping, loff_t pos,
+			    unsigned int len, struct page **page, void **fsdata)
+{
+	struct folio *folio = write_begin(mapping, pos, len);
+
+	if (IS_ERR(folio))
+		return PTR_ERR(folio);
+	*page = folio_file_page(folio, pos >> PAGE_SHIFT);
+	return 0;
+}
+
+static int rmem_write_end(struct file *file, struct address_space *mapping, loff_t pos,
+			  unsigned int len, unsigned int copied, struct page *page, void *fsdata)
+{
+	return write_end(page_folio(page), copied);
+}
+#else
+static int rmem_write_begin(struct file *file, struct address_space *mapping, loff_t pos,
+			    unsigned int len, struct folio **foliop, void **fsdata)
+{
+	struct folio *folio = write_begin(mapping, pos, len);
+
+	if (IS_ERR(folio))
+		return PTR_ERR(folio);
+	*foliop = folio;
+	return 0;
+}
+
+static int rmem_write_end(struct file *file, struct address_space *mapping, loff_t pos,
+			  unsigned int len, unsigned int copied, struct folio *folio, void *fsdata)
+{
+	return write_end(folio, copied);
+}
+#endif
+
+const struct address_space_operations rmem_aops = {
+	.writepages		= rmem_writepages,
+	.dirty_folio		= filemap_dirty_folio,
+	.write_begin		= rmem_write_begin,
+	.write_end		= rmem_write_end,
+	.migrate_folio		= filemap_migrate_folio,
+	.error_remove_folio	= generic_error_remove_folio,
+};
+
+loff_t rmem_llseek(struct file *file, loff_t offset, int whence)
+{
+	struct rmem_region *region = file->private_data;
+
+	if (!region)
+		return -ENOTCONN;
+	/* where the holes are, only the store knows: all of it is data */
+	return generic_file_llseek_size(file, offset, whence, region->size, region->size);
+}
+
+int rmem_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	if (!file->private_data)
+		return -ENOTCONN;
+	/* a dump must not fetch a terabyte, nor hang on a dead server */
+	vm_flags_set(vma, VM_DONTDUMP);
+	vma->vm_ops = &rmem_vm_ops;
+	return 0;
+}
+
+int rmem_fsync(struct file *file, loff_t start, loff_t end, int datasync)
+{
+	struct rmem_region *region = file->private_data;
+	int err;
+
+	if (!region)
+		return -ENOTCONN;
+	err = rmem_region_sync(region, start, end);
+	trace_rmem_sync(region, start, end, err);
+	return err;
+}
+
+static long punch(struct rmem_region *region, u64 offset, u64 length)
+{
+	if (region->flags & RMEM_REGION_READ_ONLY)
+		return -EROFS;
+	if (offset >= region->size)
+		return 0;
+	if (!length || length > region->size - offset)
+		length = region->size - offset;
+	return rmem_region_punch(region, offset, offset + length);
+}
+
+long rmem_fallocate(struct file *file, int mode, loff_t offset, loff_t len)
+{
+	struct rmem_region *region = file->private_data;
+
+	if (mode == (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE))
+		return punch(region, offset, len);
+	if (!(mode & ~FALLOC_FL_KEEP_SIZE) && offset + len > region->size)
+		return -EPERM;
+	return -EOPNOTSUPP;
+}
+
+static long ioctl_info(struct rmem_region *region, unsigned long arg)
+{
+	struct rmem_ioc_info info;
+	u32 usize;
+	int err;
+
+	BUILD_BUG_ON(sizeof(info) != 272);
+	err = rmem_copy_args(&info, sizeof(info), sizeof(info), arg, &usize);
+	if (err)
+		return err;
+	if (info.flags)
+		return -EOPNOTSUPP;
+	rmem_region_info(region, &info);
+	info.size = usize;
+	return copy_to_user((void __user *)arg, &info, sizeof(info)) ? -EFAULT : 0;
+}
+
+static long ioctl_range(struct file *file, unsigned int cmd, unsigned long arg)
+{
+	struct rmem_region *region = file->private_data;
+	struct rmem_ioc_range range;
+	u32 usize;
+	int err;
+
+	BUILD_BUG_ON(sizeof(range) != 24);
+	err = rmem_copy_args(&range, sizeof(range), sizeof(range), arg, &usize);
+	if (err)
+		return err;
+	if (range.flags)
+		return -EOPNOTSUPP;
+	if (range.offset > LLONG_MAX || range.length > LLONG_MAX - range.offset)
+		return -EINVAL;
+	if (cmd == RMEM_IOC_DROP) {
+		if (range.offset >= region->size)
+			return 0;
+		if (range.length >= region->size - range.offset)
+			range.length = 0;
+		return rmem_pages_drop(file, range.offset, range.length);
+	}
+	if (!(file->f_mode & FMODE_WRITE))
+		return -EBADF;
+	return punch(region, range.offset, range.length);
+}
+
+long rmem_file_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
+{
+	struct rmem_region *region = file->private_data;
+
+	switch (cmd) {
+	case RMEM_IOC_INFO:
+	case RMEM_IOC_PUNCH:
+	case RMEM_IOC_DROP:
+		break;
+	default:
+		return -ENOTTY;
+	}
+	/* pairs with the release of RMEM_IOC_ATTACH */
+	if (!region)
+		return -ENOTCONN;
+	return cmd == RMEM_IOC_INFO ? ioctl_info(region, arg) : ioctl_range(file, cmd, arg);
+}
+
+int rmem_file_release(struct inode *inode, struct file *file)
+{
+	if (file->private_data)
+		rmem_region_release(file->private_data);
+	return 0;
+}

@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Private types of rmem.ko and the prototypes of each file.
+ *
+ * Lock order, outermost first:
+ *
+ *   rmem_mutex                 regions are made, unmade, served; never held
+ *                              while waiting for a daemon
+ *   mmap_lock / VMA lock
+ *   mapping->invalidate_lock   shared: bytes enter the page cache;
+ *                              exclusive: a punch begins (no waiting inside)
+ *   request->fill_mutex
+ *   folio lock                 never held while waiting for a daemon
+ *   region->lock               spinlock: requests, channel, state
+ *   region->dirty_lock         spinlock: the dirty log
+ *   channel->lock              spinlock: the ring
+ *
+ * Nothing that waits for a daemon holds any of them, except that a fault which
+ * may not drop mmap_lock waits with it, for a bounded time.
+ */
+#ifndef _RMEM_INTERNAL_H
+#define _RMEM_INTERNAL_H
+
+#include <linux/cdev.h>
+#include <linux/fs.h>
+#include <linux/kref.h>
+#include <linux/list.h>
+#include <linux/mm.h>
+#include <linux/mutex.h>
+#include <linux/pagemap.h>
+#include <linux/poll.h>
+#include <linux/rbtree.h>
+#include <linux/sched/signal.h>
+#include <linux/spinlock.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
+#include <linux/xarray.h>
+
+#include "uapi/linux/rmem.h"
+#include "uapi/linux/rmem_netlink.h"
+
+#undef pr_fmt
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#define RMEM_CHUNK_PAGES_MAX (RMEM_CHUNK_MAX >> PAGE_SHIFT)
+
+/* Writes of one region under way at once: each pins a chunk's dirty pages. */
+#define RMEM_WRITES_MAX 512
+/* Prefetches of one region outstanding at once. */
+#define RMEM_PREFETCHES_MAX 4096
+
+struct rmem_channel;
+
+/**
+ * struct rmem_region - a range of remote bytes and its page cache
+ *
+ * Lives from netlink region-new to region-del, and for as long as one of its
+ * requests does (@ref). Opened files count in @users, which keeps it from
+ * being unmade.
+ */
+struct rmem_region {
+	struct kref ref;
+	struct rcu_head rcu;
+
+	/* fixed when made */
+	u32 id;				/* also the node's minor */
+	char name[RMEM_NAME_MAX + 1];
+	u64 size;
+	pgoff_t nr_pages;
+	u32 chunk_bytes;
+	unsigned int chunk_order;	/* log2 of the pages in a chunk */
+	unsigned int folio_order;	/* largest folio to fill with */
+	u32 flags;			/* RMEM_REGION_* */
+	kuid_t uid;
+	kgid_t gid;
+	umode_t mode;
+	char *source;
+	char *instance;
+	u8 writer[RMEM_WRITER_SIZE];
+	struct vfsmount *mnt;		/* private; its superblock is the BDI's home */
+	struct inode *inode;		/* owns the page cache */
+	struct device *dev;
+
+	/* rmem_mutex */
+	void *blob;
+	u32 blob_bytes;
+	struct list_head served;	/* in channel->regions */
+
+	/* settable at any time; read once per use */
+	unsigned long fault_timeout;	/* jiffies */
+	unsigned long sync_timeout;	/* jiffies */
+	u32 on_loss;
+
+	spinlock_t lock;
+	/* under @lock */
+	struct rmem_channel *channel;	/* who serves; NULL: quiesced */
+	u32 state;
+	bool dead;			/* being unmade: no more opens, no more requests */
+	bool lost;			/* a fetch ran out of time; until one succeeds */
+	unsigned int users;
+	unsigned int nr_prefetches;
+	unsigned int nr_writes;
+	struct rb_root fetches;		/* by chunk; failed ones for a moment, too */
+	struct list_head fetch_list;	/* in the order they were made */
+	struct list_head write_list;	/* WRITE and ZERO, likewise */
+	struct list_head punches;	/* ranges being punched now */
+	u64 write_seq;			/* number of the newest write */
+	u64 hard_failures;		/* writes the store refused, ever */
+	u64 soft_failures;		/* writes put back to dirty, ever */
+	int hard_error;			/* of the last hard failure */
+	char reason[RMEM_REASON_SIZE];
+
+	wait_queue_head_t write_wait;	/* a write is over */
+	struct delayed_work deadline_work;
+
+	spinlock_t dirty_lock;
+	struct xarray dirty;		/* chunk -> struct rmem_dirty; stores under dirty_lock */
+
+	/* counters, since made */
+	atomic64_t fetched_bytes;
+	atomic64_t pushed_bytes;
+	atomic64_t writeback_bytes;	/* now */
+	atomic64_t faults_demand;
+	atomic64_t faults_resident;
+	atomic64_t faults_write_protect;
+	atomic64_t errors;
+	atomic_t waiting;		/* now */
+};
+
+/**
+ * struct rmem_channel - an open /dev/rmem_control that has a ring
+ *
+ * Lives as long as the open file. A region points at it only while it is open:
+ * release() clears those pointers under region->lock first.
+ */
+struct rmem_channel {
+	u32 generation;
+	pid_t pid;
+	struct list_head regions;	/* rmem_mutex */
+	wait_queue_head_t wait;		/* poll */
+
+	spinlock_t lock;
+	/* under @lock */
+	struct rmem_ring_header *ring;	/* shared with user space: see ring.c */
+	size_t ring_bytes;
+	u32 entries;
+	u32 head;
+	struct list_head urgent;	/* demand fetches that found no room yet */
+	struct list_head normal;	/* everything else, likewise */
+};
+
+enum rmem_req_state {
+	RMEM_REQ_QUEUED,	/* nobody has been told (yet, or in this generation) */
+	RMEM_REQ_SENT,		/* in the ring or taken from it */
+	RMEM_REQ_DONE,		/* over; ->error says how */
+};
+
+/**
+ * struct rmem_req - one thing asked of the daemon
+ *
+ * Referenced by its region while it is outstanding (list and tree), and by
+ * whoever waits for it or works on it.
+ */
+struct rmem_req {
+	struct kref ref;
+	struct rcu_head rcu;
+	struct rmem_region *region;
+	u32 id;
+	u8 op;
+	pgoff_t chunk;
+	u64 offset;
+	u64 length;
+	wait_queue_head_t wait;
+
+	/* region->lock */
+	enum rmem_req_state state;
+	int error;			/* negative, valid when DONE */
+	bool again;			/* published before */
+	unsigned long deadline;		/* jiffies */
+	struct list_head node;		/* region's fetch_list or write_list */
+
+	/* channel->lock */
+	struct list_head pending;	/* channel's urgent or normal */
+
+	union {
+		struct {
+			/* region->lock */
+			struct rb_node rb;
+			unsigned int waiters;	/* 0: a prefetch */
+			bool timed_out;		/* counted as such */
+			bool stale;		/* a punch overtook it */
+			u64 demand_offset;
+			u32 tid;
+			/* fill_mutex */
+			u64 cursor;		/* bytes filled */
+			struct list_head folios;
+		} fetch;
+		struct {
+			u64 seq;
+			bool sync;
+			u64 payload;
+			DECLARE_BITMAP(pages, RMEM_CHUNK_PAGES_MAX);
+		} write;
+	};
+	struct mutex fill_mutex;	/* one RMEM_IOC_FILL at a time */
+};
+
+/* A range being punched; fills that touch it are fetched again. */
+struct rmem_punch {
+	struct list_head node;
+	u64 offset;
+	u64 end;
+};
+
+/* Sleeps killably and freezably; 0, -ETIME or -ERESTARTSYS. */
+#define rmem_wait_event(wq, condition, timeout)					\
+({										\
+	long __left = (timeout);						\
+	int __err = 0;								\
+										\
+	might_sleep();								\
+	if (!(condition)) {							\
+		__left = ___wait_event(wq, (condition) || !__left,		\
+				       (TASK_KILLABLE | TASK_FREEZABLE), 0, \
+				       __left, __left = schedule_timeout(__left)); \
+		if (__left < 0)							\
+			__err = -ERESTARTSYS;					\
+		else if (!(condition))						\
+			__err = -ETIME;						\
+	}									\
+	__err;									\
+})
+
+/* main.c */
+extern struct mutex rmem_mutex;
+int rmem_copy_args(void *args, size_t size, size_t first_size, unsigned long uarg, u32 *usize);
+
+/* region.c */
+struct rmem_region_config {
+	const char *name;
+	u64 size;
+	u32 chunk_bytes;
+	unsigned int folio_order;
+	u32 flags;
+	kuid_t uid;
+	kgid_t gid;
+	umode_t mode;
+	u32 fault_timeout_ms;
+	u32 sync_timeout_ms;
+	u32 on_loss;
+	const char *source;
+	const char *instance;
+	const void *blob;
+	u32 blob_bytes;
+};
+
+extern struct xarray rmem_regions;
+int rmem_region_init(void);
+void rmem_region_exit(void);
+struct rmem_region *rmem_region_new(const struct rmem_region_config *config);
+int rmem_region_del(struct rmem_region *region);
+struct rmem_region *rmem_region_get(u32 id);
+struct rmem_region *rmem_region_get_by_name(const char *name, size_t len);
+void rmem_region_put(struct rmem_region *region);
+int rmem_region_open(struct rmem_region *region, struct file *file);
+void rmem_region_release(struct rmem_region *region);
+int rmem_region_permission(struct rmem_region *region, int mask);
+int rmem_region_serve(struct rmem_region *region, struct rmem_channel *channel);
+void rmem_region_abandon(struct rmem_region *region);
+int rmem_region_set_state(struct rmem_region *region, struct rmem_channel *channel, u32 state,
+			  const char *reason);
+u32 rmem_region_state(struct rmem_region *region, char *reason);
+void rmem_region_info(struct rmem_region *region, struct rmem_ioc_info *info);
+const char *rmem_state_name(u32 state);
+
+/* chrdev.c */
+int rmem_chrdev_init(void);
+void rmem_chrdev_exit(void);
+int rmem_chrdev_add(struct rmem_region *region);
+void rmem_chrdev_del(struct rmem_region *region);
+bool rmem_chrdev_is_control(struct file *file);
+
+/* rmemfs.c */
+int rmem_fs_init(void);
+void rmem_fs_exit(void);
+
+/* file.c */
+ssize_t rmem_read_iter(struct kiocb *iocb, struct iov_iter *to);
+ssize_t rmem_write_iter(struct kiocb *iocb, struct iov_iter *from);
+loff_t rmem_llseek(struct file *file, loff_t offset, int whence);
+int rmem_mmap(struct file *file, struct vm_area_struct *vma);
+int rmem_fsync(struct file *file, loff_t start, loff_t end, int datasync);
+long rmem_fallocate(struct file *file, int mode, loff_t offset, loff_t len);
+long rmem_file_ioctl(struct file *file, unsigned int cmd, unsigned long arg);
+int rmem_file_release(struct inode *inode, struct file *file);
+extern const struct address_space_operations rmem_aops;
+
+/* fault.c */
+extern const struct vm_operations_struct rmem_vm_ops;
+
+/* request.c */
+int rmem_request_init(void);
+void rmem_request_exit(void);
+struct rmem_req *rmem_fetch_join(struct rmem_region *region, pgoff_t index, bool tried);
+int rmem_fetch_wait(struct rmem_req *req, long timeout);
+int rmem_fetch_populate(struct rmem_region *region, pgoff_t index);
+int rmem_prefetch(struct rmem_region *region, struct rmem_ioc_prefetch *args);
+int rmem_fetch_fill(struct rmem_channel *channel, const struct rmem_ioc_fill *args);
+struct rmem_req *rmem_write_alloc(struct rmem_region *region, pgoff_t chunk, u8 op, bool sync);
+void rmem_write_submit(struct rmem_req *req);
+bool rmem_request_complete(struct rmem_req *req, int error);
+struct rmem_req *rmem_request_find(struct rmem_channel *channel, u64 cookie);
+void rmem_request_discard(struct rmem_req *req);
+void rmem_request_put(struct rmem_req *req);
+void rmem_request_requeue_all(struct rmem_region *region);
+void rmem_request_forget_channel(struct rmem_region *region);
+void rmem_request_fail_all(struct rmem_region *region, int error);
+void rmem_request_deadline(struct work_struct *work);
+u64 rmem_request_cookie(const struct rmem_req *req, const struct rmem_channel *channel);
+
+/* ring.c */
+int rmem_ring_alloc(struct rmem_channel *channel, u32 entries);
+void rmem_ring_free(struct rmem_channel *channel);
+int rmem_ring_mmap(struct rmem_channel *channel, struct vm_area_struct *vma);
+void rmem_ring_queue(struct rmem_channel *channel, struct rmem_req *req);
+void rmem_ring_unqueue(struct rmem_channel *channel, struct rmem_req *req);
+void rmem_ring_hit(struct rmem_channel *channel, u32 region_id, u64 offset, u32 tid);
+bool rmem_ring_poll(struct rmem_channel *channel);
+
+/* pages.c */
+struct folio *rmem_pages_get(struct rmem_region *region, pgoff_t index);
+int rmem_pages_alloc(struct rmem_req *req);
+int rmem_pages_copy(struct rmem_req *req, u64 offset, u64 length, const void __user *from);
+int rmem_pages_insert(struct rmem_req *req, bool mark);
+void rmem_pages_free(struct rmem_req *req);
+bool rmem_pages_resident(struct rmem_region *region, pgoff_t first, pgoff_t count);
+int rmem_pages_drop(struct file *file, u64 offset, u64 length);
+int rmem_pages_writeout(struct rmem_req *req, struct rmem_ioc_writeout *args);
+void rmem_pages_hit(struct rmem_region *region, struct folio *folio, pgoff_t index);
+
+/* dirty.c */
+int rmem_dirty_set(struct rmem_region *region, pgoff_t first, unsigned long count);
+int rmem_dirty_hold(struct rmem_region *region, pgoff_t chunk);
+void rmem_dirty_take(struct rmem_region *region, struct folio *folio, unsigned long *pages);
+void rmem_dirty_give_back(struct rmem_region *region, pgoff_t chunk, const unsigned long *again);
+u64 rmem_dirty_bytes(struct rmem_region *region);
+void rmem_dirty_free(struct rmem_region *region);
+
+/* writeback.c */
+int rmem_writepages(struct address_space *mapping, struct writeback_control *wbc);
+void rmem_writeback_end(struct rmem_req *req);
+int rmem_region_push(struct rmem_region *region);
+int rmem_region_sync(struct rmem_region *region, loff_t start, loff_t end);
+int rmem_region_punch(struct rmem_region *region, u64 offset, u64 end);
+bool rmem_region_clean(struct rmem_region *region);
+
+/* netlink.c */
+int rmem_netlink_init(void);
+void rmem_netlink_exit(void);
+void rmem_netlink_event(struct rmem_region *region, u32 event);
+
+/* debugfs.c */
+void rmem_debugfs_init(void);
+void rmem_debugfs_exit(void);
+
+static inline u64 rmem_chunk_offset(const struct rmem_region *region, pgoff_t chunk)
+{
+	return (u64)chunk << (region->chunk_order + PAGE_SHIFT);
+}
+
+static inline pgoff_t rmem_chunk_of(const struct rmem_region *region, pgoff_t index)
+{
+	return index >> region->chunk_order;
+}
+
+#endif /* _RMEM_INTERNAL_H */

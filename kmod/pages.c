@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The page cache of a region: what enters it, leaves it and is read from it.
+ *
+ * One rule makes the rest simple: a folio of a region is in the page cache only
+ * with valid contents. Fetched bytes gather in folios that belong to their
+ * request alone, and the whole chunk is inserted when its last byte is there.
+ * So nobody ever waits for a locked, unfilled folio, a hung daemon blocks
+ * neither compaction nor truncation, and a fill buffer that lies in the region
+ * itself cannot deadlock on a folio lock.
+ */
+#include <linux/fadvise.h>
+#include <linux/highmem.h>
+#include <linux/uaccess.h>
+
+#include "internal.h"
+#include "trace.h"
+
+static gfp_t pages_gfp(struct address_space *mapping)
+{
+	return mapping_gfp_constraint(mapping, ~__GFP_FS);
+}
+
+/* The folio that holds page @index, with a reference, or NULL. */
+struct folio *rmem_pages_get(struct rmem_region *region, pgoff_t index)
+{
+	return rmem_find_folio(region->inode->i_mapping, index);
+}
+
+/* Marked bytes are used for the first time: tell the daemon. */
+void rmem_pages_hit(struct rmem_region *region, struct folio *folio, pgoff_t index)
+{
+	if (!folio_test_readahead(folio))
+		return;
+	folio_clear_readahead(folio);
+	spin_lock(&region->lock);
+	if (region->channel)
+		rmem_ring_hit(region->channel, region->id, (u64)index << PAGE_SHIFT,
+			      task_pid_nr(current));
+	spin_unlock(&region->lock);
+}
+
+void rmem_pages_free(struct rmem_req *req)
+{
+	struct folio *folio, *next;
+
+	list_for_each_entry_safe(folio, next, &req->fetch.folios, lru) {
+		list_del(&folio->lru);
+		folio_put(folio);
+	}
+}
+
+static struct folio *pages_alloc_one(struct address_space *mapping, pgoff_t index,
+				     unsigned long left, unsigned int order)
+{
+	struct folio *folio;
+
+	/* naturally aligned and no larger than what is left; order 1 is not for files on 6.1 */
+	while (order && (order == 1 || (1ul << order) > left ||
+			 !IS_ALIGNED(index, 1ul << order)))
+		order--;
+	for (; order; order = order > 2 ? order - 1 : 0) {
+		folio = filemap_alloc_folio(pages_gfp(mapping) | __GFP_NORETRY | __GFP_NOWARN,
+					    order);
+		if (folio)
+			return folio;
+	}
+	return filemap_alloc_folio(pages_gfp(mapping), 0);
+}
+
+/* Folios for the whole of a fetch, unless it has them already. */
+int rmem_pages_alloc(struct rmem_req *req)
+{
+	struct rmem_region *region = req->region;
+	struct address_space *mapping = region->inode->i_mapping;
+	pgoff_t index = req->offset >> PAGE_SHIFT;
+	pgoff_t end = index + DIV_ROUND_UP(req->length, PAGE_SIZE);
+
+	if (!list_empty(&req->fetch.folios))
+		return 0;
+	while (index < end) {
+		struct folio *folio = pages_alloc_one(mapping, index, end - index,
+						      region->folio_order);
+
+		if (!folio) {
+			rmem_pages_free(req);
+			return -ENOMEM;
+		}
+		list_add_tail(&folio->lru, &req->fetch.folios);
+		index += folio_nr_pages(folio);
+	}
+	return 0;
+}
+
+/*
+ * Copies to a fetch's folios, at @offset from its start; zeros if @from is
+ * NULL. The tail of the last page is zeroed: nothing lies there.
+ */
+int rmem_pages_copy(struct rmem_req *req, u64 offset, u64 length, const void __user *from)
+{
+	struct folio *folio;
+	u64 start = 0, end = offset + length;
+
+	list_for_each_entry(folio, &req->fetch.folios, lru) {
+		long i;
+
+		for (i = 0; i < folio_nr_pages(folio); i++, start += PAGE_SIZE) {
+			size_t bytes;
+			void *to;
+			bool fault;
+
+			if (start < offset)
+				continue;
+			if (start >= end)
+				return 0;
+			bytes = min_t(u64, PAGE_SIZE, end - start);
+			to = kmap_local_folio(folio, i * PAGE_SIZE);
+			fault = from && copy_from_user(to, from + (start - offset), bytes);
+			memset(to + (from ? bytes : 0), 0, PAGE_SIZE - (from ? bytes : 0));
+			kunmap_local(to);
+			if (fault)
+				return -EFAULT;
+		}
+		cond_resched();
+	}
+	return 0;
+}
+
+/* Some pages of @folio's range are resident already: insert the others singly. */
+static int pages_insert_singly(struct rmem_region *region, struct folio *folio, pgoff_t index)
+{
+	struct address_space *mapping = region->inode->i_mapping;
+	long i;
+
+	for (i = 0; i < folio_nr_pages(folio); i++) {
+		struct folio *single;
+		int err;
+
+		if (xa_load(&mapping->i_pages, index + i) &&
+		    !xa_is_value(xa_load(&mapping->i_pages, index + i)))
+			continue;
+		single = filemap_alloc_folio(pages_gfp(mapping), 0);
+		if (!single)
+			return -ENOMEM;
+		copy_highpage(folio_page(single, 0), folio_page(folio, i));
+		folio_mark_uptodate(single);
+		err = filemap_add_folio(mapping, single, index + i, pages_gfp(mapping));
+		if (!err) {
+			folio_unlock(single);
+			atomic64_add(PAGE_SIZE, &region->fetched_bytes);
+		}
+		folio_put(single);
+		if (err && err != -EEXIST)
+			return err;
+	}
+	return 0;
+}
+
+/**
+ * rmem_pages_insert() - what was fetched becomes visible
+ * @mark: tell the daemon when it is first used
+ *
+ * Pages that are resident are newer or the same and stay.
+ *
+ * Return: 0 or ENOMEM; what could be inserted is valid in either case.
+ */
+int rmem_pages_insert(struct rmem_req *req, bool mark)
+{
+	struct rmem_region *region = req->region;
+	struct address_space *mapping = region->inode->i_mapping;
+	pgoff_t index = req->offset >> PAGE_SHIFT;
+	struct folio *folio, *next;
+	int err = 0;
+
+	list_for_each_entry_safe(folio, next, &req->fetch.folios, lru) {
+		long pages = folio_nr_pages(folio);
+
+		list_del(&folio->lru);
+		folio_mark_uptodate(folio);
+		err = filemap_add_folio(mapping, folio, index, pages_gfp(mapping));
+		if (!err) {
+			if (mark)
+				folio_set_readahead(folio);
+			mark = false;
+			folio_unlock(folio);
+			atomic64_add(pages * PAGE_SIZE, &region->fetched_bytes);
+		} else if (err == -EEXIST) {
+			err = pages > 1 ? pages_insert_singly(region, folio, index) : 0;
+		}
+		folio_put(folio);
+		if (err)
+			break;
+		index += pages;
+	}
+	return err;
+}
+
+/* Is every page of the range there? Only a guess without locks. */
+bool rmem_pages_resident(struct rmem_region *region, pgoff_t first, pgoff_t count)
+{
+	XA_STATE(xas, &region->inode->i_mapping->i_pages, first);
+	pgoff_t last = min(first + count, region->nr_pages) - 1, next = first;
+	void *entry;
+
+	rcu_read_lock();
+	xas_for_each(&xas, entry, last) {
+		if (xas_retry(&xas, entry))
+			continue;
+		if (xa_is_value(entry) || xas.xa_index > next)
+			break;
+		next = folio_next_index(entry);
+	}
+	rcu_read_unlock();
+	return next > last;
+}
+
+/**
+ * rmem_pages_drop() - evict clean pages, mapped ones too
+ *
+ * A mapped folio is unmapped first; dirty ones stay (what their PTEs know goes
+ * to the folio) and are mapped again at the next touch.
+ */
+int rmem_pages_drop(struct file *file, u64 offset, u64 length)
+{
+	unmap_mapping_range(file->f_mapping, offset, length, 0);
+	return vfs_fadvise(file, offset, length, POSIX_FADV_DONTNEED);
+}
+
+static int pages_copy_out(struct rmem_region *region, u64 offset, u64 length, void __user *to)
+{
+	while (length) {
+		size_t bytes = min_t(u64, length, PAGE_SIZE - offset_in_page(offset));
+		struct folio *folio = rmem_pages_get(region, offset >> PAGE_SHIFT);
+		unsigned long fault;
+		void *from;
+
+		/* it is under writeback, so it cannot have left */
+		if (WARN_ON_ONCE(!folio))
+			return -EIO;
+		from = kmap_local_folio(folio, offset - folio_pos(folio));
+		fault = copy_to_user(to, from, bytes);
+		kunmap_local(from);
+		folio_put(folio);
+		if (fault)
+			return -EFAULT;
+		offset += bytes;
+		length -= bytes;
+		to += bytes;
+		cond_resched();
+	}
+	return 0;
+}
+
+/**
+ * rmem_pages_writeout() - copy a write's pages to the daemon
+ *
+ * The folios are neither locked nor made stable for it. A store that races
+ * with the copy has gone through page_mkwrite since the folio was cleaned, so
+ * the page is dirty again and will be written once more.
+ */
+int rmem_pages_writeout(struct rmem_req *req, struct rmem_ioc_writeout *args)
+{
+	struct rmem_region *region = req->region;
+	struct rmem_run __user *runs = u64_to_user_ptr(args->runs);
+	char __user *to = u64_to_user_ptr(args->addr);
+	unsigned int pages = 1u << region->chunk_order, first, end;
+	pgoff_t base = req->chunk << region->chunk_order;
+	u32 count = 0;
+	int err;
+
+	if (args->addr_bytes < req->write.payload)
+		return -ENOBUFS;
+	args->bytes = 0;
+	for (first = find_first_bit(req->write.pages, pages); first < pages;
+	     first = find_next_bit(req->write.pages, pages, end)) {
+		struct rmem_run run = { .offset = (u64)(base + first) << PAGE_SHIFT };
+
+		end = find_next_zero_bit(req->write.pages, pages, first);
+		run.length = min((u64)(base + end) << PAGE_SHIFT, region->size) - run.offset;
+		if (count == args->run_count)
+			return -ENOBUFS;
+		err = pages_copy_out(region, run.offset, run.length, to + args->bytes);
+		if (err)
+			return err;
+		if (copy_to_user(&runs[count++], &run, sizeof(run)))
+			return -EFAULT;
+		args->bytes += run.length;
+	}
+	args->run_count = count;
+	return 0;
+}

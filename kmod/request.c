@@ -1,0 +1,778 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Requests: what is asked of the daemon, from the asking to the answer.
+ *
+ *   QUEUED ──published──▶ SENT ──filled, completed, failed, expired──▶ DONE
+ *      ▲                    │
+ *      └──daemon gone───────┘
+ *
+ * Every transition is in this file and under region->lock (QUEUED to SENT in
+ * ring.c, under it as well or under the channel's). Whoever makes a request
+ * DONE, and nobody else, ends what depends on it: waiters of a fetch, folios
+ * under writeback of a write.
+ *
+ * A cookie is the request's id in the low half and the channel's generation in
+ * the high half: the answer to another daemon's request can never match.
+ */
+#include <linux/slab.h>
+
+#include "internal.h"
+#include "trace.h"
+
+/* How long a failed fetch is remembered for the retry of its fault. */
+#define RMEM_TOMBSTONE (2 * HZ)
+
+static struct kmem_cache *rmem_req_cache;
+static DEFINE_XARRAY_FLAGS(rmem_req_ids, XA_FLAGS_ALLOC1);
+static u32 rmem_req_next_id;
+
+int rmem_request_init(void)
+{
+	rmem_req_cache = KMEM_CACHE(rmem_req, SLAB_ACCOUNT);
+	return rmem_req_cache ? 0 : -ENOMEM;
+}
+
+void rmem_request_exit(void)
+{
+	/* requests are freed by RCU */
+	rcu_barrier();
+	WARN_ON_ONCE(!xa_empty(&rmem_req_ids));
+	kmem_cache_destroy(rmem_req_cache);
+}
+
+u64 rmem_request_cookie(const struct rmem_req *req, const struct rmem_channel *channel)
+{
+	return (u64)channel->generation << 32 | req->id;
+}
+
+static struct rmem_req *request_alloc(struct rmem_region *region, u8 op)
+{
+	struct rmem_req *req = kmem_cache_zalloc(rmem_req_cache, GFP_NOFS);
+
+	if (!req)
+		return NULL;
+	kref_init(&req->ref);
+	kref_get(&region->ref);
+	req->region = region;
+	req->op = op;
+	init_waitqueue_head(&req->wait);
+	mutex_init(&req->fill_mutex);
+	INIT_LIST_HEAD(&req->node);
+	INIT_LIST_HEAD(&req->pending);
+	if (op == RMEM_OP_FETCH) {
+		INIT_LIST_HEAD(&req->fetch.folios);
+		RB_CLEAR_NODE(&req->fetch.rb);
+	}
+	if (xa_alloc_cyclic(&rmem_req_ids, &req->id, req, xa_limit_32b, &rmem_req_next_id,
+				GFP_NOFS) < 0) {
+		rmem_request_put(req);
+		return NULL;
+	}
+	return req;
+}
+
+static void request_free_rcu(struct rcu_head *rcu)
+{
+	kmem_cache_free(rmem_req_cache, container_of(rcu, struct rmem_req, rcu));
+}
+
+static void request_release(struct kref *ref)
+{
+	struct rmem_req *req = container_of(ref, struct rmem_req, ref);
+
+	if (req->op == RMEM_OP_FETCH)
+		rmem_pages_free(req);
+	rmem_region_put(req->region);
+	call_rcu(&req->rcu, request_free_rcu);
+}
+
+void rmem_request_put(struct rmem_req *req)
+{
+	kref_put(&req->ref, request_release);
+}
+
+/* A request that was never submitted after all. */
+void rmem_request_discard(struct rmem_req *req)
+{
+	xa_erase(&rmem_req_ids, req->id);
+	rmem_request_put(req);
+}
+
+/* Finds an outstanding request that this channel serves, and takes a reference. */
+struct rmem_req *rmem_request_find(struct rmem_channel *channel, u64 cookie)
+{
+	struct rmem_req *req;
+
+	if (cookie >> 32 != channel->generation)
+		return NULL;
+	rcu_read_lock();
+	req = xa_load(&rmem_req_ids, (u32)cookie);
+	if (req && !kref_get_unless_zero(&req->ref))
+		req = NULL;
+	rcu_read_unlock();
+	if (!req)
+		return NULL;
+	if (READ_ONCE(req->region->channel) != channel ||
+	    READ_ONCE(req->state) != RMEM_REQ_SENT) {
+		rmem_request_put(req);
+		return NULL;
+	}
+	return req;
+}
+
+static void request_publish(struct rmem_req *req)
+{
+	struct rmem_region *region = req->region;
+
+	lockdep_assert_held(&region->lock);
+	if (region->channel)
+		rmem_ring_queue(region->channel, req);
+}
+
+/* Wakes the deadline worker no later than @when. */
+static void request_arm(struct rmem_region *region, unsigned long when)
+{
+	unsigned long delay = time_after(when, jiffies) ? when - jiffies : 0;
+
+	if (!delayed_work_pending(&region->deadline_work) ||
+	    time_before(when, region->deadline_work.timer.expires))
+		mod_delayed_work(system_wq, &region->deadline_work, delay);
+}
+
+/*
+ * Fetches
+ */
+
+static struct rmem_req *fetch_lookup(struct rmem_region *region, pgoff_t chunk)
+{
+	struct rb_node *node = region->fetches.rb_node;
+
+	lockdep_assert_held(&region->lock);
+	while (node) {
+		struct rmem_req *req = rb_entry(node, struct rmem_req, fetch.rb);
+
+		if (chunk < req->chunk)
+			node = node->rb_left;
+		else if (chunk > req->chunk)
+			node = node->rb_right;
+		else
+			return req;
+	}
+	return NULL;
+}
+
+/* The tree's reference becomes the caller's. */
+static void fetch_unlink(struct rmem_req *req)
+{
+	lockdep_assert_held(&req->region->lock);
+	rb_erase(&req->fetch.rb, &req->region->fetches);
+	RB_CLEAR_NODE(&req->fetch.rb);
+	list_del_init(&req->node);
+}
+
+static void fetch_link(struct rmem_req *req)
+{
+	struct rmem_region *region = req->region;
+	struct rb_node **link = &region->fetches.rb_node, *parent = NULL;
+
+	lockdep_assert_held(&region->lock);
+	while (*link) {
+		parent = *link;
+		if (req->chunk < rb_entry(parent, struct rmem_req, fetch.rb)->chunk)
+			link = &parent->rb_left;
+		else
+			link = &parent->rb_right;
+	}
+	rb_link_node(&req->fetch.rb, parent, link);
+	rb_insert_color(&req->fetch.rb, &region->fetches);
+	list_add_tail(&req->node, &region->fetch_list);
+}
+
+/* Why no fetch can succeed now, or 0. */
+static int fetch_refused(struct rmem_region *region)
+{
+	lockdep_assert_held(&region->lock);
+	if (region->dead)
+		return -ENODEV;
+	if (region->state == RMEM_STATE_FAILED)
+		return -ESTALE;
+	return 0;
+}
+
+/* Nobody may wait: a fetch ran out of time and none has succeeded since. */
+static bool fetch_lost(struct rmem_region *region)
+{
+	lockdep_assert_held(&region->lock);
+	return region->lost && READ_ONCE(region->on_loss) != RMEM_ON_LOSS_WAIT;
+}
+
+/* Consumes the caller's reference: it becomes the tree's. */
+static void fetch_start(struct rmem_req *req, pgoff_t chunk)
+{
+	struct rmem_region *region = req->region;
+
+	lockdep_assert_held(&region->lock);
+	req->chunk = chunk;
+	req->offset = rmem_chunk_offset(region, chunk);
+	req->length = min_t(u64, region->chunk_bytes, region->size - req->offset);
+	req->fetch.demand_offset = req->offset;
+	region->nr_prefetches++;
+	fetch_link(req);
+	trace_rmem_request_new(req, 0);
+}
+
+/* The first task that waits starts the clock; true for that one. */
+static bool fetch_demand(struct rmem_req *req, pgoff_t index)
+{
+	struct rmem_region *region = req->region;
+
+	lockdep_assert_held(&region->lock);
+	if (req->fetch.waiters++)
+		return false;
+	region->nr_prefetches--;
+	req->fetch.demand_offset = (u64)index << PAGE_SHIFT;
+	req->fetch.tid = task_pid_nr(current);
+	req->deadline = jiffies + READ_ONCE(region->fault_timeout);
+	request_arm(region, req->deadline);
+	return true;
+}
+
+/**
+ * rmem_fetch_join() - wait for the chunk that holds page @index
+ * @tried: the access failed a moment ago and is being repeated by a caller that
+ *	cannot carry an error: a fetch that failed meanwhile is its answer
+ *
+ * Joins the fetch that is under way or asks for a new one.
+ *
+ * Return: a referenced request to pass to rmem_fetch_wait() and to put, or an
+ * ERR_PTR: ENOMEM, ENODEV, ESTALE, ETIME (the region is lost), EIO.
+ */
+struct rmem_req *rmem_fetch_join(struct rmem_region *region, pgoff_t index, bool tried)
+{
+	pgoff_t chunk = rmem_chunk_of(region, index);
+	struct rmem_req *fresh = NULL, *stale = NULL, *req;
+	int err;
+
+again:
+	spin_lock(&region->lock);
+	err = fetch_refused(region);
+	if (err)
+		goto out;
+	req = fetch_lookup(region, chunk);
+	if (req && req->state == RMEM_REQ_DONE) {
+		if (tried) {
+			err = req->error;
+			goto out;
+		}
+		fetch_unlink(req);
+		stale = req;
+		req = NULL;
+	}
+	if (!req && fresh) {
+		req = fresh;
+		fresh = NULL;
+		fetch_start(req, chunk);
+	}
+	if (req && fetch_lost(region)) {
+		/* it goes on as a prefetch; its success ends the loss */
+		err = -ETIME;
+		goto out;
+	}
+	if (req) {
+		kref_get(&req->ref);
+		if (fetch_demand(req, index))
+			request_publish(req);
+	}
+	spin_unlock(&region->lock);
+	if (stale) {
+		rmem_request_put(stale);
+		stale = NULL;
+	}
+	if (!req) {
+		fresh = request_alloc(region, RMEM_OP_FETCH);
+		if (!fresh)
+			return ERR_PTR(-ENOMEM);
+		goto again;
+	}
+	err = 0;
+	goto drop_fresh;
+out:
+	spin_unlock(&region->lock);
+drop_fresh:
+	if (fresh)
+		rmem_request_discard(fresh);
+	return err ? ERR_PTR(err) : req;
+}
+
+/**
+ * rmem_fetch_wait() - wait, killably and freezably, until a fetch is over
+ * @timeout: in jiffies; the fetch's own deadline applies besides
+ *
+ * Return: 0 (look again), the fetch's error, ETIME or ERESTARTSYS, negative.
+ */
+int rmem_fetch_wait(struct rmem_req *req, long timeout)
+{
+	struct rmem_region *region = req->region;
+	int err;
+
+	atomic_inc(&region->waiting);
+	err = rmem_wait_event(req->wait, READ_ONCE(req->state) == RMEM_REQ_DONE, timeout);
+	atomic_dec(&region->waiting);
+	if (!err) {
+		/* pairs with the release in request_finish() */
+		smp_rmb();
+		err = req->error;
+	}
+	return err;
+}
+
+/**
+ * rmem_fetch_populate() - have page @index in the page cache, by waiting
+ *
+ * For callers that hold no lock and can carry an error: read and write.
+ */
+int rmem_fetch_populate(struct rmem_region *region, pgoff_t index)
+{
+	struct rmem_req *req = rmem_fetch_join(region, index, false);
+	int err;
+
+	if (IS_ERR(req)) {
+		err = PTR_ERR(req);
+	} else {
+		atomic64_inc(&region->faults_demand);
+		err = rmem_fetch_wait(req, MAX_SCHEDULE_TIMEOUT);
+		rmem_request_put(req);
+	}
+	if (err == -ETIME) {
+		if (READ_ONCE(region->on_loss) == RMEM_ON_LOSS_KILL &&
+		    !(current->flags & PF_KTHREAD))
+			send_sig(SIGKILL, current, 1);
+		err = -EIO;
+	}
+	return err;
+}
+
+/* RMEM_IOC_PREFETCH: fetches that nobody waits for yet. */
+int rmem_prefetch(struct rmem_region *region, struct rmem_ioc_prefetch *args)
+{
+	pgoff_t chunk, last;
+
+	if (args->offset >= region->size || !args->length ||
+	    args->offset + args->length < args->offset)
+		return -EINVAL;
+	last = (min(args->offset + args->length, region->size) - 1) >> PAGE_SHIFT >>
+	       region->chunk_order;
+
+	args->queued = 0;
+	for (chunk = args->offset >> PAGE_SHIFT >> region->chunk_order; chunk <= last; chunk++) {
+		struct rmem_req *req;
+		bool linked = false;
+
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		cond_resched();
+		if (rmem_pages_resident(region, chunk << region->chunk_order,
+					1ul << region->chunk_order))
+			continue;
+		req = request_alloc(region, RMEM_OP_FETCH);
+		if (!req)
+			return -ENOMEM;
+		spin_lock(&region->lock);
+		if (!fetch_refused(region) && !fetch_lookup(region, chunk) &&
+		    region->nr_prefetches < RMEM_PREFETCHES_MAX) {
+			fetch_start(req, chunk);
+			request_publish(req);
+			linked = true;
+		}
+		spin_unlock(&region->lock);
+		if (linked)
+			args->queued++;
+		else
+			rmem_request_discard(req);
+		if (args->queued == RMEM_PREFETCHES_MAX)
+			break;
+	}
+	return 0;
+}
+
+/*
+ * Ends
+ */
+
+/*
+ * Makes a request DONE; false if it was. A fetch that failed stays in the tree
+ * for a moment, so that the retry of its fault learns of it.
+ */
+static bool request_finish(struct rmem_req *req, int error)
+{
+	struct rmem_region *region = req->region;
+	bool fetch = req->op == RMEM_OP_FETCH, unlinked = true;
+
+	spin_lock(&region->lock);
+	if (req->state == RMEM_REQ_DONE) {
+		spin_unlock(&region->lock);
+		return false;
+	}
+	if (region->channel)
+		rmem_ring_unqueue(region->channel, req);
+	req->error = error;
+	/* pairs with the barrier in rmem_fetch_wait() */
+	smp_store_release(&req->state, RMEM_REQ_DONE);
+	if (fetch) {
+		if (!req->fetch.waiters)
+			region->nr_prefetches--;
+		if (error && req->fetch.waiters && !region->dead) {
+			unlinked = false;
+			req->deadline = jiffies + RMEM_TOMBSTONE;
+			list_move_tail(&req->node, &region->fetch_list);
+			request_arm(region, req->deadline);
+		} else {
+			fetch_unlink(req);
+		}
+		if (!error)
+			region->lost = false;
+	} else {
+		list_del_init(&req->node);
+		region->nr_writes--;
+	}
+	spin_unlock(&region->lock);
+
+	xa_erase(&rmem_req_ids, req->id);
+	if (error && error != -EAGAIN && error != -ECANCELED)
+		atomic64_inc(&region->errors);
+	trace_rmem_request_done(req, error);
+	if (fetch) {
+		wake_up_all(&req->wait);
+	} else {
+		rmem_writeback_end(req);
+		wake_up_all(&req->wait);
+		wake_up_all(&region->write_wait);
+	}
+	if (unlinked)
+		rmem_request_put(req);
+	return true;
+}
+
+/**
+ * rmem_request_complete() - the daemon's word that a request is over
+ * @error: negative errno or 0
+ *
+ * Return: false if it was over before.
+ */
+bool rmem_request_complete(struct rmem_req *req, int error)
+{
+	struct rmem_region *region = req->region;
+
+	if (req->op == RMEM_OP_FETCH && error == -ECANCELED) {
+		spin_lock(&region->lock);
+		if (req->state == RMEM_REQ_SENT && req->fetch.waiters) {
+			req->again = true;
+			req->state = RMEM_REQ_QUEUED;
+			request_publish(req);
+			spin_unlock(&region->lock);
+			return true;
+		}
+		spin_unlock(&region->lock);
+	}
+	return request_finish(req, error);
+}
+
+/* Asks again: what was fetched is from before a punch. */
+static void fetch_repeat(struct rmem_req *req)
+{
+	struct rmem_region *region = req->region;
+
+	spin_lock(&region->lock);
+	req->fetch.stale = false;
+	if (req->state == RMEM_REQ_SENT) {
+		req->again = true;
+		req->state = RMEM_REQ_QUEUED;
+		request_publish(req);
+	}
+	spin_unlock(&region->lock);
+}
+
+static bool fetch_is_stale(struct rmem_req *req)
+{
+	struct rmem_region *region = req->region;
+	struct rmem_punch *punch;
+	bool stale;
+
+	spin_lock(&region->lock);
+	stale = req->fetch.stale;
+	list_for_each_entry(punch, &region->punches, node)
+		stale |= punch->offset < req->offset + req->length && req->offset < punch->end;
+	spin_unlock(&region->lock);
+	return stale;
+}
+
+static int fetch_fill_locked(struct rmem_req *req, const struct rmem_ioc_fill *args)
+{
+	struct address_space *mapping = req->region->inode->i_mapping;
+	bool last;
+	int err;
+
+	if (args->offset != req->fetch.cursor)
+		return -ESPIPE;
+	if (!args->length || args->length > req->length - args->offset)
+		return -EINVAL;
+	last = args->offset + args->length == req->length;
+	if (!last && !PAGE_ALIGNED(args->length))
+		return -EINVAL;
+
+	err = rmem_pages_alloc(req);
+	if (err)
+		return err;
+	err = rmem_pages_copy(req, args->offset, args->length,
+			      args->flags & RMEM_FILL_ZERO ? NULL : u64_to_user_ptr(args->addr));
+	if (err)
+		return err;
+	req->fetch.cursor += args->length;
+	if (!last)
+		return 0;
+
+	/* A punch begins under this lock, held exclusively: before or after. */
+	filemap_invalidate_lock_shared(mapping);
+	if (fetch_is_stale(req))
+		err = -EAGAIN;
+	else
+		err = rmem_pages_insert(req, args->flags & RMEM_FILL_MARK);
+	filemap_invalidate_unlock_shared(mapping);
+
+	if (!err) {
+		request_finish(req, 0);
+		return 0;
+	}
+	rmem_pages_free(req);
+	req->fetch.cursor = 0;
+	if (err == -EAGAIN) {
+		fetch_repeat(req);
+		return 0;
+	}
+	return err;
+}
+
+/* RMEM_IOC_FILL */
+int rmem_fetch_fill(struct rmem_channel *channel, const struct rmem_ioc_fill *args)
+{
+	struct rmem_req *req = rmem_request_find(channel, args->cookie);
+	int err;
+
+	if (!req)
+		return -ENOENT;
+	if (req->op != RMEM_OP_FETCH) {
+		rmem_request_put(req);
+		return -EINVAL;
+	}
+	err = mutex_lock_killable(&req->fill_mutex);
+	if (!err) {
+		if (READ_ONCE(req->state) == RMEM_REQ_SENT)
+			err = fetch_fill_locked(req, args);
+		else
+			err = -ENOENT;
+		mutex_unlock(&req->fill_mutex);
+	}
+	rmem_request_put(req);
+	return err;
+}
+
+/*
+ * Writes
+ */
+
+/* A WRITE or ZERO to be; its caller sets the range and submits it, or puts it. */
+struct rmem_req *rmem_write_alloc(struct rmem_region *region, pgoff_t chunk, u8 op, bool sync)
+{
+	struct rmem_req *req = request_alloc(region, op);
+
+	if (!req)
+		return NULL;
+	req->chunk = chunk;
+	req->write.sync = sync;
+	return req;
+}
+
+/* Consumes the caller's reference. */
+void rmem_write_submit(struct rmem_req *req)
+{
+	struct rmem_region *region = req->region;
+	int err = 0;
+
+	spin_lock(&region->lock);
+	req->write.seq = ++region->write_seq;
+	req->deadline = jiffies + READ_ONCE(region->sync_timeout);
+	list_add_tail(&req->node, &region->write_list);
+	region->nr_writes++;
+	if (region->dead || region->state == RMEM_STATE_FAILED)
+		err = region->dead ? -ENODEV : -ESTALE;
+	trace_rmem_request_new(req, 0);
+	if (!err) {
+		request_arm(region, req->deadline);
+		request_publish(req);
+	}
+	spin_unlock(&region->lock);
+	if (err)
+		request_finish(req, err);
+}
+
+/*
+ * All of them
+ */
+
+/* The channel is going away: nothing is outstanding with it any more. */
+void rmem_request_forget_channel(struct rmem_region *region)
+{
+	struct rmem_req *req;
+
+	lockdep_assert_held(&region->lock);
+	list_for_each_entry(req, &region->fetch_list, node) {
+		if (req->state == RMEM_REQ_DONE)
+			continue;
+		rmem_ring_unqueue(region->channel, req);
+		/* no fill is running: each holds the channel's file open */
+		req->fetch.cursor = 0;
+		req->again |= req->state == RMEM_REQ_SENT;
+		req->state = RMEM_REQ_QUEUED;
+	}
+	list_for_each_entry(req, &region->write_list, node) {
+		rmem_ring_unqueue(region->channel, req);
+		req->again |= req->state == RMEM_REQ_SENT;
+		req->state = RMEM_REQ_QUEUED;
+	}
+}
+
+/* A new channel: publish what is outstanding, oldest first. */
+void rmem_request_requeue_all(struct rmem_region *region)
+{
+	struct rmem_req *req;
+
+	lockdep_assert_held(&region->lock);
+	list_for_each_entry(req, &region->fetch_list, node)
+		if (req->state == RMEM_REQ_QUEUED)
+			request_publish(req);
+	list_for_each_entry(req, &region->write_list, node)
+		if (req->state == RMEM_REQ_QUEUED)
+			request_publish(req);
+}
+
+static struct rmem_req *request_first(struct rmem_region *region)
+{
+	struct rmem_req *req = NULL, *fetch;
+
+	spin_lock(&region->lock);
+	list_for_each_entry(fetch, &region->fetch_list, node) {
+		if (fetch->state != RMEM_REQ_DONE) {
+			req = fetch;
+			break;
+		}
+	}
+	if (!req)
+		req = list_first_entry_or_null(&region->write_list, struct rmem_req, node);
+	if (req)
+		kref_get(&req->ref);
+	spin_unlock(&region->lock);
+	return req;
+}
+
+/*
+ * The region has failed or is being unmade: no request can be answered. Of a
+ * dead one nothing stays, not even what the retry of a fault would learn.
+ */
+void rmem_request_fail_all(struct rmem_region *region, int error)
+{
+	struct rmem_req *req;
+
+	while ((req = request_first(region))) {
+		request_finish(req, error);
+		rmem_request_put(req);
+	}
+	if (!region->dead)
+		return;
+	spin_lock(&region->lock);
+	while ((req = list_first_entry_or_null(&region->fetch_list, struct rmem_req, node))) {
+		fetch_unlink(req);
+		rmem_request_put(req);
+	}
+	spin_unlock(&region->lock);
+}
+
+/*
+ * Deadlines: whatever the daemon does, no folio stays under writeback past the
+ * sync timeout, and no task waits past the fault timeout unless it shall.
+ */
+
+/* Takes one request that is past its deadline, or tells when the next one is. */
+static struct rmem_req *request_overdue(struct rmem_region *region, unsigned long *next,
+					bool *again, bool *event)
+{
+	struct rmem_req *req;
+
+	lockdep_assert_held(&region->lock);
+	list_for_each_entry(req, &region->fetch_list, node) {
+		if (req->state != RMEM_REQ_DONE &&
+		    (!req->fetch.waiters || req->fetch.timed_out))
+			continue;
+		if (time_before(jiffies, req->deadline)) {
+			*next = *again ? min(*next, req->deadline) : req->deadline;
+			*again = true;
+			continue;
+		}
+		if (req->state != RMEM_REQ_DONE) {
+			req->fetch.timed_out = true;
+			*event = true;
+			if (READ_ONCE(region->on_loss) == RMEM_ON_LOSS_WAIT) {
+				atomic64_inc(&region->errors);
+				continue;
+			}
+			region->lost = true;
+		}
+		return req;
+	}
+	list_for_each_entry(req, &region->write_list, node) {
+		if (time_before(jiffies, req->deadline)) {
+			*next = *again ? min(*next, req->deadline) : req->deadline;
+			*again = true;
+			break;
+		}
+		*event = true;
+		return req;
+	}
+	return NULL;
+}
+
+void rmem_request_deadline(struct work_struct *work)
+{
+	struct rmem_region *region =
+		container_of(to_delayed_work(work), struct rmem_region, deadline_work);
+	struct rmem_req *req;
+	unsigned long next = 0;
+	bool again, event = false;
+
+	for (;;) {
+		bool tombstone = false;
+
+		again = false;
+		spin_lock(&region->lock);
+		req = request_overdue(region, &next, &again, &event);
+		if (req && req->state == RMEM_REQ_DONE) {
+			fetch_unlink(req);
+			tombstone = true;
+		} else if (req) {
+			kref_get(&req->ref);
+		}
+		spin_unlock(&region->lock);
+		if (!req)
+			break;
+		if (!tombstone)
+			request_finish(req, -ETIME);
+		rmem_request_put(req);
+	}
+	if (event)
+		rmem_netlink_event(region, RMEM_EVENT_TIMEOUT);
+	if (again) {
+		spin_lock(&region->lock);
+		if (!region->dead)
+			request_arm(region, next);
+		spin_unlock(&region->lock);
+	}
+}

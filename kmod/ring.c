@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The ring: the only file that touches memory shared with a daemon.
+ *
+ * The kernel's own head and the requests' own states are the truth. Of what a
+ * daemon writes only tail is read, once, and only to tell how much room there
+ * is; a tail that makes no sense means no room. What finds no room waits in
+ * channel->urgent or channel->normal, and goes in when the daemon polls or
+ * calls next.
+ */
+#include <linux/vmalloc.h>
+
+#include "internal.h"
+#include "trace.h"
+
+int rmem_ring_alloc(struct rmem_channel *channel, u32 entries)
+{
+	size_t bytes = PAGE_SIZE + PAGE_ALIGN(entries * sizeof(struct rmem_request));
+	struct rmem_ring_header *ring;
+
+	BUILD_BUG_ON(sizeof(struct rmem_ring_header) != 192);
+	BUILD_BUG_ON(sizeof(struct rmem_request) != 64);
+
+	ring = vmalloc_user(bytes);
+	if (!ring)
+		return -ENOMEM;
+	ring->magic = RMEM_RING_MAGIC;
+	ring->entries = entries;
+	ring->entry_bytes = sizeof(struct rmem_request);
+	ring->entries_offset = PAGE_SIZE;
+	channel->ring = ring;
+	channel->ring_bytes = bytes;
+	channel->entries = entries;
+	return 0;
+}
+
+void rmem_ring_free(struct rmem_channel *channel)
+{
+	vfree(channel->ring);
+}
+
+int rmem_ring_mmap(struct rmem_channel *channel, struct vm_area_struct *vma)
+{
+	if (vma->vm_pgoff || vma->vm_end - vma->vm_start != channel->ring_bytes)
+		return -EINVAL;
+	if (!(vma->vm_flags & VM_SHARED) || (vma->vm_flags & VM_EXEC))
+		return -EINVAL;
+	/* a child of the daemon must not keep its parent's channel alive */
+	vm_flags_set(vma, VM_DONTCOPY | VM_DONTEXPAND | VM_DONTDUMP);
+	return remap_vmalloc_range(vma, channel->ring, 0);
+}
+
+static bool ring_has_room(struct rmem_channel *channel)
+{
+	/* pairs with the daemon's release: it has copied out what it passed */
+	u32 used = channel->head - smp_load_acquire(&channel->ring->tail);
+
+	lockdep_assert_held(&channel->lock);
+	return used < channel->entries;
+}
+
+static void ring_put(struct rmem_channel *channel, const struct rmem_request *entry)
+{
+	struct rmem_request *slots = (void *)channel->ring + PAGE_SIZE;
+
+	lockdep_assert_held(&channel->lock);
+	slots[channel->head & (channel->entries - 1)] = *entry;
+	channel->head++;
+	/* pairs with the daemon's acquire: the entry comes before its index */
+	smp_store_release(&channel->ring->head, channel->head);
+}
+
+static void ring_put_request(struct rmem_channel *channel, struct rmem_req *req)
+{
+	struct rmem_request entry = {
+		.cookie = rmem_request_cookie(req, channel),
+		.region_id = req->region->id,
+		.op = req->op,
+		.flags = req->again ? RMEM_REQ_AGAIN : 0,
+		.offset = req->offset,
+		.length = req->length,
+	};
+
+	if (req->op == RMEM_OP_FETCH) {
+		entry.demand_offset = req->fetch.demand_offset;
+		entry.tid = req->fetch.tid;
+		if (!READ_ONCE(req->fetch.waiters))
+			entry.flags |= RMEM_REQ_PREFETCH;
+	} else {
+		entry.payload = req->write.payload;
+		if (req->write.sync)
+			entry.flags |= RMEM_REQ_SYNC;
+	}
+	ring_put(channel, &entry);
+	WRITE_ONCE(req->state, RMEM_REQ_SENT);
+	trace_rmem_request_sent(req, 0);
+}
+
+static struct rmem_req *ring_next(struct rmem_channel *channel)
+{
+	struct rmem_req *req;
+
+	req = list_first_entry_or_null(&channel->urgent, struct rmem_req, pending);
+	return req ?: list_first_entry_or_null(&channel->normal, struct rmem_req, pending);
+}
+
+static bool ring_publish(struct rmem_channel *channel)
+{
+	struct rmem_req *req;
+	bool any = false;
+
+	lockdep_assert_held(&channel->lock);
+	while ((req = ring_next(channel)) && ring_has_room(channel)) {
+		list_del_init(&req->pending);
+		ring_put_request(channel, req);
+		any = true;
+	}
+	return any;
+}
+
+/**
+ * rmem_ring_queue() - publish a request as soon as there is room
+ *
+ * A request that waits for room already moves to the place that it deserves
+ * now; one that was published is published once more.
+ */
+void rmem_ring_queue(struct rmem_channel *channel, struct rmem_req *req)
+{
+	bool urgent = req->op == RMEM_OP_FETCH && req->fetch.waiters;
+
+	lockdep_assert_held(&req->region->lock);
+	spin_lock(&channel->lock);
+	list_move_tail(&req->pending, urgent ? &channel->urgent : &channel->normal);
+	ring_publish(channel);
+	spin_unlock(&channel->lock);
+	wake_up_interruptible_poll(&channel->wait, EPOLLIN | EPOLLRDNORM);
+}
+
+/* The request is over or must not be published here any more. */
+void rmem_ring_unqueue(struct rmem_channel *channel, struct rmem_req *req)
+{
+	lockdep_assert_held(&req->region->lock);
+	spin_lock(&channel->lock);
+	list_del_init(&req->pending);
+	spin_unlock(&channel->lock);
+}
+
+/* Tells that marked bytes were first used; forgotten where there is no room. */
+void rmem_ring_hit(struct rmem_channel *channel, u32 region_id, u64 offset, u32 tid)
+{
+	struct rmem_request entry = {
+		.region_id = region_id,
+		.op = RMEM_OP_HIT,
+		.offset = offset,
+		.demand_offset = offset,
+		.tid = tid,
+	};
+
+	spin_lock(&channel->lock);
+	if (!ring_next(channel) && ring_has_room(channel))
+		ring_put(channel, &entry);
+	spin_unlock(&channel->lock);
+	wake_up_interruptible_poll(&channel->wait, EPOLLIN | EPOLLRDNORM);
+}
+
+/* Publishes what waited for room; true if there is something to read. */
+bool rmem_ring_poll(struct rmem_channel *channel)
+{
+	bool readable;
+
+	spin_lock(&channel->lock);
+	ring_publish(channel);
+	readable = channel->head != READ_ONCE(channel->ring->tail);
+	spin_unlock(&channel->lock);
+	return readable;
+}
