@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: MIT
+#include "control/regions.hh"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+namespace rmem::control {
+
+Regions::Regions(Reactor& reactor, Kernel& kernel, pager::Pager& pager, SourceFactory& sources,
+                 std::string instance)
+    : reactor_(reactor),
+      kernel_(kernel),
+      pager_(pager),
+      sources_(sources),
+      instance_(std::move(instance)) {}
+
+Regions::~Regions() {
+  // What the stores still owe, the pager gets now.
+  for (auto& [name, a] : by_name_) {
+    if (a->source) a->source->close();
+  }
+}
+
+Status Regions::adopt() {
+  auto regions = kernel_.list();
+  if (!regions.ok()) return regions.status();
+  for (const kchan::RegionInfo& info : *regions) {
+    if (info.instance == instance_) adopt(info);
+  }
+  return Status();
+}
+
+void Regions::adopt(const kchan::RegionInfo& info) {
+  auto notes = Notes::from_blob(info.blob);
+  if (!notes.ok()) {
+    log_.error("region {} is not served: {}", info.name, notes.status().cause());
+    return;
+  }
+  notes->options.name = info.name;
+  notes->options.source = info.source;
+  auto a = std::make_shared<Attachment>(*notes, kernel_, pager_);
+  by_name_[info.name] = a;
+  if (info.state == RMEM_STATE_FAILED) {
+    return a->strand(Status(Code::kCorrupt, info.reason, {}, ESTALE));
+  }
+  if (const int err = a->serve(info)) {
+    a->log().error("cannot be served: {}", std::strerror(err));
+    by_name_.erase(info.name);
+    return;
+  }
+  a->phase = Attachment::Phase::kServed;
+
+  SourceOptions options;
+  options.read_only = info.read_only();
+  options.insecure = notes->options.insecure;
+  options.expected.emplace();
+  options.expected->size = info.size;
+  options.expected->identity = notes->identity;
+  auto source = sources_.make(info.source, options, *a);
+  if (!source.ok()) {
+    // Not for good: another release of this program may know better.
+    return a->on_down(source.status());
+  }
+  a->source = std::move(*source);
+  pager_.disconnect(info.id, info.source + ": connecting");
+  std::optional<store::WriterClaim> claim;
+  if (!info.read_only()) {
+    claim.emplace();
+    claim->writer = info.writer;
+    claim->generation = notes->claim_generation;
+  }
+  a->log().info("adopted, {}", info.source);
+  a->source->resume(claim);
+}
+
+Result<Regions::Handle> Regions::find(const std::string& name) {
+  const auto it = by_name_.find(name);
+  if (it != by_name_.end()) {
+    switch (it->second->phase) {
+      case Attachment::Phase::kAttaching:
+        return Status(Code::kBusy, "region " + name + " is being attached", "try again");
+      case Attachment::Phase::kDetaching:
+        return Status(Code::kBusy, "region " + name + " is being detached", "try again");
+      default:
+        return it->second;
+    }
+  }
+  auto info = kernel_.get(name);
+  if (!info.ok()) return info.status();
+  if (info->instance != instance_) {
+    return Status(Code::kBusy,
+                  "region " + name + " belongs to the daemon instance `" + info->instance + "'",
+                  "use --socket to speak to that daemon");
+  }
+  return Status(Code::kBusy, "region " + name + " is not served by this daemon",
+                "its log says why");
+}
+
+void Regions::sync(const std::string& name, Finished done) {
+  use_file(name, false, std::move(done));
+}
+
+void Regions::drop(const std::string& name, Finished done) {
+  use_file(name, true, std::move(done));
+}
+
+void Regions::use_file(const std::string& name, bool drop, Finished done) {
+  auto found = find(name);
+  if (!found.ok()) return done(found.status());
+  Handle a = *found;
+  a->operation_begins();
+  auto finished = [a, done = std::move(done)](const Status& status) {
+    done(explain(*a, status));
+    a->operation_ends();
+  };
+  if (drop) {
+    kernel_.drop(name, std::move(finished));
+  } else {
+    kernel_.sync(name, std::move(finished));
+  }
+}
+
+Status Regions::explain(const Attachment& a, const Status& status) {
+  if (status.ok()) return status;
+  if (!a.failure().ok()) {
+    return Status(a.failure().code(), "region " + a.name() + " has failed: " + a.failure().cause(),
+                  "what was not synced is kept, dirty, in the region", ESTALE);
+  }
+  if (status.err() == EIO && !a.up()) {
+    const std::string why = a.down_reason().ok() ? "not reached yet" : a.down_reason().cause();
+    return Status(Code::kUnreachable, "region " + a.name() + ": " + a.options().source + ": " + why,
+                  "nothing is lost: it is pushed once the server is back", EIO);
+  }
+  return status;
+}
+
+nlohmann::json Regions::status() const {
+  auto list = nlohmann::json::array();
+  for (const auto& [name, a] : by_name_) {
+    static constexpr const char* kPhases[] = {"attaching", "served", "stranded", "detaching"};
+    const pager::Stats stats = pager_.stats(a->id());
+    list.push_back({{"name", name},
+                    {"id", a->id()},
+                    {"source", a->options().source},
+                    {"phase", kPhases[static_cast<int>(a->phase)]},
+                    {"up", a->up()},
+                    {"reason", a->failure().ok() ? a->down_reason().cause() : a->failure().cause()},
+                    {"store_fetches", stats.fetches},
+                    {"store_prefetches", stats.prefetches},
+                    {"store_writes", stats.writes},
+                    {"store_flushes", stats.flushes},
+                    {"repeated", stats.repeated},
+                    {"damaged", stats.damaged},
+                    {"malformed", stats.malformed}});
+  }
+  return {{"instance", instance_},
+          {"requests", pager_.requests_in_use()},
+          {"buffer_bytes_free", pager_.buffer_bytes_free()},
+          {"regions", std::move(list)}};
+}
+
+void Regions::push_all(std::chrono::milliseconds deadline, std::function<void()> done) {
+  struct Progress {
+    Progress(Reactor& reactor, std::function<void()> then)
+        : done(std::move(then)), timer(reactor, [this] { finish(); }) {}
+    void finish() {
+      timer.disarm();
+      if (done) std::exchange(done, nullptr)();
+    }
+    std::function<void()> done;
+    Reactor::Timer timer;
+    std::size_t left = 1;
+  };
+  auto progress = std::make_shared<Progress>(reactor_, std::move(done));
+  progress->timer.arm(deadline);
+  const auto one_less = [progress] {
+    if (--progress->left == 0) progress->finish();
+  };
+  auto regions = kernel_.list();
+  for (const auto& [name, a] : by_name_) {
+    // A store that is away now will not be back within the deadline, or if it
+    // is, the successor pushes.
+    if (!a->up() || a->options().read_only) continue;
+    if (regions.ok()) {
+      const auto it = std::find_if(regions->begin(), regions->end(),
+                                   [&, id = a->id()](const auto& r) { return r.id == id; });
+      if (it != regions->end() && it->dirty_bytes + it->writeback_bytes == 0) continue;
+    }
+    ++progress->left;
+    kernel_.sync(name, [one_less, a = a](const Status& s) {
+      if (!s.ok()) a->log().warning("not everything is pushed: {}", s.cause());
+      one_less();
+    });
+  }
+  one_less();
+}
+
+void Regions::bury(Handle a) {
+  if (a->source) a->source->close();
+  // Keeps the attachment, hence the store, until nothing is owed any more.
+  Attachment& leaving = *a;
+  leaving.leave_pager(
+      [this, a = std::move(a)]() mutable { reactor_.post([gone = std::move(a)] {}); });
+}
+
+}  // namespace rmem::control

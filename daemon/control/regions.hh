@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT
+// The regions of this daemon, and what can be done with them.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <map>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "base/log.hh"
+#include "base/reactor.hh"
+#include "base/result.hh"
+#include "control/attachment.hh"
+#include "control/kernel.hh"
+#include "control/options.hh"
+#include "control/source.hh"
+#include "pager/pager.hh"
+
+namespace rmem::control {
+
+// Carries out the verbs. The kernel's list of regions is the truth; what is
+// kept here is the daemon's half of those that belong to its instance. Every
+// call returns at once; `done` is called once, on the reactor's thread, possibly
+// before the call returns.
+class Regions {
+ public:
+  using Finished = std::function<void(const Status&)>;
+
+  // All must outlive it but for stores, which it owns.
+  Regions(Reactor& reactor, Kernel& kernel, pager::Pager& pager, SourceFactory& sources,
+          std::string instance);
+  ~Regions();
+
+  // Serves again the regions of this instance that the kernel still has. Waits
+  // for no server; fails only when the kernel does not answer.
+  Status adopt();
+
+  struct Attached {
+    std::uint32_t id = 0;
+    std::uint64_t size = 0;
+    bool made = false;          // false: it was there already, with the same options
+    bool bind_created = false;  // as noted when it was made
+  };
+  void attach(AttachOptions options, std::function<void(Result<Attached>)> done);
+
+  struct Detached {
+    std::string warning;  // for people; empty: all well
+  };
+  void detach(const std::string& name, std::function<void(Result<Detached>)> done);
+
+  void sync(const std::string& name, Finished done);
+  void drop(const std::string& name, Finished done);
+
+  // The daemon's side of every region.
+  nlohmann::json status() const;
+
+  // Makes durable what can be, until `deadline` has passed. The regions stay;
+  // the stores keep their claims.
+  void push_all(std::chrono::milliseconds deadline, std::function<void()> done);
+
+ private:
+  using Handle = std::shared_ptr<Attachment>;
+  struct Attaching;
+  struct Detaching;
+
+  void attach_again(const kchan::RegionInfo& info, const AttachOptions& options,
+                    const std::function<void(Result<Attached>)>& done);
+  void attach_opened(const std::shared_ptr<Attaching>& a, const Result<store::Geometry>& geometry);
+  void attach_claimed(const std::shared_ptr<Attaching>& a, const Status& claimed);
+  void attach_failed(const std::shared_ptr<Attaching>& a, Status why);
+
+  void detach_synced(const std::shared_ptr<Detaching>& d, const Status& synced);
+  void detach_unmade(const std::shared_ptr<Detaching>& d);
+  // Of our instance, but not in our hands.
+  Result<Detached> detach_foreign(const kchan::RegionInfo& info);
+
+  void adopt(const kchan::RegionInfo& info);
+  // kNotFound, or why there is no such region here.
+  Result<Handle> find(const std::string& name);
+  void use_file(const std::string& name, bool drop, Finished done);
+  // What a failed fsync means, given what is known about the source.
+  static Status explain(const Attachment& a, const Status& status);
+  // Lets go of the attachment as soon as its store is quiet.
+  void bury(Handle a);
+
+  Reactor& reactor_;
+  Kernel& kernel_;
+  pager::Pager& pager_;
+  SourceFactory& sources_;
+  std::string instance_;
+  log::Source log_{"regions"};
+  std::map<std::string, Handle> by_name_;
+};
+
+}  // namespace rmem::control

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT
+#include "control/rmemfs.hh"
+
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <fstream>
+#include <sstream>
+
+namespace rmem::control {
+namespace {
+
+// Is the uppermost mount at `directory` an rmemfs? From mountinfo: "ID PARENT
+// MAJOR:MINOR ROOT MOUNT-POINT OPTIONS [TAG]... - TYPE SOURCE OPTIONS".
+bool is_mounted(const std::string& directory) {
+  std::ifstream mounts("/proc/self/mountinfo");
+  bool found = false;
+  for (std::string line; std::getline(mounts, line);) {
+    std::istringstream words(line);
+    std::string skip, point, word, type;
+    words >> skip >> skip >> skip >> skip >> point;
+    if (point != directory) continue;
+    while (words >> word && word != "-") {
+    }
+    words >> type;
+    found = type == "rmemfs";
+  }
+  return found;
+}
+
+}  // namespace
+
+Result<bool> mount_rmemfs(const std::string& directory) {
+  if (is_mounted(directory)) return false;
+  if (::mkdir(directory.c_str(), 0755) != 0 && errno != EEXIST) {
+    return Status::from_errno(errno, directory);
+  }
+  if (::mount("rmemfs", directory.c_str(), "rmemfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr) !=
+      0) {
+    return Status::from_errno(errno, "mounting rmemfs at " + directory);
+  }
+  return true;
+}
+
+Status unmount_rmemfs(const std::string& directory) {
+  if (!is_mounted(directory)) return Status();
+  if (::umount2(directory.c_str(), UMOUNT_NOFOLLOW) == 0) return Status();
+  // Files are open in it. They keep working; the directory goes now.
+  if (errno == EBUSY && ::umount2(directory.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) == 0) {
+    return Status();
+  }
+  return Status::from_errno(errno, "unmounting " + directory);
+}
+
+}  // namespace rmem::control

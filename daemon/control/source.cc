@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT
+#include "control/source.hh"
+
+#include <utility>
+
+#include "base/workers.hh"
+#include "control/local_source.hh"
+
+namespace rmem::control {
+namespace {
+
+class RemoteSource final : public Source {
+ public:
+  explicit RemoteSource(std::unique_ptr<store::RemoteStore> store) : store_(std::move(store)) {}
+
+  void open(Opened done) override { store_->open(std::move(done)); }
+  void resume(std::optional<store::WriterClaim> claim) override { store_->resume(claim); }
+  void claim(const store::WriterClaim& claim, Finished done) override {
+    store_->claim(claim, std::move(done));
+  }
+  std::uint64_t claim_generation() const override { return store_->claim_generation(); }
+  void release(Finished done) override { store_->release(std::move(done)); }
+  void close() override { store_->close(); }
+  store::Store& store() override { return *store_; }
+
+ private:
+  std::unique_ptr<store::RemoteStore> store_;
+};
+
+class Factory final : public SourceFactory {
+ public:
+  explicit Factory(Reactor& reactor) : reactor_(reactor) {}
+
+  bool is_local(const std::string& uri) const override {
+    return !uri.starts_with("rmem://") && !uri.starts_with("rmem+unix://");
+  }
+
+  Result<std::unique_ptr<Source>> make(const std::string& uri, const SourceOptions& options,
+                                       Source::Listener& listener) override {
+    if (is_local(uri)) return make_local(uri, options, listener);
+    auto address = store::RemoteAddress::parse(uri);
+    if (!address.ok()) return address.status();
+    store::RemoteOptions remote;
+    remote.read_only = options.read_only;
+    remote.insecure = options.insecure;
+    remote.expected = options.expected;
+    auto store = store::RemoteStore::create(reactor_, std::move(*address), remote, listener);
+    if (!store.ok()) return store.status();
+    return std::unique_ptr<Source>(new RemoteSource(std::move(*store)));
+  }
+
+ private:
+  Result<std::unique_ptr<Source>> make_local(const std::string& uri, const SourceOptions& options,
+                                             Source::Listener& listener) {
+    if (uri.find("://") == std::string::npos) {
+      return Status(Code::kUsage, "`" + uri + "' is no URI",
+                    "for instance rmem://host:7070/export or file:///path");
+    }
+    auto spec = store::Spec::parse(uri);
+    if (!spec.ok()) return spec.status();
+    if (spec->kind != store::Spec::Kind::kFile) {
+      return Status(Code::kUsage, "`" + uri + "' is not a store that lasts",
+                    "export it by rmem-server and attach rmem://host:7070/export");
+    }
+    if (!workers_) {
+      auto workers = Workers::create(reactor_, kWorkers);
+      if (!workers.ok()) return workers.status();
+      workers_ = std::move(*workers);
+    }
+    return std::unique_ptr<Source>(
+        new LocalSource(reactor_, *workers_, std::move(*spec), options, listener));
+  }
+
+  static constexpr unsigned kWorkers = 4;
+
+  Reactor& reactor_;
+  std::unique_ptr<Workers> workers_;  // for files, made with the first of them
+};
+
+}  // namespace
+
+std::unique_ptr<SourceFactory> source_factory(Reactor& reactor) {
+  return std::make_unique<Factory>(reactor);
+}
+
+}  // namespace rmem::control

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT
+#include "control/verbs.hh"
+
+#include <unistd.h>
+
+#include <utility>
+
+#include "control/fields.hh"
+
+namespace rmem::control {
+namespace {
+
+nlohmann::json success(nlohmann::json members = nlohmann::json::object()) {
+  members["ok"] = true;
+  return members;
+}
+
+nlohmann::json result(const Status& status) {
+  return status.ok() ? success() : Server::error(status);
+}
+
+Status malformed(const Status& what) {
+  return Status(Code::kUsage, "control request: " + what.cause(),
+                "use rmemctl and rmemd of one release");
+}
+
+}  // namespace
+
+void Verbs::handle(const Peer& peer, const nlohmann::json& request, Server::Reply reply) {
+  std::string verb, name;
+  Fields fields(request);
+  fields.take("verb", verb);
+  fields.skip("id");
+  if (verb == "attach") return attach(peer, request, std::move(reply));
+
+  const bool named = verb == "detach" || verb == "sync" || verb == "drop";
+  if (named) fields.take("name", name);
+  if (const Status s = fields.status(); !s.ok()) return reply(Server::error(malformed(s)));
+  if (named && !valid_region_name(name)) {
+    return reply(Server::error(Status(Code::kUsage, "`" + name + "' is not a region name")));
+  }
+
+  if (verb == "detach") {
+    return regions_.detach(name, [reply](Result<Regions::Detached> detached) {
+      if (!detached.ok()) return reply(Server::error(detached.status()));
+      reply(success({{"warning", detached->warning}}));
+    });
+  }
+  if (verb == "sync") {
+    return regions_.sync(name, [reply](const Status& s) { reply(result(s)); });
+  }
+  if (verb == "drop") {
+    return regions_.drop(name, [reply](const Status& s) { reply(result(s)); });
+  }
+  if (verb == "status") return reply(success(regions_.status()));
+  if (verb == "ping") {
+    return reply(success({{"version", kVersion}, {"pid", ::getpid()}, {"instance", instance_}}));
+  }
+  reply(Server::error(malformed(Status(Code::kUsage, "unknown verb `" + verb + "'"))));
+}
+
+void Verbs::attach(const Peer& peer, const nlohmann::json& request, Server::Reply reply) {
+  nlohmann::json members = request;
+  members.erase("verb");
+  members.erase("id");
+  auto options = options_from_json(members);
+  if (!options.ok()) return reply(Server::error(malformed(options.status())));
+  if (!members.contains("uid")) options->uid = peer.uid;
+  if (!members.contains("gid")) options->gid = peer.gid;
+  if (const Status s = may_attach(peer, *options); !s.ok()) return reply(Server::error(s));
+  regions_.attach(std::move(*options), [reply](Result<Regions::Attached> attached) {
+    if (!attached.ok()) return reply(Server::error(attached.status()));
+    reply(success({{"region_id", attached->id},
+                   {"size_bytes", attached->size},
+                   {"made", attached->made},
+                   {"bind_created", attached->bind_created}}));
+  });
+}
+
+// Whoever may use the socket may attach, but the daemon's rights are not lent:
+// neither to open files of this host, nor to give regions to others.
+Status Verbs::may_attach(const Peer& peer, const AttachOptions& o) const {
+  if (peer.uid == 0) return Status();
+  if (sources_.is_local(o.source)) {
+    return Status(Code::kPermission, o.source + ": only root may attach a store of this host",
+                  "export it with rmem-server, or run as root");
+  }
+  if (!o.bind.empty()) {
+    return Status(Code::kPermission, "--bind: only root may mount", "run as root");
+  }
+  if (o.uid != peer.uid || !peer.in_group(o.gid)) {
+    return Status(Code::kPermission, "--owner: only root may give a region to somebody else",
+                  "leave --owner out, or run as root");
+  }
+  return Status();
+}
+
+}  // namespace rmem::control
