@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: MIT
+#include "command.hh"
+
+namespace rmem::ctl {
+namespace {
+
+constexpr std::chrono::seconds kPatience{30};
+
+class Drop final : public Command {
+ public:
+  explicit Drop(CLI::App& app) : Command(app) { add_name(app, name_); }
+
+  Status run(Context& context) override {
+    auto regions = context.regions();
+    if (!regions.ok()) return regions.status();
+    const auto info = (*regions)->get(name_);
+    if (!info.ok()) return info.status();
+    auto daemon = Daemon::connect(context.socket);
+    if (!daemon.ok()) return daemon.status();
+    return daemon->call({{"verb", "drop"}, {"name", name_}}, kPatience).status();
+  }
+
+ private:
+  std::string name_;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> drop_command(CLI::App& program) {
+  return std::make_unique<Drop>(
+      *program.add_subcommand("drop", "evict every clean page; what is dirty stays"));
+}
+
+}  // namespace rmem::ctl

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT
+#include "command.hh"
+#include "control/options.hh"
+#include "format.hh"
+
+namespace rmem::ctl {
+namespace {
+
+// The kernel's truth: works without a daemon.
+class ShowStatus final : public Command {
+ public:
+  explicit ShowStatus(CLI::App& app) : Command(app) {
+    add_name(app, name_);
+    app.get_option("NAME")->required(false);
+    app.add_flag("--json", json_, "for programs");
+  }
+
+  bool json() const override { return json_; }
+
+  Status run(Context& context) override {
+    auto regions = context.regions();
+    if (!regions.ok()) return regions.status();
+    std::vector<kchan::RegionInfo> shown;
+    if (name_.empty()) {
+      auto list = (*regions)->list();
+      if (!list.ok()) return list.status();
+      shown = std::move(*list);
+    } else {
+      auto one = (*regions)->get(name_);
+      if (!one.ok()) return one.status();
+      shown.push_back(std::move(*one));
+    }
+    *context.out << (json_ ? status_json(shown) : status_table(shown)) << std::flush;
+    return Status();
+  }
+
+ private:
+  std::string name_;
+  bool json_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> status_command(CLI::App& program) {
+  return std::make_unique<ShowStatus>(
+      *program.add_subcommand("status", "state and counters of one region or of all"));
+}
+
+}  // namespace rmem::ctl

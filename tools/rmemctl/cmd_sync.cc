@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: MIT
+#include "command.hh"
+
+namespace rmem::ctl {
+namespace {
+
+// The kernel ends a sync by the region's sync timeout; a daemon that has not
+// answered this much later is silent.
+constexpr std::chrono::seconds kMargin{5};
+
+class Sync final : public Command {
+ public:
+  explicit Sync(CLI::App& app) : Command(app) { add_name(app, name_); }
+
+  Status run(Context& context) override {
+    auto regions = context.regions();
+    if (!regions.ok()) return regions.status();
+    const auto info = (*regions)->get(name_);
+    if (!info.ok()) return info.status();
+    auto daemon = Daemon::connect(context.socket);
+    if (!daemon.ok()) return daemon.status();
+    const auto patience = std::chrono::milliseconds(info->sync_timeout_ms) + kMargin;
+    return daemon->call({{"verb", "sync"}, {"name", name_}}, patience).status();
+  }
+
+ private:
+  std::string name_;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> sync_command(CLI::App& program) {
+  return std::make_unique<Sync>(
+      *program.add_subcommand("sync", "return when everything written is durable"));
+}
+
+}  // namespace rmem::ctl

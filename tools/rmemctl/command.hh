@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MIT
+// A verb of rmemctl.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "base/cli.hh"
+#include "base/status.hh"
+#include "client.hh"
+
+namespace rmem::ctl {
+
+// What verbs work with; the tests put their own in.
+struct Context {
+  std::string socket;
+  std::function<Result<std::unique_ptr<Regions>>()> regions = &kernel_regions;
+  std::ostream* out = nullptr;  // never null when a verb runs
+};
+
+class Command {
+ public:
+  explicit Command(CLI::App& app) : app(app) {}
+  virtual ~Command() = default;
+  Command(const Command&) = delete;
+  Command& operator=(const Command&) = delete;
+
+  virtual Status run(Context& context) = 0;
+  virtual bool json() const { return false; }
+
+  CLI::App& app;
+};
+
+// Each adds its verb with its options to the program.
+std::unique_ptr<Command> attach_command(CLI::App& program);
+std::unique_ptr<Command> detach_command(CLI::App& program);
+std::unique_ptr<Command> status_command(CLI::App& program);
+std::unique_ptr<Command> sync_command(CLI::App& program);
+std::unique_ptr<Command> drop_command(CLI::App& program);
+std::unique_ptr<Command> events_command(CLI::App& program);
+
+// The whole program; `context.socket` is overwritten. The exit code.
+int run(int argc, const char* const* argv, Context& context);
+
+// The NAME argument; what is no region name is a usage error.
+void add_name(CLI::App& app, std::string& name);
+
+}  // namespace rmem::ctl

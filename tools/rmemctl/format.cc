@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT
+#include "format.hh"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <array>
+
+#include "control/options.hh"
+
+namespace rmem::ctl {
+namespace {
+
+std::string dump(const nlohmann::ordered_json& document) {
+  return document.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
+
+// Names and sources come from others; a terminal shall not obey them.
+std::string printable(const std::string& text) {
+  std::string out = text;
+  for (char& c : out) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  }
+  return out;
+}
+
+std::string bound_to(const kchan::RegionInfo& region) {
+  const auto notes = control::Notes::from_blob(region.blob);
+  return notes.ok() ? notes->options.bind : std::string();
+}
+
+}  // namespace
+
+std::string human_size(std::uint64_t bytes) {
+  static constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+  if (bytes == 0) return "0";
+  double value = static_cast<double>(bytes);
+  std::size_t unit = 0;
+  while (value >= 1024 && unit + 1 < std::size(kUnits)) {
+    value /= 1024;
+    ++unit;
+  }
+  // One digit after the point, unless it would be a zero or the number is long.
+  const bool whole = unit == 0 || value >= 100 || value * 10 == static_cast<int>(value) * 10;
+  return fmt::format("{:.{}f}{}", value, whole ? 0 : 1, kUnits[unit]);
+}
+
+nlohmann::ordered_json region_json(const kchan::RegionInfo& r) {
+  nlohmann::ordered_json j = {
+      {"name", r.name},
+      {"source", r.source},
+      {"state", kchan::state_name(r.state)},
+      {"size_bytes", r.size},
+      {"chunk_bytes", r.chunk},
+      {"resident_bytes", r.resident_bytes},
+      {"dirty_bytes", r.dirty_bytes},
+      {"writeback_bytes", r.writeback_bytes},
+      {"fetched_bytes", r.fetched_bytes},
+      {"pushed_bytes", r.pushed_bytes},
+      {"faults",
+       {{"demand", r.faults_demand},
+        {"resident", r.faults_resident},
+        {"write_protect", r.faults_write_protect}}},
+      {"waiting", r.waiting},
+      {"errors", r.errors},
+      {"read_only", r.read_only()},
+      {"daemon_pid", nullptr},
+      {"reason", r.reason},
+      {"id", r.id},
+      {"users", r.users},
+      {"uid", r.uid},
+      {"gid", r.gid},
+      {"mode", fmt::format("{:04o}", r.mode)},
+      {"on_loss", kchan::on_loss_name(r.on_loss)},
+      {"fault_timeout_ms", r.fault_timeout_ms},
+      {"sync_timeout_ms", r.sync_timeout_ms},
+      {"instance", r.instance},
+      {"bind", bound_to(r)},
+  };
+  if (r.daemon_pid) j["daemon_pid"] = *r.daemon_pid;
+  return j;
+}
+
+std::string status_json(const std::vector<kchan::RegionInfo>& regions) {
+  nlohmann::ordered_json document = {{"schema", 1}, {"regions", nlohmann::ordered_json::array()}};
+  for (const auto& r : regions) document["regions"].push_back(region_json(r));
+  return dump(document);
+}
+
+std::string status_table(const std::vector<kchan::RegionInfo>& regions) {
+  if (regions.empty()) return "no regions\n";
+  constexpr std::size_t kColumns = 10;
+  using Row = std::array<std::string, kColumns>;
+  std::vector<Row> rows = {{"NAME", "STATE", "SIZE", "RESIDENT", "DIRTY", "FETCHED", "PUSHED",
+                            "FAULTS", "WAITING", "SOURCE"}};
+  for (const auto& r : regions) {
+    rows.push_back({r.name, kchan::state_name(r.state), human_size(r.size),
+                    human_size(r.resident_bytes), human_size(r.dirty_bytes + r.writeback_bytes),
+                    human_size(r.fetched_bytes), human_size(r.pushed_bytes),
+                    std::to_string(r.faults_demand), std::to_string(r.waiting),
+                    printable(r.source) + (r.read_only() ? " (read-only)" : "")});
+  }
+  std::array<std::size_t, kColumns> width{};
+  for (const Row& row : rows) {
+    for (std::size_t c = 0; c < kColumns; ++c) width[c] = std::max(width[c], row[c].size());
+  }
+  std::string out;
+  for (const Row& row : rows) {
+    for (std::size_t c = 0; c + 1 < kColumns; ++c) {
+      // Words to the left, numbers to the right.
+      out += c < 2 ? fmt::format("{:<{}}  ", row[c], width[c])
+                   : fmt::format("{:>{}}  ", row[c], width[c]);
+    }
+    out += row[kColumns - 1] + "\n";
+  }
+  for (const auto& r : regions) {
+    if (r.reason.empty() || r.state == RMEM_STATE_ACTIVE) continue;
+    out += fmt::format("{} is {}: {}\n", r.name, kchan::state_name(r.state), printable(r.reason));
+  }
+  return out;
+}
+
+std::string event_json(const kchan::Event& event) {
+  return dump({{"schema", 1},
+               {"event", kchan::event_name(event.kind)},
+               {"name", event.region.name},
+               {"id", event.region.id},
+               {"state", kchan::state_name(event.region.state)},
+               {"reason", event.region.reason}});
+}
+
+std::string event_text(const kchan::Event& event) {
+  std::string out =
+      fmt::format("{} {}", printable(event.region.name), kchan::event_name(event.kind));
+  if (event.kind == RMEM_EVENT_STATE)
+    out += fmt::format(" {}", kchan::state_name(event.region.state));
+  if (!event.region.reason.empty()) out += ": " + printable(event.region.reason);
+  return out + "\n";
+}
+
+}  // namespace rmem::ctl

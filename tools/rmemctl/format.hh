@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MIT
+// Regions and events as text and as JSON.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "kchan/netlink.hh"
+
+namespace rmem::ctl {
+
+// Sizes for people, in at most five characters and a unit: "0", "4KiB",
+// "1.5GiB".
+std::string human_size(std::uint64_t bytes);
+
+// One region with the members that scripts rely on, in their order.
+nlohmann::ordered_json region_json(const kchan::RegionInfo& region);
+
+// {"schema":1,"regions":[...]}, one line.
+std::string status_json(const std::vector<kchan::RegionInfo>& regions);
+// An aligned table, and below it why regions are not active.
+std::string status_table(const std::vector<kchan::RegionInfo>& regions);
+
+std::string event_json(const kchan::Event& event);
+std::string event_text(const kchan::Event& event);
+
+}  // namespace rmem::ctl

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT
+#include "command.hh"
+#include "control/options.hh"
+#include "control/verbs.hh"
+
+namespace rmem::ctl {
+namespace {
+
+constexpr std::unique_ptr<Command> (*kCommands[])(CLI::App&) = {
+    attach_command, detach_command, status_command, sync_command, drop_command, events_command,
+};
+
+}  // namespace
+
+void add_name(CLI::App& app, std::string& name) {
+  app.add_option("NAME", name, "the region")
+      ->required()
+      ->check([](const std::string& text) -> std::string {
+        if (control::valid_region_name(text)) return {};
+        return "`" + text +
+               "' is not a region name: letters, digits, `_', `.' and `-', at most "
+               "64, the first a letter or digit";
+      });
+}
+
+int run(int argc, const char* const* argv, Context& context) {
+  CLI::App program("Maps memory of other machines: attaches, watches and detaches regions.",
+                   "rmemctl");
+  context.socket = control::kDefaultSocket;
+  program.add_option("--socket", context.socket, "control socket of rmemd")
+      ->envname("RMEM_SOCKET")
+      ->type_name("PATH");
+  program.set_version_flag("--version", std::string("rmemctl ") + control::kVersion);
+  program.require_subcommand(1);
+  program.fallthrough();
+
+  std::vector<std::unique_ptr<Command>> commands;
+  for (const auto make : kCommands) commands.push_back(make(program));
+  if (const auto code = cli::parse(program, argc, argv)) return *code;
+  for (const auto& command : commands) {
+    if (command->app.parsed()) {
+      return cli::fail("rmemctl", command->run(context), command->json());
+    }
+  }
+  return static_cast<int>(Code::kUsage);
+}
+
+}  // namespace rmem::ctl
