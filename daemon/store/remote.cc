@@ -1,0 +1,565 @@
+// SPDX-License-Identifier: MIT
+#include "store/remote.hh"
+
+#include <time.h>
+
+#include <algorithm>
+#include <cassert>
+#include <cerrno>
+#include <cstring>
+#include <deque>
+#include <vector>
+
+#include "store/range.hh"
+#include "store/remote_link.hh"
+#include "transport/connector.hh"
+#include "wire/codec.hh"
+
+namespace rmem::store {
+
+using wire::Type;
+
+namespace {
+
+// Grows with every session of this host, across restarts of the program.
+std::uint64_t session_number() {
+  timespec now = {};
+  ::clock_gettime(CLOCK_BOOTTIME, &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
+         static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+// Out of the dictionary of Outcome.
+int outcome_errno(int err) {
+  switch (err) {
+    case 0:
+    case ENOSPC:
+    case EIO:
+    case EROFS:
+    case EINVAL:
+    case ESTALE:
+      return err;
+    case EPERM:  // has not claimed
+      return EROFS;
+    default:
+      return EIO;
+  }
+}
+
+}  // namespace
+
+struct RemoteStore::Impl final : RemoteLink::Owner {
+  using Kind = RemoteLink::Kind;
+
+  // One read(), write(), zero() or flush() until its completion.
+  struct Op {
+    Impl* store = nullptr;
+    Type type{};
+    std::uint64_t offset = 0;
+    std::uint64_t length = 0;
+    std::byte* bytes = nullptr;   // of a write: not modified
+    std::uint64_t issued = 0;     // bytes of it that have been made into calls
+    std::uint32_t under_way = 0;  // calls
+    bool whole = false;           // all of it has been issued
+    int err = 0;                  // the first
+    std::uint64_t epoch = 0;      // the oldest: a later flush has to match every part
+    Done done;
+    Op* previous = nullptr;  // in active_
+    Op* next = nullptr;
+    Op* behind = nullptr;  // in a backlog
+  };
+
+  // Operations with parts that no call was free for.
+  struct Backlog {
+    Op* first = nullptr;
+    Op* last = nullptr;
+    void push(Op& op) {
+      op.behind = nullptr;
+      (last != nullptr ? last->behind : first) = &op;
+      last = &op;
+    }
+    void pop() {
+      if ((first = first->behind) == nullptr) last = nullptr;
+    }
+  };
+
+  Impl(Reactor& reactor, RemoteAddress address, RemoteOptions options, Listener& listener)
+      : reactor(reactor),
+        address(std::move(address)),
+        options(std::move(options)),
+        listener(listener),
+        expected(this->options.expected),
+        open_timer(reactor, [this] { on_open_timeout(); }),
+        retry_timer(reactor, [this] { attempt(); }),
+        bury(reactor, [this] { dead.clear(); }) {
+    if (expected) geometry = *expected;
+  }
+
+  // --- opening ---------------------------------------------------------------
+
+  void attempt() {
+    if (state == State::kIdle) state = State::kConnecting;
+    attempting = true;
+    open_timer.arm(options.open_timeout);
+    connector = std::make_unique<transport::Connector>(
+        reactor, !options.insecure,
+        [this](Result<std::unique_ptr<transport::Connection>> connection) {
+          if (!connection) return attempt_failed(connection.status());
+          on_connected(std::move(connection).value());
+        });
+    transport::Address to{.host = address.host, .port = address.port, .path = address.socket_path};
+    connector->start(to);
+  }
+
+  void on_open_timeout() {
+    const bool silent = link != nullptr;
+    attempt_failed(Status(
+        Code::kUnreachable,
+        address.to_string() +
+            (silent ? ": connected, but no answer within " : ": no connection within ") +
+            std::to_string(options.open_timeout.count()) + " ms",
+        silent ? "is that an rmem-server, and is it alive?" : "may this host reach the server?",
+        ETIMEDOUT));
+  }
+
+  void on_connected(std::unique_ptr<transport::Connection> connection) {
+    session = session_number();
+    RemoteLink::Options link_options;
+    link_options.checksum = options.checksum.value_or(!connection->local());
+    link_options.keep_alive = options.keep_alive;
+    link_options.session = session_id;
+    if (++generation == 0) generation = 1;
+    link_options.generation = generation;
+    link = std::make_unique<RemoteLink>(reactor, std::move(connection), link_options, *this);
+    link->start([this] { send_open(); });
+  }
+
+  void send_open() {
+    RemoteLink::Call& call = *link->take(Kind::kControl);
+    call.header.type = Type::kOpen;
+    call.header.flags = options.read_only ? wire::flag::kReadOnly : 0;
+    call.out = std::as_bytes(std::span(address.export_name));
+    call.ctx = this;
+    call.done = [](void* ctx, const RemoteLink::Reply& reply) {
+      static_cast<Impl*>(ctx)->on_opened(reply);
+    };
+    link->submit(call, 0, Kind::kControl);
+  }
+
+  void on_opened(const RemoteLink::Reply& reply) {
+    if (reply.err != 0) return attempt_failed(refusal(reply));
+    const auto opened = wire::decode_opened(reply.payload);
+    if (!opened || reply.header.handle == 0)
+      return attempt_failed(
+          Status(Code::kFailed, link->peer() + " broke the protocol: OPEN", {}, EPROTO));
+    if (expected && (opened->identity != expected->identity || opened->size != expected->size)) {
+      const bool size = opened->size != expected->size;
+      return attempt_failed(
+          Status(Code::kCorrupt,
+                 address.to_string() + " is another store now: " +
+                     (size ? "it has " + std::to_string(opened->size) + " bytes, not " +
+                                 std::to_string(expected->size)
+                           : "identity " + uuid_to_string(opened->identity) + ", not " +
+                                 uuid_to_string(expected->identity)),
+                 "bring the old store back, or detach and attach the new one", ESTALE),
+          true);
+    }
+    handle = reply.header.handle;
+    geometry.size = opened->size;
+    geometry.identity = opened->identity;
+    geometry.read_only = options.read_only || reply.header.flags & wire::flag::kReadOnly;
+    geometry.epoch = reply.header.epoch;
+    if (!expected) expected = geometry;
+    if (held)
+      send_claim(*held);
+    else
+      became_up();
+  }
+
+  // What an error reply to OPEN means to whoever wants to attach.
+  Status refusal(const RemoteLink::Reply& reply) const {
+    const std::string text = address.to_string() + ": " + wire::clean_text(reply.payload);
+    switch (reply.err) {
+      case ENOENT:
+        return Status(Code::kNotFound, text, "check the export's name at the server", ENOENT);
+      case EROFS:
+        return Status(Code::kPermission, text, "use --read-only", EROFS);
+      default:
+        return Status(Code::kFailed, text, {}, reply.err);
+    }
+  }
+
+  void became_up() {
+    attempting = false;
+    open_timer.disarm();
+    backoff = {};
+    const bool again = state == State::kDown;
+    state = State::kUp;
+    reason = Status();
+    if (opened) return std::exchange(opened, nullptr)(geometry);
+    if (again) ++counters.reconnects;
+    listener.on_up();
+  }
+
+  void attempt_failed(const Status& why, bool final = false) {
+    attempting = false;
+    drop_connection();
+    if (opened) {
+      state = State::kIdle;
+      return std::exchange(opened, nullptr)(why);
+    }
+    if (final) return fail(why);
+    const bool news = state != State::kDown || why.cause() != reason.cause();
+    state = State::kDown;
+    reason = why;
+    retry_later();
+    if (news) listener.on_down(why);
+  }
+
+  void retry_later() {
+    backoff = std::clamp(2 * backoff, options.backoff_first, options.backoff_last);
+    // Somewhere in the upper half, so that those who lost one server do not all
+    // come back to it at the same moment.
+    const auto half = std::max<std::int64_t>(1, backoff.count() / 2);
+    retry_timer.arm(std::chrono::milliseconds(
+        half + static_cast<std::int64_t>(random_u64() % static_cast<std::uint64_t>(half))));
+  }
+
+  // --- losing ----------------------------------------------------------------
+
+  void on_link_lost(const Status& why) override {
+    if (attempting) return attempt_failed(why);
+    state = State::kDown;
+    reason = why;
+    drop_connection();
+    retry_later();
+    end_operations(EAGAIN);
+    const Status lost(Code::kUnreachable, why.cause(), why.hint(), EAGAIN);
+    if (claiming) std::exchange(claiming, nullptr)(lost);
+    if (const Finished done = std::exchange(releasing, nullptr)) {
+      close();
+      return done(lost);
+    }
+    if (state == State::kDown) listener.on_down(why);
+  }
+
+  void fail(const Status& why) {
+    state = State::kFailed;
+    reason = why;
+    drop_connection();
+    end_operations(ESTALE);
+    if (claiming) std::exchange(claiming, nullptr)(why);
+    if (releasing) std::exchange(releasing, nullptr)(why);
+    if (state == State::kFailed) listener.on_failed(why);
+  }
+
+  void close() {
+    attempting = false;
+    drop_connection();
+    state = State::kIdle;
+    reason = Status();
+    expected = options.expected;
+    held.reset();
+    backoff = {};
+    end_operations(EAGAIN);
+    const Status closed(Code::kUnreachable, address.to_string() + ": closed", {}, EAGAIN);
+    if (opened) std::exchange(opened, nullptr)(closed);
+    if (claiming) std::exchange(claiming, nullptr)(closed);
+    if (releasing) std::exchange(releasing, nullptr)(closed);
+  }
+
+  void drop_connection() {
+    open_timer.disarm();
+    retry_timer.disarm();
+    connector.reset();
+    if (!link) return;
+    checksum_errors_before += link->checksum_errors();
+    link->close();
+    // We may have been called by it.
+    dead.push_back(std::move(link));
+    bury.schedule();
+  }
+
+  void end_operations(int err) {
+    reads = modifications = {};
+    while (Op* const op = active) complete(*op, {err, 0});
+  }
+
+  // --- claim -----------------------------------------------------------------
+
+  void send_claim(const WriterClaim& claim) {
+    asked = claim;
+    RemoteLink::Call& call = *link->take(Kind::kControl);
+    call.header.type = Type::kClaim;
+    call.header.flags = claim.take_over ? wire::flag::kTakeOver : 0;
+    call.header.offset = session;
+    call.header.length = claim.generation;
+    call.out = std::as_bytes(std::span(asked.writer));
+    call.ctx = this;
+    call.done = [](void* ctx, const RemoteLink::Reply& reply) {
+      static_cast<Impl*>(ctx)->on_claimed(reply);
+    };
+    link->submit(call, handle, Kind::kControl);
+  }
+
+  void on_claimed(const RemoteLink::Reply& reply) {
+    Status status;
+    if (reply.err == 0) {
+      held = WriterClaim{asked.writer, false, reply.header.length};
+    } else {
+      const std::string text = address.to_string() + ": " + wire::clean_text(reply.payload);
+      if (reply.err == EBUSY)
+        status = Status(Code::kBusy, text, "detach it there first, or use --take-over",
+                        attempting ? ESTALE : EBUSY);
+      else if (reply.err == ESTALE)
+        status =
+            Status(Code::kBusy, text, "this writer's view of the store is out of date", ESTALE);
+      else
+        status = Status::from_errno(reply.err, text);
+    }
+    if (attempting) {
+      if (status.ok()) return became_up();
+      return attempt_failed(status, status.code() == Code::kBusy);
+    }
+    std::exchange(claiming, nullptr)(status);
+  }
+
+  void send_release() {
+    RemoteLink::Call& call = *link->take(Kind::kControl);
+    call.header.type = Type::kRelease;
+    call.ctx = this;
+    call.done = [](void* ctx, const RemoteLink::Reply& reply) {
+      auto& self = *static_cast<Impl*>(ctx);
+      Status status;
+      if (reply.err == ESTALE)
+        status =
+            Status(Code::kBusy, self.address.to_string() + ": " + wire::clean_text(reply.payload),
+                   {}, ESTALE);
+      else if (reply.err != 0)
+        status = Status::from_errno(reply.err, self.address.to_string() + ": cannot release");
+      const Finished done = std::exchange(self.releasing, nullptr);
+      self.close();
+      done(status);
+    };
+    link->submit(call, handle, Kind::kControl);
+  }
+
+  // --- operations ------------------------------------------------------------
+
+  void start(Type type, std::uint64_t offset, std::uint64_t length, std::byte* bytes, Done done) {
+    if (state != State::kUp) return done({state == State::kFailed ? ESTALE : EAGAIN, 0});
+    if (type != Type::kFlush && !inside(offset, length, geometry.size)) return done({EINVAL, 0});
+    if (type != Type::kRead && geometry.read_only) return done({EROFS, 0});
+    if (free_ops == nullptr) {
+      all_ops.emplace_back();
+      all_ops.back().next = free_ops;
+      free_ops = &all_ops.back();
+    }
+    Op& op = *free_ops;
+    free_ops = op.next;
+    op = Op{};
+    op.store = this;
+    op.type = type;
+    op.offset = offset;
+    op.length = length;
+    op.bytes = bytes;
+    op.done = done;
+    op.next = active;
+    if (active != nullptr) active->previous = &op;
+    active = &op;
+    (type == Type::kRead ? reads : modifications).push(op);
+    pump();
+  }
+
+  // Makes calls of what waits, reads first.
+  void pump() {
+    while (reads.first != nullptr && issue(*reads.first, Kind::kRead)) reads.pop();
+    while (modifications.first != nullptr && issue(*modifications.first, Kind::kBulk))
+      modifications.pop();
+  }
+
+  // Whether all of the operation has been issued.
+  bool issue(Op& op, Kind kind) {
+    const bool carries_bytes = op.type == Type::kRead || op.type == Type::kWrite;
+    while (!op.whole) {
+      RemoteLink::Call* const call = link->take(kind);
+      if (call == nullptr) return false;
+      const std::uint64_t slice =
+          carries_bytes ? std::min<std::uint64_t>(op.length - op.issued, link->slice()) : op.length;
+      call->header.type = op.type;
+      call->header.offset = op.type == Type::kFlush ? 0 : op.offset + op.issued;
+      call->header.length = slice;
+      if (op.type == Type::kRead) call->in = {op.bytes + op.issued, slice};
+      if (op.type == Type::kWrite) call->out = {op.bytes + op.issued, slice};
+      call->ctx = &op;
+      call->done = [](void* ctx, const RemoteLink::Reply& reply) {
+        auto& self = *static_cast<Op*>(ctx);
+        self.store->on_part(self, reply);
+      };
+      op.issued += slice;
+      op.whole = op.issued == op.length;
+      ++op.under_way;
+      link->submit(*call, handle, kind);
+    }
+    return true;
+  }
+
+  void on_part(Op& op, const RemoteLink::Reply& reply) {
+    --op.under_way;
+    if (reply.err != 0) {
+      if (op.err == 0) op.err = outcome_errno(reply.err);
+    } else {
+      if (op.epoch == 0) op.epoch = reply.header.epoch;
+      geometry.epoch = reply.header.epoch;
+      if (op.type == Type::kRead) counters.bytes_read += reply.header.length;
+      if (op.type == Type::kWrite) counters.bytes_written += reply.header.length;
+    }
+    if (op.whole && op.under_way == 0) {
+      const bool stale = op.err == ESTALE;
+      complete(op, {op.err, op.err == 0 ? op.epoch : 0});
+      if (stale && state == State::kUp)
+        return fail(Status(Code::kBusy, address.to_string() + ": another writer has taken over",
+                           "this writer's view of the store is out of date", ESTALE));
+    }
+    if (state == State::kUp) pump();
+  }
+
+  void complete(Op& op, const Outcome& outcome) {
+    (op.previous != nullptr ? op.previous->next : active) = op.next;
+    if (op.next != nullptr) op.next->previous = op.previous;
+    const Done done = op.done;
+    op.next = free_ops;
+    free_ops = &op;
+    done(outcome);
+  }
+
+  Reactor& reactor;
+  const RemoteAddress address;
+  const RemoteOptions options;
+  Listener& listener;
+  const Uuid session_id = uuid_random();
+
+  State state = State::kIdle;
+  Status reason;
+  bool attempting = false;  // between attempt() and up, or its failure
+  std::optional<Geometry> expected;
+  Geometry geometry;
+  std::optional<WriterClaim> held;
+  WriterClaim asked;  // in the CLAIM that is under way
+  Opened opened;      // of open(), until it has been called
+  Finished claiming;  // of claim()
+  Finished releasing;
+  std::chrono::milliseconds backoff{};
+  mutable Counters counters;
+  std::uint64_t checksum_errors_before = 0;  // of links that are gone
+
+  std::unique_ptr<transport::Connector> connector;
+  std::unique_ptr<RemoteLink> link;
+  std::vector<std::unique_ptr<RemoteLink>> dead;  // closed, to be destroyed
+  std::uint32_t generation = static_cast<std::uint32_t>(random_u64());
+  std::uint64_t session = 0;
+  std::uint32_t handle = 0;
+
+  std::deque<Op> all_ops;
+  Op* free_ops = nullptr;
+  Op* active = nullptr;
+  Backlog reads;
+  Backlog modifications;
+
+  Reactor::Timer open_timer;
+  Reactor::Timer retry_timer;
+  Reactor::TurnEnd bury;
+};
+
+Result<std::unique_ptr<RemoteStore>> RemoteStore::create(Reactor& reactor, RemoteAddress address,
+                                                         RemoteOptions options,
+                                                         Listener& listener) {
+  if (address.socket_path.empty() && !options.insecure && address.host != "localhost") {
+    // A name might be anybody.
+    const auto numeric = transport::resolve(address.host, address.port, false, true);
+    if (!numeric || !numeric->front().local())
+      return Status(Code::kUsage,
+                    address.to_string() +
+                        ": plain TCP to another host is neither encrypted nor authenticated",
+                    "use --insecure if you trust the network in between");
+  }
+  return std::unique_ptr<RemoteStore>(new RemoteStore(
+      std::make_unique<Impl>(reactor, std::move(address), std::move(options), listener)));
+}
+
+RemoteStore::RemoteStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+RemoteStore::~RemoteStore() { impl_->close(); }
+
+void RemoteStore::open(Opened done) {
+  assert(impl_->state == State::kIdle);
+  impl_->opened = std::move(done);
+  impl_->attempt();
+}
+
+void RemoteStore::resume(std::optional<WriterClaim> claim) {
+  assert(impl_->state == State::kIdle && impl_->options.expected);
+  impl_->held = std::move(claim);
+  if (impl_->held) impl_->held->take_over = false;
+  impl_->attempt();
+}
+
+void RemoteStore::claim(const WriterClaim& claim, Finished done) {
+  assert(!impl_->claiming);
+  if (impl_->state != State::kUp)
+    return done(Status(Code::kUnreachable, address().to_string() + ": not connected", {}, EAGAIN));
+  impl_->claiming = std::move(done);
+  impl_->send_claim(claim);
+}
+
+std::uint64_t RemoteStore::claim_generation() const {
+  return impl_->held ? impl_->held->generation : 0;
+}
+
+void RemoteStore::release(Finished done) {
+  if (impl_->held && impl_->state == State::kUp) {
+    impl_->releasing = std::move(done);
+    return impl_->send_release();
+  }
+  const bool claimed = impl_->held && impl_->state != State::kFailed;
+  const std::string cause = impl_->reason.cause();
+  close();
+  done(claimed ? Status(Code::kUnreachable,
+                        address().to_string() + ": the claim could not be given back: " + cause,
+                        "the next writer has to use --take-over", EAGAIN)
+               : Status());
+}
+
+void RemoteStore::close() { impl_->close(); }
+
+RemoteStore::State RemoteStore::state() const { return impl_->state; }
+
+const Status& RemoteStore::reason() const { return impl_->reason; }
+
+const RemoteStore::Counters& RemoteStore::counters() const {
+  impl_->counters.checksum_errors =
+      impl_->checksum_errors_before + (impl_->link ? impl_->link->checksum_errors() : 0);
+  return impl_->counters;
+}
+
+const RemoteAddress& RemoteStore::address() const { return impl_->address; }
+
+bool RemoteStore::checksummed() const { return impl_->link && impl_->link->checksums(); }
+
+const Geometry& RemoteStore::geometry() const { return impl_->geometry; }
+
+void RemoteStore::read(std::uint64_t offset, std::span<std::byte> into, Done done) {
+  impl_->start(Type::kRead, offset, into.size(), into.data(), done);
+}
+
+void RemoteStore::write(std::uint64_t offset, std::span<const std::byte> from, Done done) {
+  impl_->start(Type::kWrite, offset, from.size(), const_cast<std::byte*>(from.data()), done);
+}
+
+void RemoteStore::zero(std::uint64_t offset, std::uint64_t length, Done done) {
+  impl_->start(Type::kZero, offset, length, nullptr, done);
+}
+
+void RemoteStore::flush(Done done) { impl_->start(Type::kFlush, 0, 0, nullptr, done); }
+
+}  // namespace rmem::store

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT
+#include "base/uri.hh"
+#include "store/remote.hh"
+#include "transport/address.hh"
+#include "wire/messages.hh"
+
+namespace rmem::store {
+namespace {
+
+Status bad(std::string_view uri, const std::string& why) {
+  return Status(Code::kUsage, "`" + std::string(uri) + "': " + why,
+                "use rmem://host:port/export or rmem+unix:///export?socket=/path");
+}
+
+// What Uri::parse() undoes.
+std::string encode(std::string_view text) {
+  std::string encoded;
+  for (const char c : text) {
+    static constexpr std::string_view kSpecial = "%?#&= ";
+    if (kSpecial.find(c) == std::string_view::npos && c > 0x20 && c < 0x7f) {
+      encoded += c;
+      continue;
+    }
+    static constexpr char kDigits[] = "0123456789abcdef";
+    const auto byte = static_cast<unsigned char>(c);
+    ((encoded += '%') += kDigits[byte >> 4]) += kDigits[byte & 15];
+  }
+  return encoded;
+}
+
+}  // namespace
+
+Result<RemoteAddress> RemoteAddress::parse(std::string_view text) {
+  auto uri = Uri::parse(text);
+  if (!uri) return bad(text, "not a URI");
+  RemoteAddress address;
+  if (uri->path.size() < 2) return bad(text, "the name of the export is missing");
+  address.export_name = uri->path.substr(1);
+  if (address.export_name.size() > wire::kMaxName)
+    return bad(text, "the export's name is too long");
+  if (uri->scheme == "rmem") {
+    if (const Status keys = uri->expect_keys({}); !keys.ok()) return bad(text, keys.cause());
+    if (uri->host.empty()) return bad(text, "the host is missing");
+    address.host = uri->host;
+    address.port = uri->port.value_or(transport::kDefaultPort);
+    return address;
+  }
+  if (uri->scheme == "rmem+unix") {
+    if (const Status keys = uri->expect_keys({"socket"}); !keys.ok())
+      return bad(text, keys.cause());
+    if (!uri->host.empty() || uri->port) return bad(text, "a unix socket has no host");
+    if (!uri->query.contains("socket") || !uri->query.at("socket").starts_with('/'))
+      return bad(text, "?socket=/path is missing");
+    address.socket_path = uri->query.at("socket");
+    return address;
+  }
+  return bad(text, "unknown scheme `" + uri->scheme + "'");
+}
+
+std::string RemoteAddress::to_string() const {
+  if (!socket_path.empty())
+    return "rmem+unix:///" + encode(export_name) + "?socket=" + encode(socket_path);
+  const bool v6 = host.find(':') != std::string::npos;
+  return "rmem://" + (v6 ? "[" + encode(host) + "]" : encode(host)) + ":" + std::to_string(port) +
+         "/" + encode(export_name);
+}
+
+}  // namespace rmem::store

@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: MIT
+#include "store/remote_link.hh"
+
+#include <algorithm>
+#include <cerrno>
+
+#include "base/crc32c.hh"
+#include "wire/codec.hh"
+#include "wire/errors.hh"
+
+namespace rmem::store {
+
+using wire::FrameReader;
+using wire::Type;
+
+namespace {
+
+constexpr std::size_t kStaging = 16 << 10;
+constexpr std::size_t kReceivePerTurn = 4 << 20;
+constexpr std::size_t kGather = 64;              // buffers in one send
+constexpr std::size_t kGatherBytes = 512 << 10;  // so that a new read overtakes the rest
+constexpr std::uint32_t kControlCalls = 8;
+// Bulk calls at once: what the server takes into memory without making reads
+// wait, in slices of wire::kSlice.
+constexpr std::uint32_t kBulkCalls = 32;
+
+// A line-based server that we have reached by mistake answers at once.
+constexpr char kName[] = "rmem " RMEM_VERSION "\r\n\r\n";
+
+}  // namespace
+
+void RemoteLink::Queue::push(Call& call) {
+  call.next = nullptr;
+  (last != nullptr ? last->next : first) = &call;
+  last = &call;
+}
+
+void RemoteLink::Queue::pop() {
+  if ((first = first->next) == nullptr) last = nullptr;
+}
+
+RemoteLink::RemoteLink(Reactor& reactor, std::unique_ptr<transport::Connection> connection,
+                       const Options& options, Owner& owner)
+    : reactor_(reactor),
+      connection_(std::move(connection)),
+      options_(options),
+      owner_(owner),
+      peer_(connection_->peer()),
+      reader_(*this, kStaging),
+      version_(wire::kHelloVersion),
+      max_payload_(wire::kMaxPayloadBeforeOpen),
+      max_calls_(1),
+      calls_(wire::kMaxRequests + kControlCalls),
+      turn_end_(reactor, [this] { send(); }),
+      tick_(reactor, [this] { on_tick(); }),
+      last_received_(Reactor::Clock::now()) {
+  free_.reserve(calls_.size());
+  for (std::size_t i = calls_.size(); i-- > 0;) {
+    calls_[i].index = static_cast<std::uint32_t>(i);
+    free_.push_back(&calls_[i]);
+  }
+  connection_->attach(*this);
+  connection_->watch(true, false);
+}
+
+RemoteLink::~RemoteLink() = default;
+
+void RemoteLink::start(std::function<void()> done) {
+  greeted_ = std::move(done);
+  wire::Hello hello;
+  hello.features = options_.checksum ? wire::feature::kChecksum : 0;
+  hello.silence = options_.keep_alive;
+  hello.session = options_.session;
+  hello.name = kName;
+  hello_ = wire::encode(hello);
+  Call& call = *take(Kind::kControl);
+  call.header.type = Type::kHello;
+  call.out = hello_;
+  call.ctx = this;
+  call.done = [](void* ctx, const Reply& reply) { static_cast<RemoteLink*>(ctx)->greeted(reply); };
+  submit(call, 0, Kind::kControl);
+  next_tick_ = Reactor::Clock::now() + options_.keep_alive;
+  tick_.arm(options_.keep_alive);
+}
+
+void RemoteLink::greeted(const Reply& reply) {
+  const auto hello = wire::decode_hello(reply.payload);
+  if (reply.err != 0 || !hello || hello->version < wire::kVersionMin ||
+      hello->version > wire::kVersionMax || hello->max_requests == 0) {
+    (void)violated("a HELLO that makes no sense");
+    return;
+  }
+  version_ = static_cast<std::uint8_t>(hello->version);
+  reader_.set_version(version_);
+  reader_.set_max_payload(wire::kMaxPayload);
+  checksums_ = hello->features & wire::feature::kChecksum;
+  max_payload_ = hello->max_payload;
+  max_calls_ = std::min(hello->max_requests, wire::kMaxRequests);
+  established_ = true;
+  std::exchange(greeted_, nullptr)();
+}
+
+// --- calls -------------------------------------------------------------------
+
+RemoteLink::Call* RemoteLink::take(Kind kind) {
+  if (kind != Kind::kControl && data_calls_ >= max_calls_) return nullptr;
+  if (kind == Kind::kBulk && bulk_calls_ >= std::min(kBulkCalls, std::max(1u, max_calls_ / 2)))
+    return nullptr;
+  if (free_.empty()) return nullptr;
+  Call& call = *free_.back();
+  free_.pop_back();
+  if (kind != Kind::kControl) ++data_calls_;
+  if (kind == Kind::kBulk) ++bulk_calls_;
+  call.state = Call::State::kTaken;
+  call.header = {};
+  call.out = {};
+  call.in = {};
+  return &call;
+}
+
+void RemoteLink::submit(Call& call, std::uint32_t handle, Kind kind) {
+  wire::Header& header = call.header;
+  const bool hello = header.type == Type::kHello;
+  header.version = hello ? wire::kHelloVersion : version_;
+  header.request = std::uint64_t{++call.uses} << 32 | call.index;
+  header.handle = handle;
+  header.generation = options_.generation;
+  header.payload = static_cast<std::uint32_t>(call.out.size());
+  if (header.type == Type::kWrite && checksums_) {
+    header.flags |= wire::flag::kChecksum;
+    header.checksum = crc32c(call.out);
+  }
+  wire::encode(header, call.encoded);
+  call.state = Call::State::kQueued;
+  (kind == Kind::kBulk ? bulk_ : urgent_).push(call);
+  turn_end_.schedule();
+}
+
+void RemoteLink::send() {
+  while (connection_ && !blocked_ &&
+         (sending_ != nullptr || urgent_.first != nullptr || bulk_.first != nullptr)) {
+    std::array<iovec, kGather> buffers;
+    std::array<Call*, kGather> batch;
+    std::size_t count = 0, calls = 0, bytes = 0;
+    const auto gather = [&](Call& call, std::size_t skip) {
+      batch[calls++] = &call;
+      if (skip < call.encoded.size()) {
+        buffers[count++] = {call.encoded.data() + skip, call.encoded.size() - skip};
+        skip = 0;
+      } else {
+        skip -= call.encoded.size();
+      }
+      if (skip < call.out.size())
+        buffers[count++] = {const_cast<std::byte*>(call.out.data()) + skip, call.out.size() - skip};
+      bytes += call.encoded.size() + call.out.size();
+    };
+    if (sending_ != nullptr) gather(*sending_, sent_);
+    for (Call* first : {urgent_.first, bulk_.first})
+      for (Call* one = first; one != nullptr && count + 2 <= kGather && bytes < kGatherBytes;
+           one = one->next)
+        gather(*one, 0);
+
+    const transport::IoResult result = connection_->send(std::span(buffers).first(count));
+    if (result.err == EAGAIN) {
+      blocked_ = true;
+      break;
+    }
+    if (result.err != 0) return lose(Status::from_errno(result.err, "connection to " + peer_));
+
+    // In the order in which they were gathered; the first that is not gone
+    // completely is where the next send goes on.
+    std::size_t left = result.bytes;
+    for (std::size_t i = 0; i < calls && left > 0; ++i) {
+      Call& call = *batch[i];
+      const std::size_t whole = call.encoded.size() + call.out.size();
+      const std::size_t already = &call == sending_ ? sent_ : 0;
+      if (&call != sending_) (&call == urgent_.first ? urgent_ : bulk_).pop();
+      sending_ = &call;
+      sent_ = already + std::min(left, whole - already);
+      left -= sent_ - already;
+      if (sent_ == whole) {
+        call.state = Call::State::kSent;
+        sending_ = nullptr;
+        sent_ = 0;
+      }
+    }
+  }
+  if (connection_) connection_->watch(true, blocked_);
+}
+
+void RemoteLink::on_writable() {
+  blocked_ = false;
+  send();
+}
+
+// --- replies -----------------------------------------------------------------
+
+void RemoteLink::on_readable() {
+  std::size_t budget = kReceivePerTurn;
+  while (connection_) {
+    const transport::IoResult got = connection_->receive(reader_.receive_space());
+    if (got.err == EAGAIN) return;
+    if (got.bytes == 0) {
+      if (!established_ && !heard_)
+        return lose(Status(Code::kFailed,
+                           peer_ +
+                               " closed the connection without an answer to HELLO; it may speak "
+                               "another protocol",
+                           "check the address and port: is that an rmem-server?", ECONNRESET));
+      if (got.err != 0) return lose(Status::from_errno(got.err, "connection to " + peer_));
+      return lose(Status(Code::kUnreachable, peer_ + " closed the connection", {}, ECONNRESET));
+    }
+    heard_ = true;
+    last_received_ = Reactor::Clock::now();
+    if (reader_.received(got.bytes) == FrameReader::State::kBroken && connection_) {
+      const bool other = !established_ && reader_.error() == wire::error::kProtocol;
+      if (reader_.error() == wire::error::kBadMessage) ++checksum_errors_;
+      return lose(other ? Status(Code::kFailed, peer_ + " speaks another protocol",
+                                 "check the address and port: is that an rmem-server?", EPROTO)
+                        : Status(Code::kFailed, peer_ + " sent " + reader_.problem(), {}, EPROTO));
+    }
+    if (got.bytes >= budget) return;
+    budget -= got.bytes;
+  }
+}
+
+RemoteLink::Call* RemoteLink::find(const wire::Header& header) {
+  const std::uint64_t index = header.request & 0xffffffff;
+  if (index >= calls_.size()) return nullptr;
+  Call& call = calls_[index];
+  // OPEN is answered with a handle that the request did not have.
+  const bool same_handle = header.handle == call.header.handle || header.type == Type::kOpen;
+  const bool match = call.state == Call::State::kSent && header.reply() &&
+                     header.request == call.header.request && header.type == call.header.type &&
+                     same_handle && header.generation == options_.generation;
+  return match ? &call : nullptr;
+}
+
+FrameReader::Next RemoteLink::on_header(const wire::Header& header, std::span<std::byte>& place) {
+  receiving_ = nullptr;
+  if (header.type != Type::kRefuse) {
+    receiving_ = find(header);
+    if (receiving_ == nullptr) return violated("a reply to nothing");
+    if (header.type == Type::kRead && header.error == 0) {
+      const wire::Header& asked = receiving_->header;
+      const bool checked = header.flags & wire::flag::kChecksum;
+      if (header.offset != asked.offset || header.length != asked.length ||
+          header.payload != receiving_->in.size() || checked != checksums_)
+        return violated("a reply that does not fit its READ");
+      place = receiving_->in;
+      return FrameReader::Next::kGoOn;
+    }
+  }
+  if (header.payload > control_.size()) return violated("an overlong reply");
+  place = std::span(control_).first(header.payload);
+  return FrameReader::Next::kGoOn;
+}
+
+FrameReader::Next RemoteLink::on_frame(const wire::Header& header, bool intact) {
+  const bool to_caller = receiving_ != nullptr && header.type == Type::kRead && header.error == 0;
+  if (!intact || header.error == wire::error::kBadMessage) {
+    ++checksum_errors_;
+    lose(Status(Code::kUnreachable, "data between us and " + peer_ + " were damaged on the way", {},
+                EBADMSG));
+    return FrameReader::Next::kStop;
+  }
+  const auto payload = to_caller ? std::span<const std::byte>()
+                                 : std::span<const std::byte>(control_).first(header.payload);
+  if (header.type == Type::kRefuse) {
+    refused(header, wire::clean_text(payload));
+    return FrameReader::Next::kStop;
+  }
+  Call& call = *std::exchange(receiving_, nullptr);
+  const bool control = header.type != Type::kRead && header.type != Type::kWrite &&
+                       header.type != Type::kZero && header.type != Type::kFlush;
+  if (!control) --data_calls_;
+  if (!control && header.type != Type::kRead) --bulk_calls_;
+  call.state = Call::State::kFree;
+  free_.push_back(&call);
+  call.done(call.ctx, {header, wire::errno_from_wire(header.error), payload});
+  return connection_ ? FrameReader::Next::kGoOn : FrameReader::Next::kStop;
+}
+
+FrameReader::Next RemoteLink::violated(std::string_view how) {
+  lose(Status(Code::kFailed, peer_ + " broke the protocol: " + std::string(how), {}, EPROTO));
+  return FrameReader::Next::kStop;
+}
+
+void RemoteLink::refused(const wire::Header& header, std::string text) {
+  const int err = wire::errno_from_wire(header.error);
+  const Code code = err == EBUSY || err == ETIMEDOUT ? Code::kUnreachable : Code::kFailed;
+  lose(Status(code, peer_ + " refused: " + text,
+              err == EPROTONOSUPPORT ? "use programs of the same release on both sides" : "", err));
+}
+
+// --- the end -----------------------------------------------------------------
+
+void RemoteLink::on_tick() {
+  const auto now = Reactor::Clock::now();
+  // If we were asleep ourselves, the silence was not the peer's.
+  if (now - next_tick_ >= options_.keep_alive) last_received_ = now;
+  const auto quiet = now - last_received_;
+  if (quiet >= 3 * options_.keep_alive)
+    return lose(Status(
+        Code::kUnreachable,
+        peer_ + " has been silent for " + std::to_string(3 * options_.keep_alive.count()) + " ms",
+        {}, ETIMEDOUT));
+  if (established_ && !pinging_ && 2 * quiet >= options_.keep_alive) ping();
+  next_tick_ = now + options_.keep_alive;
+  tick_.arm(options_.keep_alive);
+}
+
+void RemoteLink::ping() {
+  Call* const call = take(Kind::kControl);
+  if (call == nullptr) return;
+  pinging_ = true;
+  call->header.type = Type::kPing;
+  call->ctx = this;
+  call->done = [](void* ctx, const Reply&) { static_cast<RemoteLink*>(ctx)->pinging_ = false; };
+  submit(*call, 0, Kind::kControl);
+}
+
+void RemoteLink::close() {
+  connection_.reset();
+  tick_.disarm();
+}
+
+void RemoteLink::lose(const Status& reason) {
+  if (!connection_) return;
+  close();
+  owner_.on_link_lost(reason);
+}
+
+}  // namespace rmem::store

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT
+// One connection to a server, from HELLO to its end: numbers the requests,
+// sends them in the right order, finds the request to each reply.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/reactor.hh"
+#include "base/status.hh"
+#include "base/uuid.hh"
+#include "transport/transport.hh"
+#include "wire/frame_reader.hh"
+
+namespace rmem::store {
+
+// The client's side of docs/protocol.md, sections 1 to 4. Knows requests, not
+// what they are good for; never reconnects.
+class RemoteLink final : private transport::Connection::Handler, private wire::FrameReader::Sink {
+ public:
+  // What came back. `text` is the peer's sentence about an error, made
+  // printable; `payload` that of a reply other than READ, valid during the call.
+  struct Reply {
+    const wire::Header& header;
+    int err;  // 0, or the errno that header.error stands for
+    std::span<const std::byte> payload;
+  };
+
+  // A request under way; a slot of the link, from take() until its completion.
+  struct Call {
+    wire::Header header;             // type, flags, offset, length: the caller's part
+    std::span<const std::byte> out;  // its payload; untouched until the completion
+    std::span<std::byte> in;         // where a READ's payload goes
+    void (*done)(void* ctx, const Reply& reply) = nullptr;
+    void* ctx = nullptr;
+
+   private:
+    friend class RemoteLink;
+    enum class State : std::uint8_t { kFree, kTaken, kQueued, kSent } state = State::kFree;
+    std::uint32_t index = 0;
+    std::uint32_t uses = 0;  // makes the number of each use of a slot another one
+    wire::HeaderBytes encoded;
+    Call* next = nullptr;
+  };
+
+  class Owner {
+   public:
+    // The connection is gone; calls that had not completed never will. Not
+    // called after close(). The link must not be destroyed from within.
+    virtual void on_link_lost(const Status& reason) = 0;
+
+   protected:
+    ~Owner() = default;
+  };
+
+  struct Options {
+    bool checksum = false;  // wanted; the server may insist
+    std::chrono::milliseconds keep_alive{};
+    Uuid session{};
+    std::uint32_t generation = 1;
+  };
+
+  RemoteLink(Reactor& reactor, std::unique_ptr<transport::Connection> connection,
+             const Options& options, Owner& owner);
+  ~RemoteLink();
+
+  // Sends HELLO; `done` once the server has answered. Data calls only after it.
+  void start(std::function<void()> done);
+
+  // A free slot, or null. Bulk calls (what modifies) leave some to the others,
+  // control calls always find one.
+  enum class Kind { kControl, kRead, kBulk };
+  Call* take(Kind kind);
+  // Sends it, soon: at the end of this turn of the loop, reads in front of bulk
+  // calls that have not been sent. `handle` as OPEN answered, or 0.
+  void submit(Call& call, std::uint32_t handle, Kind kind);
+
+  // Ends the connection without telling the owner.
+  void close();
+
+  // The most bytes that one READ or WRITE carries.
+  std::uint32_t slice() const { return std::min(max_payload_, wire::kSlice); }
+  bool checksums() const { return checksums_; }
+  std::uint64_t checksum_errors() const { return checksum_errors_; }
+  const std::string& peer() const { return peer_; }
+
+ private:
+  struct Queue {
+    Call* first = nullptr;
+    Call* last = nullptr;
+    void push(Call& call);
+    void pop();
+  };
+
+  void on_readable() override;
+  void on_writable() override;
+  void on_hangup() override {}
+  wire::FrameReader::Next on_header(const wire::Header& header,
+                                    std::span<std::byte>& place) override;
+  wire::FrameReader::Next on_frame(const wire::Header& header, bool intact) override;
+
+  Call* find(const wire::Header& header);
+  wire::FrameReader::Next violated(std::string_view how);
+  void greeted(const Reply& reply);
+  void refused(const wire::Header& header, std::string text);
+  void send();
+  void on_tick();
+  void ping();
+  void lose(const Status& reason);
+
+  Reactor& reactor_;
+  std::unique_ptr<transport::Connection> connection_;  // null once it has ended
+  const Options options_;
+  Owner& owner_;
+  const std::string peer_;
+  wire::FrameReader reader_;
+
+  std::function<void()> greeted_;
+  std::vector<std::byte> hello_;
+  std::uint8_t version_;
+  bool established_ = false;  // HELLO has been answered
+  bool heard_ = false;        // anything has ever been received
+  bool checksums_ = false;
+  std::uint32_t max_payload_;
+  std::uint32_t max_calls_;
+  std::uint64_t checksum_errors_ = 0;
+
+  std::vector<Call> calls_;
+  std::vector<Call*> free_;
+  std::uint32_t data_calls_ = 0;  // taken, not control
+  std::uint32_t bulk_calls_ = 0;  // of these
+  Call* receiving_ = nullptr;     // whose reply is being received; null for REFUSE
+  std::array<std::byte, wire::kMaxPayloadBeforeOpen> control_;  // payload of other replies
+
+  Queue urgent_;
+  Queue bulk_;
+  Call* sending_ = nullptr;  // partly sent, in no queue
+  std::size_t sent_ = 0;     // bytes of it
+  bool blocked_ = false;
+
+  Reactor::TurnEnd turn_end_;
+  Reactor::Timer tick_;
+  Reactor::Clock::time_point last_received_;
+  Reactor::Clock::time_point next_tick_;
+  bool pinging_ = false;
+};
+
+}  // namespace rmem::store
