@@ -66,14 +66,6 @@ struct Session::Request {
   std::size_t capacity = 0;
   wire::HeaderBytes reply_header;
   Request* next = nullptr;
-
-  std::span<std::byte> room(std::size_t bytes) {
-    if (capacity < bytes) {
-      buffer = std::make_unique_for_overwrite<std::byte[]>(bytes);
-      capacity = bytes;
-    }
-    return {buffer.get(), bytes};
-  }
 };
 
 Session::Session(Reactor& reactor, std::unique_ptr<transport::Connection> connection,
@@ -132,8 +124,7 @@ FrameReader::Next Session::on_header(const wire::Header& header, std::span<std::
     return FrameReader::Next::kStop;
   }
   receiving_ = &take_request(header);
-  place = receiving_->room(header.payload);
-  bytes_under_way_ += receiving_->capacity;
+  place = room(*receiving_, header.payload);
   return FrameReader::Next::kGoOn;
 }
 
@@ -257,7 +248,7 @@ void Session::hello(Request& request) {
   mine.session = peer->session;
   mine.name = "rmem-server " RMEM_VERSION;
   const std::vector<std::byte> payload = wire::encode(mine);
-  std::memcpy(request.room(payload.size()).data(), payload.data(), payload.size());
+  std::memcpy(room(request, payload.size()).data(), payload.data(), payload.size());
   request.header.payload = static_cast<std::uint32_t>(payload.size());
   request.header.version = wire::kHelloVersion;
   reply(request, {});
@@ -286,7 +277,7 @@ void Session::open(Request& request) {
   const store::Geometry& geometry = exported->store->store().geometry();
   const auto payload =
       wire::encode(wire::Opened{.size = geometry.size, .identity = geometry.identity});
-  std::memcpy(request.room(payload.size()).data(), payload.data(), payload.size());
+  std::memcpy(room(request, payload.size()).data(), payload.data(), payload.size());
   request.header.payload = static_cast<std::uint32_t>(payload.size());
   request.header.handle = static_cast<std::uint32_t>(handles_.size());
   request.header.flags = reader ? wire::flag::kReadOnly : 0;
@@ -341,9 +332,7 @@ void Session::read(Request& request, Handle& handle) {
   wire::Header& header = request.header;
   if (header.length == 0 || header.length > std::min(wire::kMaxPayload, peer_max_payload_))
     return reply_error(request, wire::error::kInvalid, "length out of the limits");
-  bytes_under_way_ -= request.capacity;
-  const std::span<std::byte> into = request.room(header.length);
-  bytes_under_way_ += request.capacity;
+  const std::span<std::byte> into = room(request, header.length);
   header.payload = static_cast<std::uint32_t>(header.length);
   ++in_store_;
   handle.exported.store->store().read(header.offset, into,
@@ -426,11 +415,21 @@ Session::Request& Session::take_request(const wire::Header& header) {
   Request& request = *free_.back();
   free_.pop_back();
   kept_bytes_ -= request.capacity;
+  bytes_under_way_ += request.capacity;
   request.session = this;
   request.header = header;
   request.next = nullptr;
   ++under_way_;
   return request;
+}
+
+std::span<std::byte> Session::room(Request& request, std::size_t bytes) {
+  if (request.capacity < bytes) {
+    bytes_under_way_ += bytes - request.capacity;
+    request.buffer = std::make_unique_for_overwrite<std::byte[]>(bytes);
+    request.capacity = bytes;
+  }
+  return {request.buffer.get(), bytes};
 }
 
 void Session::recycle(Request& request) {
@@ -465,9 +464,7 @@ void Session::reply(Request& request, const store::Outcome& outcome) {
 
 void Session::reply_error(Request& request, std::uint32_t error, std::string_view text) {
   text = text.substr(0, wire::kMaxErrorText);
-  bytes_under_way_ -= request.capacity;
-  std::memcpy(request.room(text.size()).data(), text.data(), text.size());
-  bytes_under_way_ += request.capacity;
+  std::memcpy(room(request, text.size()).data(), text.data(), text.size());
   request.header.error = error;
   request.header.payload = static_cast<std::uint32_t>(text.size());
   request.header.flags = 0;
@@ -497,8 +494,7 @@ void Session::refuse(std::uint32_t error, std::string_view why, std::uint64_t nu
   header.type = Type::kRefuse;
   Request& request = take_request(header);
   why = why.substr(0, wire::kMaxErrorText);
-  std::memcpy(request.room(why.size()).data(), why.data(), why.size());
-  bytes_under_way_ += request.capacity;
+  std::memcpy(room(request, why.size()).data(), why.data(), why.size());
   header.version = wire::kHelloVersion;
   header.request = number;
   header.generation = generation_;

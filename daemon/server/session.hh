@@ -90,6 +90,8 @@ class Session final : private transport::Connection::Handler, private wire::Fram
   bool may_write(Request& request, const Handle& handle);
 
   Request& take_request(const wire::Header& header);
+  // The request's buffer, at least so large; what was in it is lost if it grows.
+  std::span<std::byte> room(Request& request, std::size_t bytes);
   void recycle(Request& request);
   void reply(Request& request, const store::Outcome& outcome);
   void reply_error(Request& request, std::uint32_t error, std::string_view text);
