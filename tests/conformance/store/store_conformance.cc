@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: MIT
+// What store.hh promises, asked of every store and over every transport.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+
+#include "base/workers.hh"
+#include "server/server.hh"
+#include "store/file.hh"
+#include "store/mem.hh"
+#include "store/remote.hh"
+#include "support/loop.hh"
+#include "support/store_ops.hh"
+#include "support/temp_dir.hh"
+
+namespace rmem {
+namespace {
+
+using store::Outcome;
+using test::pattern;
+using test::Pending;
+
+constexpr std::uint64_t kSize = (8 << 20) + 4097;  // not a multiple of anything
+
+struct Kind {
+  std::string name;
+  std::string transport;  // empty: not remote
+  bool file;
+  bool checksum;
+};
+
+class StoreConformance : public testing::TestWithParam<Kind>, private store::RemoteStore::Listener {
+ protected:
+  void SetUp() override {
+    const Kind& kind = GetParam();
+    if (kind.transport.empty()) {
+      if (kind.file) {
+        workers_ = std::move(Workers::create(loop.reactor(), 2)).value();
+        auto file = store::FileStore::open(*workers_, dir_ / "data", {.size = kSize});
+        ASSERT_TRUE(file.ok()) << file.status().cause();
+        store_ = std::move(file).value();
+      } else {
+        store_ = std::make_unique<store::MemStore>(kSize);
+      }
+    } else {
+      serve(kind);
+    }
+    ops_ = std::make_unique<test::StoreOps>(loop, *store_);
+  }
+
+  void TearDown() override { store_.reset(); }
+
+  void serve(const Kind& kind) {
+    server::ServerOptions options;
+    options.state_dir = dir_ / "state";
+    const std::string size = std::to_string(kSize);
+    const std::string what =
+        kind.file ? "x=file://" + (dir_ / "data") + "?size=" + size : "x=mem://" + size;
+    options.exports.push_back(*server::ExportSpec::parse(what));
+    auto server = server::Server::create(loop.reactor(), options);
+    ASSERT_TRUE(server.ok()) << server.status().cause();
+    server_ = std::move(server).value();
+
+    store::RemoteAddress address;
+    address.export_name = "x";
+    transport::Address at;
+    if (kind.transport == "unix") {
+      at.path = address.socket_path = dir_ / "socket";
+    } else {
+      at.host = address.host = kind.transport == "tcp6" ? "::1" : "127.0.0.1";
+      at.port = 0;
+    }
+    const Status listening = server_->listen(at);
+    if (!listening.ok() && kind.transport == "tcp6")
+      GTEST_SKIP() << "no IPv6 here: " << listening.cause();
+    ASSERT_TRUE(listening.ok()) << listening.cause();
+    if (!at.is_unix()) {
+      const std::string text = server_->addresses().front().to_string();
+      address.port = static_cast<std::uint16_t>(std::stoi(text.substr(text.rfind(':') + 1)));
+    }
+
+    store::RemoteOptions remote_options;
+    remote_options.checksum = kind.checksum;
+    auto remote = store::RemoteStore::create(loop.reactor(), address, remote_options, *this);
+    ASSERT_TRUE(remote.ok()) << remote.status().cause();
+    bool opened = false;
+    (*remote)->open([&](Result<store::Geometry> geometry) {
+      EXPECT_TRUE(geometry.ok()) << geometry.status().cause();
+      opened = true;
+    });
+    ASSERT_TRUE(loop.until([&] { return opened; }));
+    bool claimed = false;
+    (*remote)->claim({.writer = uuid_random()}, [&](const Status& status) {
+      EXPECT_TRUE(status.ok()) << status.cause();
+      claimed = true;
+    });
+    ASSERT_TRUE(loop.until([&] { return claimed; }));
+    EXPECT_EQ((*remote)->checksummed(), kind.checksum);
+    store_ = std::move(remote).value();
+  }
+
+  store::Store& store() { return *store_; }
+  test::StoreOps& ops() { return *ops_; }
+
+  test::Loop loop;
+
+ private:
+  void on_up() override {}
+  void on_down(const Status& reason) override { ADD_FAILURE() << reason.cause(); }
+  void on_failed(const Status& reason) override { ADD_FAILURE() << reason.cause(); }
+
+  test::TempDir dir_;
+  // The workers go before the store that has jobs there, the client before the
+  // server.
+  std::unique_ptr<server::Server> server_;
+  std::unique_ptr<store::Store> store_;
+  std::unique_ptr<Workers> workers_;
+  std::unique_ptr<test::StoreOps> ops_;
+};
+
+TEST_P(StoreConformance, KnowsItsGeometry) {
+  EXPECT_EQ(store().geometry().size, kSize);
+  EXPECT_FALSE(store().geometry().read_only);
+  EXPECT_NE(store().geometry().identity, Uuid{});
+  EXPECT_NE(store().geometry().epoch, 0u);
+}
+
+TEST_P(StoreConformance, NeverWrittenReadsAsZeros) {
+  EXPECT_EQ(ops().read(0, std::size_t{5000}), std::vector<std::byte>(5000));
+  EXPECT_EQ(ops().read(kSize - 1, std::size_t{1}), std::vector<std::byte>(1));
+}
+
+TEST_P(StoreConformance, UnalignedWriteIsReadBackAndNothingElseChanges) {
+  const auto bytes = pattern(70'001, 1);
+  ASSERT_EQ(ops().write(65'533, bytes).err, 0);
+  EXPECT_EQ(ops().read(65'533, bytes.size()), bytes);
+  EXPECT_EQ(ops().read(65'532, std::size_t{1}), std::vector<std::byte>(1));
+  EXPECT_EQ(ops().read(65'533 + bytes.size(), std::size_t{1}), std::vector<std::byte>(1));
+}
+
+TEST_P(StoreConformance, LastByteIsPartOfIt) {
+  const auto bytes = pattern(1, 2);
+  ASSERT_EQ(ops().write(kSize - 1, bytes).err, 0);
+  EXPECT_EQ(ops().read(kSize - 1, std::size_t{1}), bytes);
+}
+
+TEST_P(StoreConformance, LargeTransferArrivesWhole) {
+  const auto bytes = pattern((5 << 20) + 17, 3);
+  ASSERT_EQ(ops().write(3, bytes).err, 0);
+  EXPECT_EQ(ops().read(3, bytes.size()), bytes);
+}
+
+TEST_P(StoreConformance, RangesOutsideAreRefused) {
+  std::vector<std::byte> bytes(2);
+  const std::uint64_t huge = ~std::uint64_t{0};
+  EXPECT_EQ(ops().read(kSize - 1, std::span(bytes)).err, EINVAL);
+  EXPECT_EQ(ops().read(kSize, std::span(bytes)).err, EINVAL);
+  EXPECT_EQ(ops().read(huge, std::span(bytes)).err, EINVAL);
+  EXPECT_EQ(ops().write(kSize - 1, bytes).err, EINVAL);
+  EXPECT_EQ(ops().write(huge - 1, bytes).err, EINVAL);
+  EXPECT_EQ(ops().zero(1, kSize).err, EINVAL);
+  EXPECT_EQ(ops().zero(1, huge).err, EINVAL);
+}
+
+TEST_P(StoreConformance, EmptyRangesAreRefused) {
+  EXPECT_EQ(ops().read(0, std::span<std::byte>()).err, EINVAL);
+  EXPECT_EQ(ops().write(0, {}).err, EINVAL);
+  EXPECT_EQ(ops().zero(0, 0).err, EINVAL);
+}
+
+TEST_P(StoreConformance, ZeroErasesExactlyItsRange) {
+  const auto bytes = pattern(300'000, 4);
+  ASSERT_EQ(ops().write(1000, bytes).err, 0);
+  ASSERT_EQ(ops().zero(50'001, 200'000).err, 0);
+  auto expected = bytes;
+  std::fill_n(expected.begin() + 49'001, 200'000, std::byte{0});
+  EXPECT_EQ(ops().read(1000, bytes.size()), expected);
+}
+
+TEST_P(StoreConformance, ZeroOfEverything) {
+  ASSERT_EQ(ops().write(0, pattern(100'000, 5)).err, 0);
+  ASSERT_EQ(ops().zero(0, kSize).err, 0);
+  EXPECT_EQ(ops().read(0, std::size_t{100'000}), std::vector<std::byte>(100'000));
+}
+
+TEST_P(StoreConformance, FlushAfterWriteHasTheSameEpoch) {
+  const auto bytes = pattern(4096, 6);
+  const Outcome written = ops().write(0, bytes);
+  const Outcome flushed = ops().flush();
+  EXPECT_EQ(written.err, 0);
+  EXPECT_EQ(flushed.err, 0);
+  EXPECT_NE(written.epoch, 0u);
+  EXPECT_EQ(flushed.epoch, written.epoch);
+  EXPECT_EQ(store().geometry().epoch, written.epoch);
+}
+
+TEST_P(StoreConformance, OverlappingWritesAreAppliedInOrder) {
+  // All under way at once, of many sizes, each over the one before.
+  std::deque<Pending> pending;
+  std::vector<std::vector<std::byte>> sources;
+  std::vector<std::byte> expected(1 << 20);
+  std::mt19937 random(7);
+  for (unsigned i = 0; i < 100; ++i) {
+    sources.push_back(pattern(1 + random() % 400'000, i));
+    const std::uint64_t offset = random() % (expected.size() - sources.back().size());
+    std::copy(sources.back().begin(), sources.back().end(),
+              expected.begin() + static_cast<std::ptrdiff_t>(offset));
+    if (i % 10 == 9) {
+      // Covered by the write behind it, if the order is kept.
+      pending.emplace_back();
+      store().zero(offset, sources.back().size(), pending.back().done());
+    }
+    pending.emplace_back();
+    store().write(offset, sources.back(), pending.back().done());
+  }
+  loop.until(
+      [&] { return std::all_of(pending.begin(), pending.end(), [](auto& p) { return p.over; }); });
+  for (const Pending& one : pending) EXPECT_EQ(one.outcome.err, 0);
+  EXPECT_EQ(ops().read(0, expected.size()), expected);
+}
+
+TEST_P(StoreConformance, ManySmallOperationsAtOnceCompleteOnce) {
+  constexpr std::size_t kCount = 1500;
+  std::deque<Pending> writes, reads;
+  const auto bytes = pattern(kCount * 100, 8);
+  for (std::size_t i = 0; i < kCount; ++i) {
+    writes.emplace_back();
+    store().write(i * 100, std::span(bytes).subspan(i * 100, 100), writes.back().done());
+  }
+  const auto all_over = [](auto& all) {
+    return std::all_of(all.begin(), all.end(), [](const Pending& one) { return one.over; });
+  };
+  loop.until([&] { return all_over(writes); });
+  std::vector<std::byte> back(bytes.size());
+  for (std::size_t i = 0; i < kCount; ++i) {
+    reads.emplace_back();
+    store().read(i * 100, std::span(back).subspan(i * 100, 100), reads.back().done());
+  }
+  loop.until([&] { return all_over(reads); });
+  for (const auto* all : {&writes, &reads})
+    for (const Pending& one : *all) {
+      EXPECT_EQ(one.completions, 1);
+      EXPECT_EQ(one.outcome.err, 0);
+    }
+  EXPECT_EQ(back, bytes);
+}
+
+TEST_P(StoreConformance, CompletionMayStartTheNextOperation) {
+  struct Chain {
+    store::Store* store;
+    std::byte byte{1};
+    int left = 500;
+    static void next(void* ctx, const Outcome& outcome) {
+      auto& self = *static_cast<Chain*>(ctx);
+      EXPECT_EQ(outcome.err, 0);
+      if (--self.left > 0) self.store->write(0, {&self.byte, 1}, {next, ctx});
+    }
+  } chain{&store()};
+  store().write(0, {&chain.byte, 1}, {Chain::next, &chain});
+  loop.until([&] { return chain.left == 0; });
+}
+
+TEST_P(StoreConformance, RandomOperationsAgreeWithAModel) {
+  constexpr unsigned kSeed = 42;
+  std::mt19937 random(kSeed);
+  std::vector<std::byte> model(kSize);
+  for (unsigned i = 0; i < 300; ++i) {
+    const std::uint64_t offset = random() % kSize;
+    const std::uint64_t length =
+        1 + random() % std::min<std::uint64_t>(random() % 2 ? 600'000 : 5000, kSize - offset);
+    const auto first = model.begin() + static_cast<std::ptrdiff_t>(offset);
+    switch (random() % 4) {
+      case 0:
+      case 1: {
+        const auto bytes = pattern(length, i);
+        ASSERT_EQ(ops().write(offset, bytes).err, 0) << i;
+        std::copy(bytes.begin(), bytes.end(), first);
+        break;
+      }
+      case 2:
+        ASSERT_EQ(ops().zero(offset, length).err, 0) << i;
+        std::fill_n(first, length, std::byte{0});
+        break;
+      default:
+        ASSERT_TRUE(ops().read(offset, length) ==
+                    std::vector(first, first + static_cast<std::ptrdiff_t>(length)))
+            << "step " << i << " of seed " << kSeed;
+    }
+  }
+  EXPECT_TRUE(ops().read(0, kSize) == model);
+}
+
+std::vector<Kind> kinds() {
+  std::vector<Kind> all = {{"mem", "", false, false}, {"file", "", true, false}};
+  for (const char* transport : {"tcp4", "tcp6", "unix"})
+    for (const bool file : {false, true})
+      all.push_back(
+          {std::string("remote_") + transport + (file ? "_file" : "_mem"), transport, file, false});
+  all.push_back({"remote_tcp4_file_checksum", "tcp4", true, true});
+  return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(Stores, StoreConformance, testing::ValuesIn(kinds()),
+                         [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace rmem
