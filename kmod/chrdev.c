@@ -131,7 +131,7 @@ static int control_push(struct rmem_channel *channel, u32 id)
 	return err;
 }
 
-static int control_region(struct rmem_channel *channel, unsigned int cmd, unsigned long arg)
+static int control_region(struct rmem_channel *channel, unsigned int nr, unsigned long arg)
 {
 	struct rmem_ioc_region args;
 	u32 usize;
@@ -143,7 +143,7 @@ static int control_region(struct rmem_channel *channel, unsigned int cmd, unsign
 		return err;
 	if (args.flags || args.__reserved)
 		return -EOPNOTSUPP;
-	if (cmd == RMEM_IOC_SERVE)
+	if (nr == _IOC_NR(RMEM_IOC_SERVE))
 		return control_serve(channel, args.region_id);
 	return control_push(channel, args.region_id);
 }
@@ -290,25 +290,34 @@ static int control_state(struct rmem_channel *channel, unsigned long arg)
 static long control_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	struct rmem_channel *channel = READ_ONCE(file->private_data);
+	unsigned int nr = rmem_ioctl_nr(cmd);
 
-	switch (cmd) {
-	case RMEM_IOC_SETUP:
-		return channel ? -EISCONN : control_setup(file, arg);
-	case RMEM_IOC_SERVE:
-	case RMEM_IOC_PUSH:
-		return channel ? control_region(channel, cmd, arg) : -ENOTCONN;
-	case RMEM_IOC_FILL:
-		return channel ? control_fill(channel, arg) : -ENOTCONN;
-	case RMEM_IOC_COMPLETE:
-		return channel ? control_complete(channel, arg) : -ENOTCONN;
-	case RMEM_IOC_WRITEOUT:
-		return channel ? control_writeout(channel, arg) : -ENOTCONN;
-	case RMEM_IOC_PREFETCH:
-		return channel ? control_prefetch(channel, arg) : -ENOTCONN;
-	case RMEM_IOC_STATE:
-		return channel ? control_state(channel, arg) : -ENOTCONN;
+	switch (nr) {
+	case _IOC_NR(RMEM_IOC_SETUP) ... _IOC_NR(RMEM_IOC_STATE):
+		break;
 	default:
 		return -ENOTTY;
+	}
+	if (!(file->f_mode & FMODE_WRITE))
+		return -EBADF;
+	if (nr == _IOC_NR(RMEM_IOC_SETUP))
+		return channel ? -EISCONN : control_setup(file, arg);
+	if (!channel)
+		return -ENOTCONN;
+	switch (nr) {
+	case _IOC_NR(RMEM_IOC_SERVE):
+	case _IOC_NR(RMEM_IOC_PUSH):
+		return control_region(channel, nr, arg);
+	case _IOC_NR(RMEM_IOC_FILL):
+		return control_fill(channel, arg);
+	case _IOC_NR(RMEM_IOC_COMPLETE):
+		return control_complete(channel, arg);
+	case _IOC_NR(RMEM_IOC_WRITEOUT):
+		return control_writeout(channel, arg);
+	case _IOC_NR(RMEM_IOC_PREFETCH):
+		return control_prefetch(channel, arg);
+	default:
+		return control_state(channel, arg);
 	}
 }
 
@@ -371,7 +380,7 @@ static long attach_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	u32 usize;
 	int err;
 
-	if (cmd != RMEM_IOC_ATTACH)
+	if (rmem_ioctl_nr(cmd) != _IOC_NR(RMEM_IOC_ATTACH))
 		return rmem_file_ioctl(file, cmd, arg);
 
 	BUILD_BUG_ON(sizeof(args) != 80);
@@ -380,7 +389,8 @@ static long attach_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		return err;
 	if (args.flags)
 		return -EOPNOTSUPP;
-	if (strnlen(args.name, sizeof(args.name)) > RMEM_NAME_MAX)
+	if (strnlen(args.name, sizeof(args.name)) > RMEM_NAME_MAX ||
+	    !rmem_name_is_valid(args.name))
 		return -EINVAL;
 	if (READ_ONCE(file->private_data))
 		return -EISCONN;

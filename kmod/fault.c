@@ -4,8 +4,8 @@
  *
  * A miss asks for the chunk and waits without mmap_lock or any folio. Once the
  * lock is dropped a fault can say nothing but VM_FAULT_RETRY; how the fetch
- * ended, the retry finds out: the page is there, or the failed fetch still is
- * (FAULT_FLAG_TRIED), or the region's state says it.
+ * ended, the retry finds out: the page is there, or the failed fetch still is,
+ * or the region's state says it.
  */
 #include <linux/file.h>
 #include <linux/mm.h>
@@ -14,15 +14,36 @@
 #include "internal.h"
 #include "trace.h"
 
+/* @own: the access is the task's own, not one to another's memory */
+static void fault_kill(struct rmem_region *region, bool own, int error)
+{
+	if (error == -ETIME && own && READ_ONCE(region->on_loss) == RMEM_ON_LOSS_KILL)
+		send_sig(SIGKILL, current, 1);
+}
+
 static vm_fault_t fault_error(struct rmem_region *region, struct vm_fault *vmf, int error)
 {
 	trace_rmem_fault_error(region, vmf->pgoff, error);
 	if (error == -ENOMEM)
 		return VM_FAULT_OOM;
-	if (error == -ETIME && READ_ONCE(region->on_loss) == RMEM_ON_LOSS_KILL &&
-	    current->mm == vmf->vma->vm_mm)
-		send_sig(SIGKILL, current, 1);
+	fault_kill(region, current->mm == vmf->vma->vm_mm, error);
 	return VM_FAULT_SIGBUS;
+}
+
+/* Would reading the user's buffer wait for a fetch that its reader is to answer? */
+bool rmem_fault_would_recurse(const void __user *addr, u64 length)
+{
+	unsigned long start = (unsigned long)addr, end = start + length;
+	struct vm_area_struct *vma;
+	bool found = false;
+
+	if (mmap_read_lock_killable(current->mm))
+		return true;
+	for (vma = find_vma(current->mm, start); vma && vma->vm_start < end && !found;
+	     vma = find_vma(current->mm, vma->vm_end))
+		found = vma->vm_ops == &rmem_vm_ops;
+	mmap_read_unlock(current->mm);
+	return found;
 }
 
 /* The resident page, locked, or 0 if there is none. */
@@ -48,6 +69,9 @@ static vm_fault_t rmem_fault(struct vm_fault *vmf)
 {
 	struct file *file = vmf->vma->vm_file;
 	struct rmem_region *region = file->private_data;
+	bool retry = vmf->flags & FAULT_FLAG_ALLOW_RETRY;
+	bool nowait = retry && (vmf->flags & FAULT_FLAG_RETRY_NOWAIT);
+	bool own = current->mm == vmf->vma->vm_mm;
 	vm_fault_t major = 0, ret;
 	struct rmem_req *req;
 	int err;
@@ -62,26 +86,26 @@ static vm_fault_t rmem_fault(struct vm_fault *vmf)
 			return ret | major;
 		}
 
-		req = rmem_fetch_join(region, vmf->pgoff, vmf->flags & FAULT_FLAG_TRIED);
+		req = rmem_fetch_join(region, vmf->pgoff, retry && !nowait);
 		if (IS_ERR(req))
 			return fault_error(region, vmf, PTR_ERR(req));
 		atomic64_inc(&region->faults_demand);
 		major = VM_FAULT_MAJOR;
 		trace_rmem_fault(region, vmf->pgoff, req);
-		if (vmf->flags & FAULT_FLAG_ALLOW_RETRY)
+		if (retry)
 			break;
 
 		/*
 		 * ptrace and the like cannot repeat the access, so they wait
 		 * with mmap_lock; not for longer than the region's timeout.
 		 */
-		err = rmem_fetch_wait(req, READ_ONCE(region->fault_timeout));
+		err = rmem_fetch_wait(req, msecs_to_jiffies(READ_ONCE(region->fault_timeout_ms)));
 		rmem_request_put(req);
 		if (err)
 			return fault_error(region, vmf, err);
 	}
 
-	if (vmf->flags & FAULT_FLAG_RETRY_NOWAIT) {
+	if (nowait) {
 		/* the caller keeps the lock, and comes back by itself */
 		rmem_request_put(req);
 		return VM_FAULT_RETRY;
@@ -91,9 +115,7 @@ static vm_fault_t rmem_fault(struct vm_fault *vmf)
 	release_fault_lock(vmf);
 	err = rmem_fetch_wait(req, MAX_SCHEDULE_TIMEOUT);
 	rmem_request_put(req);
-	if (err == -ETIME && READ_ONCE(region->on_loss) == RMEM_ON_LOSS_KILL &&
-	    !(current->flags & PF_KTHREAD))
-		send_sig(SIGKILL, current, 1);
+	fault_kill(region, own, err);
 	fput(file);
 	return VM_FAULT_MAJOR | VM_FAULT_RETRY;
 }

@@ -246,7 +246,7 @@ static long ioctl_info(struct rmem_region *region, unsigned long arg)
 	return copy_to_user((void __user *)arg, &info, sizeof(info)) ? -EFAULT : 0;
 }
 
-static long ioctl_range(struct file *file, unsigned int cmd, unsigned long arg)
+static long ioctl_range(struct file *file, unsigned int nr, unsigned long arg)
 {
 	struct rmem_region *region = file->private_data;
 	struct rmem_ioc_range range;
@@ -259,9 +259,7 @@ static long ioctl_range(struct file *file, unsigned int cmd, unsigned long arg)
 		return err;
 	if (range.flags)
 		return -EOPNOTSUPP;
-	if (range.offset > LLONG_MAX || range.length > LLONG_MAX - range.offset)
-		return -EINVAL;
-	if (cmd == RMEM_IOC_DROP) {
+	if (nr == _IOC_NR(RMEM_IOC_DROP)) {
 		if (range.offset >= region->size)
 			return 0;
 		if (range.length >= region->size - range.offset)
@@ -275,20 +273,19 @@ static long ioctl_range(struct file *file, unsigned int cmd, unsigned long arg)
 
 long rmem_file_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
-	struct rmem_region *region = file->private_data;
+	/* pairs with the release of RMEM_IOC_ATTACH */
+	struct rmem_region *region = smp_load_acquire(&file->private_data);
+	unsigned int nr = rmem_ioctl_nr(cmd);
 
-	switch (cmd) {
-	case RMEM_IOC_INFO:
-	case RMEM_IOC_PUNCH:
-	case RMEM_IOC_DROP:
-		break;
+	switch (nr) {
+	case _IOC_NR(RMEM_IOC_INFO):
+		return region ? ioctl_info(region, arg) : -ENOTCONN;
+	case _IOC_NR(RMEM_IOC_PUNCH):
+	case _IOC_NR(RMEM_IOC_DROP):
+		return region ? ioctl_range(file, nr, arg) : -ENOTCONN;
 	default:
 		return -ENOTTY;
 	}
-	/* pairs with the release of RMEM_IOC_ATTACH */
-	if (!region)
-		return -ENOTCONN;
-	return cmd == RMEM_IOC_INFO ? ioctl_info(region, arg) : ioctl_range(file, cmd, arg);
 }
 
 int rmem_file_release(struct inode *inode, struct file *file)

@@ -87,8 +87,8 @@ struct rmem_region {
 	struct list_head served;	/* in channel->regions */
 
 	/* settable at any time; read once per use */
-	unsigned long fault_timeout;	/* jiffies */
-	unsigned long sync_timeout;	/* jiffies */
+	u32 fault_timeout_ms;
+	u32 sync_timeout_ms;
 	u32 on_loss;
 
 	spinlock_t lock;
@@ -97,6 +97,7 @@ struct rmem_region {
 	u32 state;
 	bool dead;			/* being unmade: no more opens, no more requests */
 	bool lost;			/* a fetch ran out of time; until one succeeds */
+	struct task_struct *dropper;	/* whose RMEM_IOC_DROP must not push; compared only */
 	unsigned int users;
 	unsigned int nr_prefetches;
 	unsigned int nr_writes;
@@ -145,6 +146,7 @@ struct rmem_channel {
 	size_t ring_bytes;
 	u32 entries;
 	u32 head;
+	u32 tail;			/* the last that made sense */
 	struct list_head urgent;	/* demand fetches that found no room yet */
 	struct list_head normal;	/* everything else, likewise */
 };
@@ -186,7 +188,8 @@ struct rmem_req {
 		struct {
 			/* region->lock */
 			struct rb_node rb;
-			unsigned int waiters;	/* 0: a prefetch */
+			unsigned int waiters;	/* ever; 0: a prefetch */
+			unsigned int retries;	/* of them, faults that will come again */
 			bool timed_out;		/* counted as such */
 			bool stale;		/* a punch overtook it */
 			u64 demand_offset;
@@ -255,6 +258,7 @@ struct rmem_region_config {
 };
 
 extern struct xarray rmem_regions;
+bool rmem_name_is_valid(const char *name);
 int rmem_region_init(void);
 void rmem_region_exit(void);
 struct rmem_region *rmem_region_new(const struct rmem_region_config *config);
@@ -297,11 +301,12 @@ extern const struct address_space_operations rmem_aops;
 
 /* fault.c */
 extern const struct vm_operations_struct rmem_vm_ops;
+bool rmem_fault_would_recurse(const void __user *addr, u64 length);
 
 /* request.c */
 int rmem_request_init(void);
 void rmem_request_exit(void);
-struct rmem_req *rmem_fetch_join(struct rmem_region *region, pgoff_t index, bool tried);
+struct rmem_req *rmem_fetch_join(struct rmem_region *region, pgoff_t index, bool retries);
 int rmem_fetch_wait(struct rmem_req *req, long timeout);
 int rmem_fetch_populate(struct rmem_region *region, pgoff_t index);
 int rmem_prefetch(struct rmem_region *region, struct rmem_ioc_prefetch *args);
@@ -331,6 +336,7 @@ bool rmem_ring_poll(struct rmem_channel *channel);
 struct folio *rmem_pages_get(struct rmem_region *region, pgoff_t index);
 int rmem_pages_alloc(struct rmem_req *req);
 int rmem_pages_copy(struct rmem_req *req, u64 offset, u64 length, const void __user *from);
+int rmem_pages_zero(struct rmem_req *req, u64 offset, u64 length);
 int rmem_pages_insert(struct rmem_req *req, bool mark);
 void rmem_pages_free(struct rmem_req *req);
 bool rmem_pages_resident(struct rmem_region *region, pgoff_t first, pgoff_t count);
@@ -362,6 +368,15 @@ void rmem_netlink_event(struct rmem_region *region, u32 event);
 /* debugfs.c */
 void rmem_debugfs_init(void);
 void rmem_debugfs_exit(void);
+
+/*
+ * An ioctl is known by its type and number alone: a newer caller's struct is
+ * longer, and so is the size in its command.
+ */
+static inline unsigned int rmem_ioctl_nr(unsigned int cmd)
+{
+	return _IOC_TYPE(cmd) == RMEM_IOC_TYPE ? _IOC_NR(cmd) : ~0u;
+}
 
 static inline u64 rmem_chunk_offset(const struct rmem_region *region, pgoff_t chunk)
 {

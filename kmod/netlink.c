@@ -35,9 +35,9 @@ static int put_config(struct sk_buff *skb, struct rmem_region *region)
 	    nla_put_u32(skb, RMEM_A_REGION_GID, from_kgid_munged(current_user_ns(), region->gid)) ||
 	    nla_put_u32(skb, RMEM_A_REGION_MODE, region->mode) ||
 	    nla_put_u32(skb, RMEM_A_REGION_FAULT_TIMEOUT_MS,
-			jiffies_to_msecs(region->fault_timeout)) ||
+			region->fault_timeout_ms) ||
 	    nla_put_u32(skb, RMEM_A_REGION_SYNC_TIMEOUT_MS,
-			jiffies_to_msecs(region->sync_timeout)) ||
+			region->sync_timeout_ms) ||
 	    nla_put_u32(skb, RMEM_A_REGION_ON_LOSS, region->on_loss) ||
 	    nla_put_string(skb, RMEM_A_REGION_SOURCE, region->source) ||
 	    nla_put_string(skb, RMEM_A_REGION_INSTANCE, region->instance) ||
@@ -288,9 +288,9 @@ static int region_set(struct rmem_region *region, struct genl_info *info)
 		region->blob_bytes = nla_len(blob);
 	}
 	if (info->attrs[RMEM_A_REGION_FAULT_TIMEOUT_MS])
-		WRITE_ONCE(region->fault_timeout, msecs_to_jiffies(fault_ms));
+		WRITE_ONCE(region->fault_timeout_ms, fault_ms);
 	if (info->attrs[RMEM_A_REGION_SYNC_TIMEOUT_MS])
-		WRITE_ONCE(region->sync_timeout, msecs_to_jiffies(sync_ms));
+		WRITE_ONCE(region->sync_timeout_ms, sync_ms);
 	if (info->attrs[RMEM_A_REGION_ON_LOSS])
 		WRITE_ONCE(region->on_loss, on_loss);
 	return 0;

@@ -93,10 +93,23 @@ int rmem_pages_alloc(struct rmem_req *req)
 }
 
 /*
- * Copies to a fetch's folios, at @offset from its start; zeros if @from is
+ * A daemon's buffer is locked in memory, so the first way is the common one. The
+ * other must not fault on a region: nobody but this daemon might answer.
+ */
+static int pages_copy_from(void *to, const void __user *from, size_t bytes)
+{
+	if (!copy_from_user_nofault(to, from, bytes))
+		return 0;
+	if (rmem_fault_would_recurse(from, bytes))
+		return -EFAULT;
+	return copy_from_user(to, from, bytes) ? -EFAULT : 0;
+}
+
+/*
+ * Bytes for a fetch's folios, at @offset from its start: zeros where @from is
  * NULL. The tail of the last page is zeroed: nothing lies there.
  */
-int rmem_pages_copy(struct rmem_req *req, u64 offset, u64 length, const void __user *from)
+static int pages_set(struct rmem_req *req, u64 offset, u64 length, const void __user *from)
 {
 	struct folio *folio;
 	u64 start = 0, end = offset + length;
@@ -107,7 +120,7 @@ int rmem_pages_copy(struct rmem_req *req, u64 offset, u64 length, const void __u
 		for (i = 0; i < folio_nr_pages(folio); i++, start += PAGE_SIZE) {
 			size_t bytes;
 			void *to;
-			bool fault;
+			int err;
 
 			if (start < offset)
 				continue;
@@ -115,15 +128,25 @@ int rmem_pages_copy(struct rmem_req *req, u64 offset, u64 length, const void __u
 				return 0;
 			bytes = min_t(u64, PAGE_SIZE, end - start);
 			to = kmap_local_folio(folio, i * PAGE_SIZE);
-			fault = from && copy_from_user(to, from + (start - offset), bytes);
+			err = from ? pages_copy_from(to, from + (start - offset), bytes) : 0;
 			memset(to + (from ? bytes : 0), 0, PAGE_SIZE - (from ? bytes : 0));
 			kunmap_local(to);
-			if (fault)
-				return -EFAULT;
+			if (err)
+				return err;
 		}
 		cond_resched();
 	}
 	return 0;
+}
+
+int rmem_pages_copy(struct rmem_req *req, u64 offset, u64 length, const void __user *from)
+{
+	return from ? pages_set(req, offset, length, from) : -EFAULT;
+}
+
+int rmem_pages_zero(struct rmem_req *req, u64 offset, u64 length)
+{
+	return pages_set(req, offset, length, NULL);
 }
 
 /* Some pages of @folio's range are resident already: insert the others singly. */
@@ -218,12 +241,20 @@ bool rmem_pages_resident(struct rmem_region *region, pgoff_t first, pgoff_t coun
  * rmem_pages_drop() - evict clean pages, mapped ones too
  *
  * A mapped folio is unmapped first; dirty ones stay (what their PTEs know goes
- * to the folio) and are mapped again at the next touch.
+ * to the folio) and are mapped again at the next touch. fadvise is the one way
+ * for a module to have the per-CPU LRU batches drained, whose references keep
+ * folios; that it pushes dirty pages on the way is suppressed.
  */
 int rmem_pages_drop(struct file *file, u64 offset, u64 length)
 {
+	struct rmem_region *region = file->private_data;
+	int err;
+
 	unmap_mapping_range(file->f_mapping, offset, length, 0);
-	return vfs_fadvise(file, offset, length, POSIX_FADV_DONTNEED);
+	WRITE_ONCE(region->dropper, current);
+	err = vfs_fadvise(file, offset, length, POSIX_FADV_DONTNEED);
+	cmpxchg(&region->dropper, current, NULL);
+	return err;
 }
 
 static int pages_copy_out(struct rmem_region *region, u64 offset, u64 length, void __user *to)

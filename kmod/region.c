@@ -50,7 +50,7 @@ void rmem_region_exit(void)
 	rcu_barrier();
 }
 
-static bool name_is_valid(const char *name)
+bool rmem_name_is_valid(const char *name)
 {
 	size_t len = strlen(name), i;
 
@@ -64,12 +64,11 @@ static bool name_is_valid(const char *name)
 
 static bool config_is_valid(const struct rmem_region_config *config)
 {
-	return name_is_valid(config->name) &&
+	return rmem_name_is_valid(config->name) &&
 	       config->size && config->size <= MAX_LFS_FILESIZE - RMEM_CHUNK_MAX &&
 	       is_power_of_2(config->chunk_bytes) && config->chunk_bytes >= PAGE_SIZE &&
 	       config->chunk_bytes <= RMEM_CHUNK_MAX &&
 	       config->folio_order <= ilog2(config->chunk_bytes) - PAGE_SHIFT &&
-	       !(config->flags & ~RMEM_REGION_READ_ONLY) &&
 	       uid_valid(config->uid) && gid_valid(config->gid) && !(config->mode & ~0777) &&
 	       config->fault_timeout_ms && config->sync_timeout_ms &&
 	       config->on_loss <= RMEM_ON_LOSS_KILL && config->blob_bytes <= RMEM_BLOB_MAX;
@@ -129,8 +128,8 @@ static struct rmem_region *region_alloc(const struct rmem_region_config *config)
 	region->uid = config->uid;
 	region->gid = config->gid;
 	region->mode = config->mode;
-	region->fault_timeout = msecs_to_jiffies(config->fault_timeout_ms);
-	region->sync_timeout = msecs_to_jiffies(config->sync_timeout_ms);
+	region->fault_timeout_ms = config->fault_timeout_ms;
+	region->sync_timeout_ms = config->sync_timeout_ms;
 	region->on_loss = config->on_loss;
 	region->state = RMEM_STATE_QUIESCED;
 	get_random_bytes(region->writer, sizeof(region->writer));
@@ -162,8 +161,11 @@ static int region_make_inode(struct rmem_region *region)
 	if (err)
 		goto unmount;
 	sb->s_bdi->ra_pages = 0;
-	/* a hung daemon must not take every writer of the system with it */
-	sb->s_bdi->capabilities |= BDI_CAP_STRICTLIMIT;
+	/*
+	 * A hung daemon must not take every writer of the system with it. Not
+	 * strictlimit: a new BDI's share begins at nothing, so that every page
+	 * would be pushed as soon as it is written.
+	 */
 	bdi_set_max_ratio(sb->s_bdi, RMEM_DIRTY_RATIO);
 	sb->s_iflags |= SB_I_CGROUPWB;
 	sb->s_maxbytes = MAX_LFS_FILESIZE;
@@ -195,7 +197,7 @@ unmount:
  * rmem_region_new() - make a region, with its node
  *
  * Caller holds rmem_mutex. Return: a region that the caller may look at until
- * it lets go of rmem_mutex, or an ERR_PTR: EINVAL, EEXIST, ENOMEM, ENOSPC.
+ * it lets go of rmem_mutex, or an ERR_PTR: EINVAL, EOPNOTSUPP, EEXIST, ENOMEM, ENOSPC.
  */
 struct rmem_region *rmem_region_new(const struct rmem_region_config *config)
 {
@@ -203,6 +205,8 @@ struct rmem_region *rmem_region_new(const struct rmem_region_config *config)
 	int err;
 
 	lockdep_assert_held(&rmem_mutex);
+	if (config->flags & ~RMEM_REGION_READ_ONLY)
+		return ERR_PTR(-EOPNOTSUPP);
 	if (!config_is_valid(config))
 		return ERR_PTR(-EINVAL);
 	region = rmem_region_get_by_name(config->name, strlen(config->name));

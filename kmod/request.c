@@ -232,22 +232,23 @@ static bool fetch_demand(struct rmem_req *req, pgoff_t index)
 	region->nr_prefetches--;
 	req->fetch.demand_offset = (u64)index << PAGE_SHIFT;
 	req->fetch.tid = task_pid_nr(current);
-	req->deadline = jiffies + READ_ONCE(region->fault_timeout);
+	req->deadline = jiffies + msecs_to_jiffies(READ_ONCE(region->fault_timeout_ms));
 	request_arm(region, req->deadline);
 	return true;
 }
 
 /**
  * rmem_fetch_join() - wait for the chunk that holds page @index
- * @tried: the access failed a moment ago and is being repeated by a caller that
- *	cannot carry an error: a fetch that failed meanwhile is its answer
+ * @retries: the caller cannot carry an error out of its wait; it will come
+ *	again and ask here
  *
- * Joins the fetch that is under way or asks for a new one.
+ * Joins the fetch that is under way or asks for a new one. A fetch that failed
+ * a moment ago answers as many callers as it left behind without an error.
  *
  * Return: a referenced request to pass to rmem_fetch_wait() and to put, or an
  * ERR_PTR: ENOMEM, ENODEV, ESTALE, ETIME (the region is lost), EIO.
  */
-struct rmem_req *rmem_fetch_join(struct rmem_region *region, pgoff_t index, bool tried)
+struct rmem_req *rmem_fetch_join(struct rmem_region *region, pgoff_t index, bool retries)
 {
 	pgoff_t chunk = rmem_chunk_of(region, index);
 	struct rmem_req *fresh = NULL, *stale = NULL, *req;
@@ -260,34 +261,33 @@ again:
 		goto out;
 	req = fetch_lookup(region, chunk);
 	if (req && req->state == RMEM_REQ_DONE) {
-		if (tried) {
-			err = req->error;
-			goto out;
+		err = req->error;
+		if (!--req->fetch.retries) {
+			fetch_unlink(req);
+			stale = req;
 		}
-		fetch_unlink(req);
-		stale = req;
-		req = NULL;
+		goto out;
 	}
 	if (!req && fresh) {
 		req = fresh;
 		fresh = NULL;
 		fetch_start(req, chunk);
+		if (fetch_lost(region))
+			request_publish(req);
 	}
 	if (req && fetch_lost(region)) {
 		/* it goes on as a prefetch; its success ends the loss */
+		atomic64_inc(&region->errors);
 		err = -ETIME;
 		goto out;
 	}
 	if (req) {
 		kref_get(&req->ref);
+		req->fetch.retries += retries;
 		if (fetch_demand(req, index))
 			request_publish(req);
 	}
 	spin_unlock(&region->lock);
-	if (stale) {
-		rmem_request_put(stale);
-		stale = NULL;
-	}
 	if (!req) {
 		fresh = request_alloc(region, RMEM_OP_FETCH);
 		if (!fresh)
@@ -298,6 +298,8 @@ again:
 	goto drop_fresh;
 out:
 	spin_unlock(&region->lock);
+	if (stale)
+		rmem_request_put(stale);
 drop_fresh:
 	if (fresh)
 		rmem_request_discard(fresh);
@@ -355,13 +357,13 @@ int rmem_fetch_populate(struct rmem_region *region, pgoff_t index)
 /* RMEM_IOC_PREFETCH: fetches that nobody waits for yet. */
 int rmem_prefetch(struct rmem_region *region, struct rmem_ioc_prefetch *args)
 {
-	pgoff_t chunk, last;
+	pgoff_t chunk;
+	u64 last;
 
-	if (args->offset >= region->size || !args->length ||
-	    args->offset + args->length < args->offset)
+	if (args->offset >= region->size || !args->length)
 		return -EINVAL;
-	last = (min(args->offset + args->length, region->size) - 1) >> PAGE_SHIFT >>
-	       region->chunk_order;
+	last = args->offset + min(args->length, region->size - args->offset) - 1;
+	last = last >> PAGE_SHIFT >> region->chunk_order;
 
 	args->queued = 0;
 	for (chunk = args->offset >> PAGE_SHIFT >> region->chunk_order; chunk <= last; chunk++) {
@@ -421,7 +423,7 @@ static bool request_finish(struct rmem_req *req, int error)
 	if (fetch) {
 		if (!req->fetch.waiters)
 			region->nr_prefetches--;
-		if (error && req->fetch.waiters && !region->dead) {
+		if (error && req->fetch.retries && !region->dead) {
 			unlinked = false;
 			req->deadline = jiffies + RMEM_TOMBSTONE;
 			list_move_tail(&req->node, &region->fetch_list);
@@ -523,8 +525,11 @@ static int fetch_fill_locked(struct rmem_req *req, const struct rmem_ioc_fill *a
 	err = rmem_pages_alloc(req);
 	if (err)
 		return err;
-	err = rmem_pages_copy(req, args->offset, args->length,
-			      args->flags & RMEM_FILL_ZERO ? NULL : u64_to_user_ptr(args->addr));
+	if (args->flags & RMEM_FILL_ZERO)
+		err = rmem_pages_zero(req, args->offset, args->length);
+	else
+		err = rmem_pages_copy(req, args->offset, args->length,
+				      u64_to_user_ptr(args->addr));
 	if (err)
 		return err;
 	req->fetch.cursor += args->length;
@@ -600,7 +605,7 @@ void rmem_write_submit(struct rmem_req *req)
 
 	spin_lock(&region->lock);
 	req->write.seq = ++region->write_seq;
-	req->deadline = jiffies + READ_ONCE(region->sync_timeout);
+	req->deadline = jiffies + msecs_to_jiffies(READ_ONCE(region->sync_timeout_ms));
 	list_add_tail(&req->node, &region->write_list);
 	region->nr_writes++;
 	if (region->dead || region->state == RMEM_STATE_FAILED)

@@ -46,17 +46,22 @@ int rmem_ring_mmap(struct rmem_channel *channel, struct vm_area_struct *vma)
 	if (!(vma->vm_flags & VM_SHARED) || (vma->vm_flags & VM_EXEC))
 		return -EINVAL;
 	/* a child of the daemon must not keep its parent's channel alive */
+	vm_flags_clear(vma, VM_MAYEXEC);
 	vm_flags_set(vma, VM_DONTCOPY | VM_DONTEXPAND | VM_DONTDUMP);
 	return remap_vmalloc_range(vma, channel->ring, 0);
 }
 
+/* Is there room? The tail only moves forward, and not past the head. */
 static bool ring_has_room(struct rmem_channel *channel)
 {
 	/* pairs with the daemon's release: it has copied out what it passed */
-	u32 used = channel->head - smp_load_acquire(&channel->ring->tail);
+	u32 tail = smp_load_acquire(&channel->ring->tail);
 
 	lockdep_assert_held(&channel->lock);
-	return used < channel->entries;
+	if (tail - channel->tail > channel->head - channel->tail)
+		return false;
+	channel->tail = tail;
+	return channel->head - tail < channel->entries;
 }
 
 static void ring_put(struct rmem_channel *channel, const struct rmem_request *entry)

@@ -214,7 +214,8 @@ int rmem_writepages(struct address_space *mapping, struct writeback_control *wbc
 	unsigned int i;
 	int err = 0;
 
-	if (!sync && READ_ONCE(region->state) != RMEM_STATE_ACTIVE)
+	if (!sync && (READ_ONCE(region->state) != RMEM_STATE_ACTIVE ||
+		      READ_ONCE(region->dropper) == current))
 		return 0;
 	index = wbc->range_cyclic ? 0 : wbc->range_start >> PAGE_SHIFT;
 	end = wbc->range_cyclic ? ULONG_MAX : wbc->range_end >> PAGE_SHIFT;
@@ -302,7 +303,7 @@ static struct failures region_failures(struct rmem_region *region)
 int rmem_region_sync(struct rmem_region *region, loff_t start, loff_t end)
 {
 	struct address_space *mapping = region->inode->i_mapping;
-	unsigned long deadline = jiffies + READ_ONCE(region->sync_timeout);
+	unsigned long deadline = jiffies + msecs_to_jiffies(READ_ONCE(region->sync_timeout_ms));
 	int err;
 
 	for (;;) {
@@ -384,7 +385,9 @@ int rmem_region_punch(struct rmem_region *region, u64 offset, u64 end)
 	struct rmem_req *req, *fetch;
 	int err;
 
-	/* rounded outwards here: it only tells which fills to distrust */
+	/* a region that cannot carry it out keeps its bytes */
+	if (READ_ONCE(region->state) == RMEM_STATE_FAILED)
+		return -ESTALE;
 	filemap_invalidate_lock(mapping);
 	spin_lock(&region->lock);
 	list_add(&punch.node, &region->punches);

@@ -24,7 +24,8 @@
  * Every ioctl takes a struct whose first field, @size, is sizeof() of the
  * caller's version of it. A caller older than the kernel has its missing tail
  * read as zero; a caller newer than the kernel is served if its unknown tail is
- * all zero. Offsets and lengths are in bytes. Pointers travel as __u64. There
+ * all zero: an ioctl is known by its type and number, whatever size its command
+ * carries. Offsets and lengths are in bytes. Pointers travel as __u64. There
  * are no kernel addresses in this interface; ids and cookies are opaque.
  *
  * DOC: Errno dictionary
@@ -43,16 +44,20 @@
  *               has not been set up; or it does not serve that region
  *   EISCONN     attached, set up or served already, by this very file
  *   EBUSY       served by another live daemon; region open or mapped; dirty
+ *   EBADF       the file is not open for writing
+ *   EEXIST      netlink: a region of that name exists
  *   EACCES      the region's owner, group and mode do not allow it
  *   EROFS       writing to a read-only region
- *   EPERM       changing the size of a region
+ *   EPERM       changing the size of a region; netlink: the descriptor given
+ *               as authority is not /dev/rmem_control, open for writing
+ *   ENOBUFS     a buffer is too small for the answer
  *   ENOSPC      writing beyond the end; or the store is full (fsync)
  *   ESPIPE      RMEM_IOC_FILL out of order: @offset is not where the request's
  *               cursor stands
  *   EIO         the store failed, or the region's deadline passed (fsync)
  *   ESTALE      the region has failed: its store is another one now, or its
  *               writer claim was taken over
- *   ENODEV      the region has been detached by force
+ *   ENODEV      the region is being unmade
  *   ENOMEM      no memory now; the call may be repeated
  *
  * A fault that cannot be served ends in SIGBUS with si_addr set; RMEM_IOC_INFO
@@ -266,7 +271,8 @@ struct rmem_ioc_region {
  * @flags: RMEM_FILL_*
  * @cookie: the fetch
  * @offset: where the request's cursor stands: bytes filled so far, counted
- *	from the request's offset; ESPIPE otherwise
+ *	from the request's offset; ESPIPE otherwise. ENOMEM at the last byte
+ *	sets the cursor back to 0.
  * @length: bytes at @addr; a multiple of the page size, or up to the end of
  *	the request
  * @addr: source buffer in the caller; must not lie in a mapping of the region
@@ -297,7 +303,8 @@ struct rmem_ioc_fill {
  *
  * RMEM_OP_FETCH    EIO, ESTALE: fails, waiters get SIGBUS or the errno;
  *                  ECANCELED: a prefetch is given up; if somebody waits for
- *                  it, it is published again as a demand fetch
+ *                  it, it is published again as a demand fetch, under the
+ *                  same cookie
  * RMEM_OP_WRITE,   0: the bytes are durable, the pages are clean unless
  * RMEM_OP_ZERO     written since. EAGAIN: not durable, the pages are dirty
  *                  again, nobody is told. ENOSPC, EIO, EROFS, ESTALE: dirty
@@ -359,7 +366,9 @@ struct rmem_ioc_writeout {
  * @length: in bytes; clipped to the region
  *
  * Every absent chunk of the range that nobody fetches yet appears in the ring
- * as RMEM_OP_FETCH with RMEM_REQ_PREFETCH. At most 4096 a call.
+ * as RMEM_OP_FETCH with RMEM_REQ_PREFETCH. At most 4096 are outstanding. Once
+ * somebody waits for it, it appears a second time, under the same cookie and
+ * without that flag.
  */
 struct rmem_ioc_prefetch {
 	__u32 size;
