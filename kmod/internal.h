@@ -262,7 +262,7 @@ bool rmem_name_is_valid(const char *name);
 int rmem_region_init(void);
 void rmem_region_exit(void);
 struct rmem_region *rmem_region_new(const struct rmem_region_config *config);
-int rmem_region_del(struct rmem_region *region);
+int rmem_region_del(struct rmem_region *region, bool force);
 struct rmem_region *rmem_region_get(u32 id);
 struct rmem_region *rmem_region_get_by_name(const char *name, size_t len);
 void rmem_region_put(struct rmem_region *region);

@@ -260,7 +260,7 @@ int rmem_nl_region_new_doit(struct sk_buff *skb, struct genl_info *info)
 	region = rmem_region_new(&config);
 	err = IS_ERR(region) ? PTR_ERR(region) : reply_new(info, region);
 	if (err && !IS_ERR(region))
-		rmem_region_del(region);
+		rmem_region_del(region, true);
 	mutex_unlock(&rmem_mutex);
 	return err;
 }
@@ -310,7 +310,7 @@ static int change_region(struct genl_info *info, bool unmake)
 	if (!region)
 		err = -ENOENT;
 	else
-		err = unmake ? rmem_region_del(region) : region_set(region, info);
+		err = unmake ? rmem_region_del(region, nla_get_flag(info->attrs[RMEM_A_REGION_FORCE])) : region_set(region, info);
 	mutex_unlock(&rmem_mutex);
 	if (region)
 		rmem_region_put(region);

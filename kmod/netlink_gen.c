@@ -46,9 +46,10 @@ const struct nla_policy rmem_region_set_nl_policy[RMEM_A_REGION_CONTROL_FD + 1] 
 };
 
 /* RMEM_CMD_REGION_DEL - do */
-const struct nla_policy rmem_region_del_nl_policy[RMEM_A_REGION_CONTROL_FD + 1] = {
+const struct nla_policy rmem_region_del_nl_policy[RMEM_A_REGION_FORCE + 1] = {
 	[RMEM_A_REGION_CONTROL_FD] = { .type = NLA_U32, },
 	[RMEM_A_REGION_ID] = { .type = NLA_U32, },
+	[RMEM_A_REGION_FORCE] = { .type = NLA_FLAG, },
 };
 
 /* Ops table for rmem */
@@ -76,6 +77,6 @@ const struct genl_ops rmem_nl_ops[4] = {
 		.cmd		= RMEM_CMD_REGION_DEL,
 		.doit		= rmem_nl_region_del_doit,
 		.policy		= rmem_region_del_nl_policy,
-		.maxattr	= RMEM_A_REGION_CONTROL_FD,
+		.maxattr	= RMEM_A_REGION_FORCE,
 	},
 };

@@ -17,7 +17,7 @@ extern const struct nla_policy rmem_region_new_nl_policy[RMEM_A_REGION_CONTROL_F
 
 extern const struct nla_policy rmem_region_set_nl_policy[RMEM_A_REGION_CONTROL_FD + 1];
 
-extern const struct nla_policy rmem_region_del_nl_policy[RMEM_A_REGION_CONTROL_FD + 1];
+extern const struct nla_policy rmem_region_del_nl_policy[RMEM_A_REGION_FORCE + 1];
 
 /* Ops table for rmem */
 extern const struct genl_ops rmem_nl_ops[4];

@@ -243,10 +243,12 @@ put:
 /**
  * rmem_region_del() - unmake a region
  *
+ * @force: forget what is not durable
+ *
  * Caller holds rmem_mutex. Return: 0, EBUSY while it is open or mapped or
  * something written is not durable, ENODEV.
  */
-int rmem_region_del(struct rmem_region *region)
+int rmem_region_del(struct rmem_region *region, bool force)
 {
 	int err = 0;
 
@@ -254,7 +256,7 @@ int rmem_region_del(struct rmem_region *region)
 	spin_lock(&region->lock);
 	if (region->dead)
 		err = -ENODEV;
-	else if (region->users || !rmem_region_clean(region))
+	else if (region->users || (!force && !rmem_region_clean(region)))
 		err = -EBUSY;
 	else
 		region->dead = true;

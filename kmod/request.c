@@ -433,9 +433,6 @@ static bool request_finish(struct rmem_req *req, int error)
 		}
 		if (!error)
 			region->lost = false;
-	} else {
-		list_del_init(&req->node);
-		region->nr_writes--;
 	}
 	spin_unlock(&region->lock);
 
@@ -443,13 +440,16 @@ static bool request_finish(struct rmem_req *req, int error)
 	if (error && error != -EAGAIN && error != -ECANCELED)
 		atomic64_inc(&region->errors);
 	trace_rmem_request_done(req, error);
-	if (fetch) {
-		wake_up_all(&req->wait);
-	} else {
+	if (!fetch) {
 		rmem_writeback_end(req);
-		wake_up_all(&req->wait);
+		/* an fsync sees it gone only with its failure counted */
+		spin_lock(&region->lock);
+		list_del_init(&req->node);
+		region->nr_writes--;
+		spin_unlock(&region->lock);
 		wake_up_all(&region->write_wait);
 	}
+	wake_up_all(&req->wait);
 	if (unlinked)
 		rmem_request_put(req);
 	return true;
@@ -640,6 +640,8 @@ void rmem_request_forget_channel(struct rmem_region *region)
 		req->state = RMEM_REQ_QUEUED;
 	}
 	list_for_each_entry(req, &region->write_list, node) {
+		if (req->state == RMEM_REQ_DONE)
+			continue;
 		rmem_ring_unqueue(region->channel, req);
 		req->again |= req->state == RMEM_REQ_SENT;
 		req->state = RMEM_REQ_QUEUED;
@@ -660,19 +662,23 @@ void rmem_request_requeue_all(struct rmem_region *region)
 			request_publish(req);
 }
 
+static struct rmem_req *request_outstanding(struct list_head *list)
+{
+	struct rmem_req *req;
+
+	list_for_each_entry(req, list, node)
+		if (req->state != RMEM_REQ_DONE)
+			return req;
+	return NULL;
+}
+
 static struct rmem_req *request_first(struct rmem_region *region)
 {
-	struct rmem_req *req = NULL, *fetch;
+	struct rmem_req *req;
 
 	spin_lock(&region->lock);
-	list_for_each_entry(fetch, &region->fetch_list, node) {
-		if (fetch->state != RMEM_REQ_DONE) {
-			req = fetch;
-			break;
-		}
-	}
-	if (!req)
-		req = list_first_entry_or_null(&region->write_list, struct rmem_req, node);
+	req = request_outstanding(&region->fetch_list) ?:
+	      request_outstanding(&region->write_list);
 	if (req)
 		kref_get(&req->ref);
 	spin_unlock(&region->lock);
@@ -734,6 +740,8 @@ static struct rmem_req *request_overdue(struct rmem_region *region, unsigned lon
 		return req;
 	}
 	list_for_each_entry(req, &region->write_list, node) {
+		if (req->state == RMEM_REQ_DONE)
+			continue;
 		if (time_before(jiffies, req->deadline)) {
 			*next = *again ? min(*next, req->deadline) : req->deadline;
 			*again = true;

@@ -18,6 +18,11 @@
 #include "internal.h"
 #include "trace.h"
 
+/* Between two tries of an fsync whose pages were put back to dirty. */
+#define RMEM_SYNC_PAUSE max(1ul, msecs_to_jiffies(20))
+/* By then a write that began with an fsync has run into its own deadline. */
+#define RMEM_SYNC_GRACE msecs_to_jiffies(200)
+
 /* Bytes of the region in a folio's pages: the last page may be partial. */
 static u64 writeback_clip(struct rmem_region *region, u64 offset, u64 length)
 {
@@ -319,7 +324,7 @@ int rmem_region_sync(struct rmem_region *region, loff_t start, loff_t end)
 		after = region_failures(region);
 		err = rmem_wait_event(region->write_wait,
 				      writes_over(region, after.seq, start, (u64)end + 1),
-				      max(0L, (long)(deadline - jiffies)));
+				      max(0L, (long)(deadline - jiffies)) + RMEM_SYNC_GRACE);
 		if (err == -ERESTARTSYS)
 			return -EINTR;
 		after = region_failures(region);
@@ -327,10 +332,10 @@ int rmem_region_sync(struct rmem_region *region, loff_t start, loff_t end)
 			return after.error;
 		if (!err && after.soft == before.soft)
 			return 0;
-		if (time_after_eq(jiffies, deadline))
-			return -EIO;
 		/* put back: give whoever did so a moment before the next try */
-		if (schedule_timeout_killable(msecs_to_jiffies(20)) && fatal_signal_pending(current))
+		if (time_after_eq(jiffies + RMEM_SYNC_PAUSE, deadline))
+			return -EIO;
+		if (schedule_timeout_killable(RMEM_SYNC_PAUSE) && fatal_signal_pending(current))
 			return -EINTR;
 	}
 }
