@@ -40,9 +40,10 @@ std::string human_size(std::uint64_t bytes) {
     value /= 1024;
     ++unit;
   }
-  // One digit after the point, unless it would be a zero or the number is long.
-  const bool whole = unit == 0 || value >= 100 || value * 10 == static_cast<int>(value) * 10;
-  return fmt::format("{:.{}f}{}", value, whole ? 0 : 1, kUnits[unit]);
+  // One digit after the point, unless that is a zero or the number is long.
+  std::string number = fmt::format("{:.{}f}", value, unit == 0 || value >= 99.95 ? 0 : 1);
+  if (number.ends_with(".0")) number.resize(number.size() - 2);
+  return number + kUnits[unit];
 }
 
 nlohmann::ordered_json region_json(const kchan::RegionInfo& r) {
