@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The binary interface in numbers, written down a second time by hand. What
+ * fails to compile here would break every program built before: the layout may
+ * grow at the end of a struct (by a deliberate change of this file), never
+ * change. Also compiled for 32 bits.
+ */
+#ifndef SELFTEST_ABI_H
+#define SELFTEST_ABI_H
+
+#include <linux/rmem.h>
+#include <linux/rmem_netlink.h>
+
+#define SIZE(type, n) \
+	_Static_assert(sizeof(struct type) == (n), "size of " #type)
+#define FIELD(type, field, at, n)					\
+	_Static_assert(__builtin_offsetof(struct type, field) == (at) &&	\
+		       sizeof(((struct type *)0)->field) == (n),		\
+		       #type "." #field)
+#define NUMBER(name, n) _Static_assert((name) == (n), #name)
+
+SIZE(rmem_ioc_attach, 80);
+FIELD(rmem_ioc_attach, size, 0, 4);
+FIELD(rmem_ioc_attach, flags, 4, 4);
+FIELD(rmem_ioc_attach, name, 8, 72);
+
+SIZE(rmem_ioc_info, 272);
+FIELD(rmem_ioc_info, size, 0, 4);
+FIELD(rmem_ioc_info, flags, 4, 4);
+FIELD(rmem_ioc_info, region_id, 8, 4);
+FIELD(rmem_ioc_info, region_flags, 12, 4);
+FIELD(rmem_ioc_info, size_bytes, 16, 8);
+FIELD(rmem_ioc_info, chunk_bytes, 24, 4);
+FIELD(rmem_ioc_info, state, 28, 4);
+FIELD(rmem_ioc_info, resident_bytes, 32, 8);
+FIELD(rmem_ioc_info, dirty_bytes, 40, 8);
+FIELD(rmem_ioc_info, writeback_bytes, 48, 8);
+FIELD(rmem_ioc_info, fetched_bytes, 56, 8);
+FIELD(rmem_ioc_info, pushed_bytes, 64, 8);
+FIELD(rmem_ioc_info, name, 72, 72);
+FIELD(rmem_ioc_info, reason, 144, 128);
+
+SIZE(rmem_ioc_range, 24);
+FIELD(rmem_ioc_range, size, 0, 4);
+FIELD(rmem_ioc_range, flags, 4, 4);
+FIELD(rmem_ioc_range, offset, 8, 8);
+FIELD(rmem_ioc_range, length, 16, 8);
+
+SIZE(rmem_ioc_setup, 32);
+FIELD(rmem_ioc_setup, size, 0, 4);
+FIELD(rmem_ioc_setup, flags, 4, 4);
+FIELD(rmem_ioc_setup, ring_entries, 8, 4);
+FIELD(rmem_ioc_setup, uapi_major, 12, 2);
+FIELD(rmem_ioc_setup, uapi_minor, 14, 2);
+FIELD(rmem_ioc_setup, features, 16, 8);
+FIELD(rmem_ioc_setup, ring_bytes, 24, 4);
+FIELD(rmem_ioc_setup, generation, 28, 4);
+
+SIZE(rmem_ioc_region, 16);
+FIELD(rmem_ioc_region, size, 0, 4);
+FIELD(rmem_ioc_region, flags, 4, 4);
+FIELD(rmem_ioc_region, region_id, 8, 4);
+FIELD(rmem_ioc_region, __reserved, 12, 4);
+
+SIZE(rmem_ioc_fill, 40);
+FIELD(rmem_ioc_fill, size, 0, 4);
+FIELD(rmem_ioc_fill, flags, 4, 4);
+FIELD(rmem_ioc_fill, cookie, 8, 8);
+FIELD(rmem_ioc_fill, offset, 16, 8);
+FIELD(rmem_ioc_fill, length, 24, 8);
+FIELD(rmem_ioc_fill, addr, 32, 8);
+
+SIZE(rmem_ioc_complete, 32);
+FIELD(rmem_ioc_complete, size, 0, 4);
+FIELD(rmem_ioc_complete, flags, 4, 4);
+FIELD(rmem_ioc_complete, error, 8, 4);
+FIELD(rmem_ioc_complete, count, 12, 4);
+FIELD(rmem_ioc_complete, cookies, 16, 8);
+FIELD(rmem_ioc_complete, unknown, 24, 4);
+FIELD(rmem_ioc_complete, __reserved, 28, 4);
+
+SIZE(rmem_run, 16);
+FIELD(rmem_run, offset, 0, 8);
+FIELD(rmem_run, length, 8, 8);
+
+SIZE(rmem_ioc_writeout, 56);
+FIELD(rmem_ioc_writeout, size, 0, 4);
+FIELD(rmem_ioc_writeout, flags, 4, 4);
+FIELD(rmem_ioc_writeout, cookie, 8, 8);
+FIELD(rmem_ioc_writeout, addr, 16, 8);
+FIELD(rmem_ioc_writeout, addr_bytes, 24, 8);
+FIELD(rmem_ioc_writeout, runs, 32, 8);
+FIELD(rmem_ioc_writeout, run_count, 40, 4);
+FIELD(rmem_ioc_writeout, __reserved, 44, 4);
+FIELD(rmem_ioc_writeout, bytes, 48, 8);
+
+SIZE(rmem_ioc_prefetch, 32);
+FIELD(rmem_ioc_prefetch, size, 0, 4);
+FIELD(rmem_ioc_prefetch, flags, 4, 4);
+FIELD(rmem_ioc_prefetch, region_id, 8, 4);
+FIELD(rmem_ioc_prefetch, queued, 12, 4);
+FIELD(rmem_ioc_prefetch, offset, 16, 8);
+FIELD(rmem_ioc_prefetch, length, 24, 8);
+
+SIZE(rmem_ioc_state, 144);
+FIELD(rmem_ioc_state, size, 0, 4);
+FIELD(rmem_ioc_state, flags, 4, 4);
+FIELD(rmem_ioc_state, region_id, 8, 4);
+FIELD(rmem_ioc_state, state, 12, 4);
+FIELD(rmem_ioc_state, reason, 16, 128);
+
+SIZE(rmem_ring_header, 192);
+FIELD(rmem_ring_header, magic, 0, 4);
+FIELD(rmem_ring_header, entries, 4, 4);
+FIELD(rmem_ring_header, entry_bytes, 8, 4);
+FIELD(rmem_ring_header, entries_offset, 12, 4);
+FIELD(rmem_ring_header, __reserved0, 16, 48);
+FIELD(rmem_ring_header, head, 64, 4);
+FIELD(rmem_ring_header, tail, 128, 4);
+
+SIZE(rmem_request, 64);
+FIELD(rmem_request, cookie, 0, 8);
+FIELD(rmem_request, region_id, 8, 4);
+FIELD(rmem_request, op, 12, 1);
+FIELD(rmem_request, flags, 13, 1);
+FIELD(rmem_request, __reserved, 14, 2);
+FIELD(rmem_request, offset, 16, 8);
+FIELD(rmem_request, length, 24, 8);
+FIELD(rmem_request, demand_offset, 32, 8);
+FIELD(rmem_request, payload, 40, 8);
+FIELD(rmem_request, tid, 48, 4);
+FIELD(rmem_request, __reserved1, 52, 12);
+
+NUMBER(RMEM_IOC_ATTACH, 0x4050e500);
+NUMBER(RMEM_IOC_INFO, 0xc110e501);
+NUMBER(RMEM_IOC_PUNCH, 0x4018e502);
+NUMBER(RMEM_IOC_DROP, 0x4018e503);
+NUMBER(RMEM_IOC_SETUP, 0xc020e540);
+NUMBER(RMEM_IOC_SERVE, 0x4010e541);
+NUMBER(RMEM_IOC_FILL, 0x4028e542);
+NUMBER(RMEM_IOC_COMPLETE, 0xc020e543);
+NUMBER(RMEM_IOC_WRITEOUT, 0xc038e544);
+NUMBER(RMEM_IOC_PREFETCH, 0xc020e545);
+NUMBER(RMEM_IOC_PUSH, 0x4010e546);
+NUMBER(RMEM_IOC_STATE, 0x4090e547);
+
+NUMBER(RMEM_UAPI_MAJOR, 1);
+NUMBER(RMEM_CHUNK_MIN, 4096);
+NUMBER(RMEM_CHUNK_MAX, 2097152);
+NUMBER(RMEM_RING_MAGIC, 0x676e6972);
+NUMBER(RMEM_STATE_ACTIVE, 0);
+NUMBER(RMEM_STATE_DEGRADED, 1);
+NUMBER(RMEM_STATE_QUIESCED, 2);
+NUMBER(RMEM_STATE_FAILED, 3);
+NUMBER(RMEM_ON_LOSS_WAIT, 0);
+NUMBER(RMEM_ON_LOSS_ERROR, 1);
+NUMBER(RMEM_ON_LOSS_KILL, 2);
+NUMBER(RMEM_REGION_READ_ONLY, 1);
+NUMBER(RMEM_FILL_MARK, 1);
+NUMBER(RMEM_FILL_ZERO, 2);
+NUMBER(RMEM_OP_FETCH, 1);
+NUMBER(RMEM_OP_WRITE, 2);
+NUMBER(RMEM_OP_ZERO, 3);
+NUMBER(RMEM_OP_HIT, 4);
+NUMBER(RMEM_REQ_PREFETCH, 1);
+NUMBER(RMEM_REQ_SYNC, 2);
+NUMBER(RMEM_REQ_AGAIN, 4);
+
+NUMBER(RMEM_NAME_MAX, 64);
+NUMBER(RMEM_SOURCE_MAX, 4095);
+NUMBER(RMEM_INSTANCE_MAX, 64);
+NUMBER(RMEM_BLOB_MAX, 4096);
+NUMBER(RMEM_WRITER_SIZE, 16);
+NUMBER(RMEM_CMD_REGION_GET, 1);
+NUMBER(RMEM_CMD_REGION_NEW, 2);
+NUMBER(RMEM_CMD_REGION_SET, 3);
+NUMBER(RMEM_CMD_REGION_DEL, 4);
+NUMBER(RMEM_CMD_REGION_EVENT, 5);
+NUMBER(RMEM_EVENT_NEW, 1);
+NUMBER(RMEM_EVENT_DEL, 2);
+NUMBER(RMEM_EVENT_STATE, 3);
+NUMBER(RMEM_EVENT_TIMEOUT, 4);
+NUMBER(RMEM_A_REGION_ID, 1);
+NUMBER(RMEM_A_REGION_NAME, 2);
+NUMBER(RMEM_A_REGION_SIZE, 3);
+NUMBER(RMEM_A_REGION_CHUNK, 4);
+NUMBER(RMEM_A_REGION_FOLIO_ORDER, 5);
+NUMBER(RMEM_A_REGION_FLAGS, 6);
+NUMBER(RMEM_A_REGION_UID, 7);
+NUMBER(RMEM_A_REGION_GID, 8);
+NUMBER(RMEM_A_REGION_MODE, 9);
+NUMBER(RMEM_A_REGION_FAULT_TIMEOUT_MS, 10);
+NUMBER(RMEM_A_REGION_SYNC_TIMEOUT_MS, 11);
+NUMBER(RMEM_A_REGION_ON_LOSS, 12);
+NUMBER(RMEM_A_REGION_SOURCE, 13);
+NUMBER(RMEM_A_REGION_INSTANCE, 14);
+NUMBER(RMEM_A_REGION_BLOB, 15);
+NUMBER(RMEM_A_REGION_WRITER, 16);
+NUMBER(RMEM_A_REGION_CONTROL_FD, 17);
+NUMBER(RMEM_A_REGION_STATE, 18);
+NUMBER(RMEM_A_REGION_REASON, 19);
+NUMBER(RMEM_A_REGION_USERS, 20);
+NUMBER(RMEM_A_REGION_DAEMON_PID, 21);
+NUMBER(RMEM_A_REGION_WAITING, 22);
+NUMBER(RMEM_A_REGION_RESIDENT_BYTES, 23);
+NUMBER(RMEM_A_REGION_DIRTY_BYTES, 24);
+NUMBER(RMEM_A_REGION_WRITEBACK_BYTES, 25);
+NUMBER(RMEM_A_REGION_FETCHED_BYTES, 26);
+NUMBER(RMEM_A_REGION_PUSHED_BYTES, 27);
+NUMBER(RMEM_A_REGION_FAULTS_DEMAND, 28);
+NUMBER(RMEM_A_REGION_FAULTS_RESIDENT, 29);
+NUMBER(RMEM_A_REGION_FAULTS_WRITE_PROTECT, 30);
+NUMBER(RMEM_A_REGION_ERRORS, 31);
+NUMBER(RMEM_A_REGION_EVENT, 32);
+
+#undef SIZE
+#undef FIELD
+#undef NUMBER
+
+#endif /* SELFTEST_ABI_H */
