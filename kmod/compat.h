@@ -60,7 +60,13 @@ static inline struct folio *rmem_find_folio(struct address_space *mapping, pgoff
 
 /* 1da86618bdce "fs: Convert aops->write_begin to take a folio", 6.12 */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 12, 0)
-#define RMEM_WRITE_BEGIN_PAGE 1
+#define rmem_write_target struct page
+#define rmem_target_of_folio(folio, index) folio_file_page(folio, index)
+#define rmem_folio_of_target(page) page_folio(page)
+#else
+#define rmem_write_target struct folio
+#define rmem_target_of_folio(folio, index) (folio)
+#define rmem_folio_of_target(folio) (folio)
 #endif
 
 /* af7628d6ec19 "fs: convert error_remove_page to error_remove_folio", 6.8 */
@@ -80,7 +86,11 @@ static inline struct folio *rmem_find_folio(struct address_space *mapping, pgoff
 static inline void rmem_inode_init_times(struct inode *inode)
 {
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 7, 0)
-	inode->i_atime = inode->i_mtime = inode->i_ctime = current_time(inode);
+	struct timespec64 now = current_time(inode);
+
+	inode->i_atime = now;
+	inode->i_mtime = now;
+	inode->i_ctime = now;
 #else
 	simple_inode_init_ts(inode);
 #endif

@@ -51,7 +51,7 @@ static struct rmem_dirty *dirty_get_locked(struct rmem_region *region, pgoff_t c
 	return NULL;
 }
 
-/**
+/*
  * rmem_dirty_set() - pages are about to be written
  *
  * The range must lie within one chunk; its folio is locked.
@@ -68,7 +68,7 @@ int rmem_dirty_set(struct rmem_region *region, pgoff_t first, unsigned long coun
 	return dirty ? 0 : -ENOMEM;
 }
 
-/**
+/*
  * rmem_dirty_hold() - a write begins to take bits of its chunk
  *
  * From now on giving bits back needs no memory. Undone by
@@ -93,7 +93,7 @@ static void dirty_put(struct rmem_region *region, pgoff_t chunk, struct rmem_dir
 	kfree(dirty);
 }
 
-/**
+/*
  * rmem_dirty_take() - a folio is going to be written out
  * @folio: locked, just cleared of its dirty flag and write-protected
  * @pages: bitmap of the chunk; the folio's written pages are added

@@ -88,7 +88,8 @@ ssize_t rmem_write_iter(struct kiocb *iocb, struct iov_iter *from)
 	return written;
 }
 
-static struct folio *write_begin(struct address_space *mapping, u64 pos, unsigned int len)
+static int rmem_write_begin(struct file *file, struct address_space *mapping, loff_t pos,
+			    unsigned int len, rmem_write_target **target, void **fsdata)
 {
 	struct rmem_region *region = mapping->host->i_private;
 	pgoff_t index = pos >> PAGE_SHIFT, end;
@@ -100,7 +101,7 @@ static struct folio *write_begin(struct address_space *mapping, u64 pos, unsigne
 		if (!folio) {
 			err = rmem_fetch_populate(region, index);
 			if (err)
-				return ERR_PTR(err);
+				return err;
 			continue;
 		}
 		folio_lock(folio);
@@ -115,13 +116,18 @@ static struct folio *write_begin(struct address_space *mapping, u64 pos, unsigne
 	if (err) {
 		folio_unlock(folio);
 		folio_put(folio);
-		return ERR_PTR(err);
+		return err;
 	}
-	return folio;
+	*target = rmem_target_of_folio(folio, index);
+	return 0;
 }
 
-static int write_end(struct folio *folio, unsigned int copied)
+static int rmem_write_end(struct file *file, struct address_space *mapping, loff_t pos,
+			  unsigned int len, unsigned int copied, rmem_write_target *target,
+			  void *fsdata)
 {
+	struct folio *folio = rmem_folio_of_target(target);
+
 	flush_dcache_folio(folio);
 	if (copied)
 		folio_mark_dirty(folio);
@@ -129,42 +135,6 @@ static int write_end(struct folio *folio, unsigned int copied)
 	folio_put(folio);
 	return copied;
 }
-
-#ifdef RMEM_WRITE_BEGIN_PAGE
-static int rmem_write_begin(struct file *file, struct address_space *mapping, loff_t pos,
-			    unsigned int len, struct page **page, void **fsdata)
-{
-	struct folio *folio = write_begin(mapping, pos, len);
-
-	if (IS_ERR(folio))
-		return PTR_ERR(folio);
-	*page = folio_file_page(folio, pos >> PAGE_SHIFT);
-	return 0;
-}
-
-static int rmem_write_end(struct file *file, struct address_space *mapping, loff_t pos,
-			  unsigned int len, unsigned int copied, struct page *page, void *fsdata)
-{
-	return write_end(page_folio(page), copied);
-}
-#else
-static int rmem_write_begin(struct file *file, struct address_space *mapping, loff_t pos,
-			    unsigned int len, struct folio **foliop, void **fsdata)
-{
-	struct folio *folio = write_begin(mapping, pos, len);
-
-	if (IS_ERR(folio))
-		return PTR_ERR(folio);
-	*foliop = folio;
-	return 0;
-}
-
-static int rmem_write_end(struct file *file, struct address_space *mapping, loff_t pos,
-			  unsigned int len, unsigned int copied, struct folio *folio, void *fsdata)
-{
-	return write_end(folio, copied);
-}
-#endif
 
 const struct address_space_operations rmem_aops = {
 	.writepages		= rmem_writepages,

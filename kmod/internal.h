@@ -51,7 +51,7 @@
 
 struct rmem_channel;
 
-/**
+/*
  * struct rmem_region - a range of remote bytes and its page cache
  *
  * Lives from netlink region-new to region-del, and for as long as one of its
@@ -91,8 +91,7 @@ struct rmem_region {
 	u32 sync_timeout_ms;
 	u32 on_loss;
 
-	spinlock_t lock;
-	/* under @lock */
+	spinlock_t lock;		/* of what follows, up to write_wait */
 	struct rmem_channel *channel;	/* who serves; NULL: quiesced */
 	u32 state;
 	bool dead;			/* being unmade: no more opens, no more requests */
@@ -114,8 +113,8 @@ struct rmem_region {
 	wait_queue_head_t write_wait;	/* a write is over */
 	struct delayed_work deadline_work;
 
-	spinlock_t dirty_lock;
-	struct xarray dirty;		/* chunk -> struct rmem_dirty; stores under dirty_lock */
+	spinlock_t dirty_lock;		/* of stores to @dirty, and of its bits */
+	struct xarray dirty;		/* chunk -> struct rmem_dirty */
 
 	/* counters, since made */
 	atomic64_t fetched_bytes;
@@ -128,7 +127,7 @@ struct rmem_region {
 	atomic_t waiting;		/* now */
 };
 
-/**
+/*
  * struct rmem_channel - an open /dev/rmem_control that has a ring
  *
  * Lives as long as the open file. A region points at it only while it is open:
@@ -140,8 +139,7 @@ struct rmem_channel {
 	struct list_head regions;	/* rmem_mutex */
 	wait_queue_head_t wait;		/* poll */
 
-	spinlock_t lock;
-	/* under @lock */
+	spinlock_t lock;		/* of what follows */
 	struct rmem_ring_header *ring;	/* shared with user space: see ring.c */
 	size_t ring_bytes;
 	u32 entries;
@@ -157,7 +155,7 @@ enum rmem_req_state {
 	RMEM_REQ_DONE,		/* over; ->error says how */
 };
 
-/**
+/*
  * struct rmem_req - one thing asked of the daemon
  *
  * Referenced by its region while it is outstanding (list and tree), and by

@@ -12,7 +12,7 @@
 /* Regions are made, unmade and served under it. */
 DEFINE_MUTEX(rmem_mutex);
 
-/**
+/*
  * rmem_copy_args() - read an ioctl's extensible struct
  * @args: kernel's version of it, @size bytes; its first field is a u32 size
  * @size: sizeof(*args)

@@ -296,7 +296,13 @@ static int region_set(struct rmem_region *region, struct genl_info *info)
 	return 0;
 }
 
-static int change_region(struct genl_info *info, bool unmake)
+static int region_unmake(struct rmem_region *region, struct genl_info *info)
+{
+	return rmem_region_del(region, nla_get_flag(info->attrs[RMEM_A_REGION_FORCE]));
+}
+
+static int change_region(struct genl_info *info,
+			 int (*change)(struct rmem_region *region, struct genl_info *info))
 {
 	struct rmem_region *region;
 	int err = check_authority(info);
@@ -310,7 +316,7 @@ static int change_region(struct genl_info *info, bool unmake)
 	if (!region)
 		err = -ENOENT;
 	else
-		err = unmake ? rmem_region_del(region, nla_get_flag(info->attrs[RMEM_A_REGION_FORCE])) : region_set(region, info);
+		err = change(region, info);
 	mutex_unlock(&rmem_mutex);
 	if (region)
 		rmem_region_put(region);
@@ -319,12 +325,12 @@ static int change_region(struct genl_info *info, bool unmake)
 
 int rmem_nl_region_set_doit(struct sk_buff *skb, struct genl_info *info)
 {
-	return change_region(info, false);
+	return change_region(info, region_set);
 }
 
 int rmem_nl_region_del_doit(struct sk_buff *skb, struct genl_info *info)
 {
-	return change_region(info, true);
+	return change_region(info, region_unmake);
 }
 
 /* Tells the events group, in every network namespace; lost without memory. */

@@ -179,7 +179,7 @@ static int pages_insert_singly(struct rmem_region *region, struct folio *folio, 
 	return 0;
 }
 
-/**
+/*
  * rmem_pages_insert() - what was fetched becomes visible
  * @mark: tell the daemon when it is first used
  *
@@ -237,7 +237,7 @@ bool rmem_pages_resident(struct rmem_region *region, pgoff_t first, pgoff_t coun
 	return next > last;
 }
 
-/**
+/*
  * rmem_pages_drop() - evict clean pages, mapped ones too
  *
  * A mapped folio is unmapped first; dirty ones stay (what their PTEs know goes
@@ -282,7 +282,7 @@ static int pages_copy_out(struct rmem_region *region, u64 offset, u64 length, vo
 	return 0;
 }
 
-/**
+/*
  * rmem_pages_writeout() - copy a write's pages to the daemon
  *
  * The folios are neither locked nor made stable for it. A store that races

@@ -193,7 +193,7 @@ unmount:
 	return err;
 }
 
-/**
+/*
  * rmem_region_new() - make a region, with its node
  *
  * Caller holds rmem_mutex. Return: a region that the caller may look at until
@@ -240,7 +240,7 @@ put:
 	return ERR_PTR(err);
 }
 
-/**
+/*
  * rmem_region_del() - unmake a region
  *
  * @force: forget what is not durable
@@ -310,7 +310,7 @@ int rmem_region_permission(struct rmem_region *region, int mask)
 	return inode_permission(&nop_mnt_idmap, region->inode, mask);
 }
 
-/**
+/*
  * rmem_region_open() - @file becomes the region
  *
  * Consumes nothing: the caller puts its own reference. Return: 0, EACCES,

@@ -64,7 +64,7 @@ static struct rmem_req *request_alloc(struct rmem_region *region, u8 op)
 		RB_CLEAR_NODE(&req->fetch.rb);
 	}
 	if (xa_alloc_cyclic(&rmem_req_ids, &req->id, req, xa_limit_32b, &rmem_req_next_id,
-				GFP_NOFS) < 0) {
+			    GFP_NOFS) < 0) {
 		rmem_request_put(req);
 		return NULL;
 	}
@@ -237,7 +237,7 @@ static bool fetch_demand(struct rmem_req *req, pgoff_t index)
 	return true;
 }
 
-/**
+/*
  * rmem_fetch_join() - wait for the chunk that holds page @index
  * @retries: the caller cannot carry an error out of its wait; it will come
  *	again and ask here
@@ -306,7 +306,7 @@ drop_fresh:
 	return err ? ERR_PTR(err) : req;
 }
 
-/**
+/*
  * rmem_fetch_wait() - wait, killably and freezably, until a fetch is over
  * @timeout: in jiffies; the fetch's own deadline applies besides
  *
@@ -328,7 +328,7 @@ int rmem_fetch_wait(struct rmem_req *req, long timeout)
 	return err;
 }
 
-/**
+/*
  * rmem_fetch_populate() - have page @index in the page cache, by waiting
  *
  * For callers that hold no lock and can carry an error: read and write.
@@ -455,7 +455,7 @@ static bool request_finish(struct rmem_req *req, int error)
 	return true;
 }
 
-/**
+/*
  * rmem_request_complete() - the daemon's word that a request is over
  * @error: negative errno or 0
  *

@@ -123,7 +123,7 @@ static bool ring_publish(struct rmem_channel *channel)
 	return any;
 }
 
-/**
+/*
  * rmem_ring_queue() - publish a request as soon as there is room
  *
  * A request that waits for room already moves to the place that it deserves

@@ -93,7 +93,7 @@ static struct rmem_req *writeback_begin(struct rmem_region *region, pgoff_t chun
 	return req;
 }
 
-/**
+/*
  * rmem_writeback_end() - a write is over, by req->error: clean or dirty again
  *
  * Called once, by whoever made it DONE; may not sleep for a daemon.
@@ -201,7 +201,7 @@ static int writeback_folio(struct rmem_region *region, struct folio *folio, stru
 	return 0;
 }
 
-/**
+/*
  * rmem_writepages() - make writes of dirty pages
  *
  * Background writeback (the flusher, a push) never waits for the daemon, and
@@ -294,7 +294,7 @@ static struct failures region_failures(struct rmem_region *region)
 	return now;
 }
 
-/**
+/*
  * rmem_region_sync() - fsync: everything written before is durable
  * @end: last byte
  *
@@ -374,7 +374,7 @@ static int punch_resident(struct rmem_region *region, u64 offset, u64 end)
 	return err;
 }
 
-/**
+/*
  * rmem_region_punch() - the range reads as zeros from now on, durably
  * @offset: first byte
  * @end: byte behind the last

@@ -72,8 +72,12 @@ checkpatch() { # EXTRA-IGNORES FILE...
 check_checkpatch() {
 	local strict=(--strict) bad=0 files
 	tests/vm/kernels.sh source || return 1
-	mapfile -t files < <(sources 'kmod/*.[ch]' | grep -v '^kmod/compat\.h$')
-	checkpatch '' "${files[@]}" || bad=1
+	# A wait macro evaluates its condition again and again: that is its purpose.
+	mapfile -t files < <(sources 'kmod/*.[ch]' | grep -v '^kmod/\(compat\|trace\)\.h$')
+	checkpatch ,MACRO_ARG_REUSE "${files[@]}" || bad=1
+	# The form of every trace header.
+	mapfile -t files < <(sources kmod/trace.h)
+	checkpatch ,PARENTHESIS_ALIGNMENT,OPEN_ENDED_LINE "${files[@]}" || bad=1
 	# Version tests have their one place.
 	mapfile -t files < <(sources kmod/compat.h)
 	checkpatch ,LINUX_VERSION_CODE,CONSTANT_COMPARISON,MACRO_ARG_UNUSED "${files[@]}" || bad=1
@@ -92,7 +96,8 @@ check_abi() {
 	make -s -C tests/selftest check-m32
 }
 
-# One place for version tests; a licence on every source file.
+# One place for version tests; a licence on every source file; generated files
+# as their source has them.
 check_layout() {
 	local bad=0 f
 	if sources 'kmod/*' | grep -v '^kmod/compat\.h$' |
@@ -103,6 +108,7 @@ check_layout() {
 	for f in $(sources '*.[ch]' '*.cc' '*.hh' '*.sh' '*.py' '*CMakeLists.txt' Makefile '*/Makefile' '*/Kbuild'); do
 		head -n 3 "$f" | grep -q 'SPDX-License-Identifier:' || { echo "$f: no SPDX-License-Identifier"; bad=1; }
 	done
+	scripts/netlink-gen.sh --check || bad=1
 	return $bad
 }
 
