@@ -22,7 +22,6 @@ int Attachment::serve(const kchan::RegionInfo& info) {
   config.chunk = info.chunk;
   config.read_only = info.read_only();
   config.push_interval = options().push_interval;
-  config.failure_reason = [this] { return failure_.cause(); };
   pager_.add(std::move(config));
   in_pager_ = true;
   const int err = kernel_.serve(info.id);

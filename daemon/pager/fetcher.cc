@@ -118,8 +118,8 @@ void Fetcher::answered(Request* r, const store::Outcome& outcome) {
         region_.log().error("bytes at {} arrived damaged {} times in a row", r->offset, r->tries);
       return fail(r, EIO);
     case ESTALE:
-      release(r);
-      return region_.fail_stale();
+      region_.stale();
+      return again(r);
     default:
       if (region_.may_complain())
         region_.log().error("reading {} bytes at {}: {}", r->length, r->offset,

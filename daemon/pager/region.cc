@@ -22,6 +22,7 @@ void Region::connect(store::Store& store) {
   if (gone_) return;
   store_ = &store;
   paused_until_ = {};
+  stale_ = false;
   if (const int err = shared_.channel.set_state(config_.id, RMEM_STATE_ACTIVE, "")) {
     log_.warning("telling the kernel that the store is there: {}", std::strerror(err));
   }
@@ -46,10 +47,9 @@ void Region::fail(std::string_view reason) {
   retire();
 }
 
-void Region::fail_stale() {
-  std::string reason = config_.failure_reason ? config_.failure_reason() : std::string();
-  if (reason.empty()) reason = "the store is another one now, or another writer took over";
-  fail(reason);
+void Region::stale() {
+  stale_ = true;
+  pause(kPauseOnStale);
 }
 
 void Region::retire() {
@@ -71,7 +71,10 @@ bool Region::may_complain() {
 
 void Region::tick(Clock::time_point now) {
   if (gone_) return;
-  if (paused_until_ != Clock::time_point{} && now >= paused_until_) paused_until_ = {};
+  if (paused_until_ != Clock::time_point{} && now >= paused_until_) {
+    paused_until_ = {};
+    if (stale_) return fail("the store is another one now, or another writer took over");
+  }
   if (fetcher_.has_unfilled()) fetcher_.retry_fills();
   if (now < push_due_) return;
   push_due_ = now + config_.push_interval;

@@ -4,7 +4,6 @@
 
 #include <chrono>
 #include <cstdint>
-#include <functional>
 #include <string>
 #include <string_view>
 
@@ -28,8 +27,6 @@ struct RegionConfig {
   std::uint32_t chunk = 0;
   bool read_only = false;
   std::chrono::milliseconds push_interval{0};  // 0: only on demand
-  // Why the store answers ESTALE, for people; may be empty.
-  std::function<std::string()> failure_reason;
 };
 
 // Since this daemon serves the region; the kernel's own counters live longer.
@@ -64,6 +61,8 @@ class Region {
   using Clock = Reactor::Clock;
   // How long to leave a store alone that answers EAGAIN out of the blue.
   static constexpr std::chrono::milliseconds kPauseOnAgain{100};
+  // How long to wait for somebody who knows why a store answers ESTALE.
+  static constexpr std::chrono::milliseconds kPauseOnStale{100};
   // How long to wait when the kernel has no memory.
   static constexpr std::chrono::milliseconds kPauseOnNoMemory{20};
 
@@ -82,13 +81,14 @@ class Region {
   void disconnect(std::string_view reason);
   // For good. Tells the kernel, which ends every request of the region.
   void fail(std::string_view reason);
-  // The store has answered ESTALE.
-  void fail_stale();
+  // The store has answered ESTALE. Whoever watches it is about to say why, with
+  // fail(); if nobody does, it happens a moment later without.
+  void stale();
   // As fail(), without telling: the region is no more.
   void retire();
 
   // May the store be asked now?
-  bool ready() const { return store_ && !gone_ && paused_until_ == Clock::time_point{}; }
+  bool ready() const { return store_ && !gone_ && !stale_ && paused_until_ == Clock::time_point{}; }
   // No answer matters any more: failed or retired.
   bool gone() const { return gone_; }
   bool failed() const { return failed_; }
@@ -126,6 +126,7 @@ class Region {
   store::Store* store_ = nullptr;
   bool gone_ = false;
   bool failed_ = false;
+  bool stale_ = false;
   std::uint64_t operations_ = 0;
   Clock::time_point paused_until_{};  // zero: not paused
   Clock::time_point push_due_;

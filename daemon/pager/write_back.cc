@@ -223,8 +223,8 @@ void WriteBack::answered(Request* r) {
       if (++r->tries < kMaxDamaged) return again(r);
       return complete(r, EIO);
     case ESTALE:
-      release(r);
-      return region_.fail_stale();
+      region_.stale();
+      return again(r);
     default:
       if (region_.may_complain())
         region_.log().error("writing {} bytes at {}: {}", r->length, r->offset,
@@ -282,11 +282,14 @@ void WriteBack::flushed(const store::Outcome& outcome) {
       break;
     case EAGAIN:
     case EBADMSG:
-      if (region_.ready()) region_.pause(Region::kPauseOnAgain);
+    case ESTALE:
+      if (outcome.err == ESTALE) {
+        region_.stale();
+      } else if (region_.ready()) {
+        region_.pause(Region::kPauseOnAgain);
+      }
       while (Request* r = flushing_.pop_front()) again(r);
       return;
-    case ESTALE:
-      return region_.fail_stale();
     default:  // told as EIO
       break;
   }

@@ -121,8 +121,9 @@ TEST_F(PagerFetch, AnotherStoreFailsTheRegion) {
   fetch(101, 2);
   pager->pump();
   store.answer(Kind::kRead, ESTALE);
+  pager->fail(kId, "taken over by b");  // by whoever watches the store
   EXPECT_EQ(kernel.states.back().state, RMEM_STATE_FAILED);
-  EXPECT_FALSE(kernel.states.back().reason.empty());
+  EXPECT_EQ(kernel.states.back().reason, "taken over by b");
   EXPECT_TRUE(pager->failed(kId));
   store.answer(Kind::kRead);  // late, and of no interest
   EXPECT_TRUE(kernel.fills.empty());
@@ -131,6 +132,17 @@ TEST_F(PagerFetch, AnotherStoreFailsTheRegion) {
   EXPECT_TRUE(store.operations.empty());
   EXPECT_EQ(pager->requests_in_use(), 0u);
   EXPECT_EQ(pager->buffer_bytes_free(), Pager::Options{}.buffer_bytes);
+}
+
+TEST_F(PagerFetch, AnotherStoreFailsTheRegionThoughNobodySaysWhy) {
+  fetch(100, 1);
+  pager->pump();
+  store.answer(Kind::kRead, ESTALE);
+  EXPECT_TRUE(store.operations.empty());
+  pass(std::chrono::milliseconds(100));
+  EXPECT_EQ(kernel.states.back().state, RMEM_STATE_FAILED);
+  EXPECT_FALSE(kernel.states.back().reason.empty());
+  EXPECT_EQ(pager->requests_in_use(), 0u);
 }
 
 TEST_F(PagerFetch, KernelWithoutMemoryIsAskedAgain) {

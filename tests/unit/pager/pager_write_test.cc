@@ -213,8 +213,9 @@ TEST_F(PagerWrite, LostClaimFailsTheRegion) {
   write(2);
   pager->pump();
   store.answer(Kind::kWrite, ESTALE);
-  EXPECT_EQ(kernel.states.back().state, RMEM_STATE_FAILED);
   store.answer(Kind::kWrite, ESTALE);
+  pass(std::chrono::milliseconds(100));
+  EXPECT_EQ(kernel.states.back().state, RMEM_STATE_FAILED);
   EXPECT_TRUE(kernel.completions.empty());  // the state ends them all
   EXPECT_EQ(pager->requests_in_use(), 0u);
 }
