@@ -135,25 +135,20 @@ static int rmemfs_iterate(struct file *file, struct dir_context *ctx)
 	if (!dir_emit_dots(file, ctx))
 		return 0;
 	/* position 2 + id: stable while regions come and go */
-	for (id = ctx->pos - 2; ; id++) {
-		size_t len;
-		bool more;
+	for (id = ctx->pos - 2; xa_find(&rmem_regions, &id, MINORMASK, XA_PRESENT); id++) {
+		bool more = true;
 
-		region = xa_find(&rmem_regions, &id, MINORMASK, XA_PRESENT);
-		if (region)
-			region = rmem_region_get(id);
-		else if (id >= MINORMASK || !xa_find(&rmem_regions, &id, MINORMASK, XA_PRESENT))
-			break;
 		ctx->pos = id + 2;
-		if (!region)
-			continue;
-		len = strlen(region->name);
-		more = dir_emit(ctx, region->name, len, RMEMFS_INO(id), DT_REG);
-		rmem_region_put(region);
+		region = rmem_region_get(id);
+		if (region) {
+			more = dir_emit(ctx, region->name, strlen(region->name), RMEMFS_INO(id),
+					DT_REG);
+			rmem_region_put(region);
+		}
 		if (!more)
 			return 0;
-		ctx->pos = id + 3;
 	}
+	ctx->pos = id + 2;
 	return 0;
 }
 

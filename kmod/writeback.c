@@ -222,7 +222,8 @@ int rmem_writepages(struct address_space *mapping, struct writeback_control *wbc
 	if (!sync && (READ_ONCE(region->state) != RMEM_STATE_ACTIVE ||
 		      READ_ONCE(region->dropper) == current))
 		return 0;
-	index = wbc->range_cyclic ? 0 : wbc->range_start >> PAGE_SHIFT;
+	/* cyclic: go on where the last one stopped, so that the end has its turn */
+	index = wbc->range_cyclic ? mapping->writeback_index : wbc->range_start >> PAGE_SHIFT;
 	end = wbc->range_cyclic ? ULONG_MAX : wbc->range_end >> PAGE_SHIFT;
 	if (sync || wbc->tagged_writepages) {
 		tag_pages_for_writeback(mapping, index, end);
@@ -242,6 +243,8 @@ int rmem_writepages(struct address_space *mapping, struct writeback_control *wbc
 	}
 	if (req)
 		writeback_submit(req);
+	if (wbc->range_cyclic)
+		mapping->writeback_index = err == -EAGAIN ? index : 0;
 	return err == -EAGAIN ? 0 : err;
 }
 
