@@ -1,0 +1,592 @@
+// SPDX-License-Identifier: MIT
+// The server over a real socket, asked by good and bad clients.
+#include "server/session.hh"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
+
+#include <fstream>
+
+#include "server/server.hh"
+#include "support/loop.hh"
+#include "support/store_ops.hh"
+#include "support/temp_dir.hh"
+#include "support/wire_client.hh"
+
+namespace rmem::server {
+namespace {
+
+using namespace std::chrono_literals;
+using test::pattern;
+using test::WireClient;
+using wire::Type;
+
+class SessionTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    options.state_dir = dir / "state";
+    options.session.linger = 30ms;
+    options.exports = {
+        *ExportSpec::parse("mem=mem://1MiB"),
+        *ExportSpec::parse("file=file://" + (dir / "file") + "?size=1MiB"),
+        *ExportSpec::parse("alias=file://" + (dir / "file")),
+        *ExportSpec::parse("fixed=file://" + (dir / "file") + ",ro"),
+    };
+    start();
+  }
+
+  void start() {
+    server.reset();
+    auto made = Server::create(loop.reactor(), options);
+    ASSERT_TRUE(made.ok()) << made.status().cause();
+    server = std::move(made).value();
+    transport::Address at;
+    at.path = dir / "socket";
+    const Status listening = server->listen(at);
+    ASSERT_TRUE(listening.ok()) << listening.cause();
+  }
+
+  std::unique_ptr<WireClient> connect() {
+    return std::make_unique<WireClient>(loop, dir / "socket");
+  }
+  std::unique_ptr<WireClient> opened(const std::string& name, std::uint16_t flags = 0) {
+    auto client = connect();
+    EXPECT_EQ(client->hello().header.error, 0u);
+    EXPECT_EQ(client->open(name, flags).header.error, 0u);
+    return client;
+  }
+  std::unique_ptr<WireClient> writer(const std::string& name, const Uuid& id,
+                                     std::uint64_t session = 1) {
+    auto client = opened(name);
+    EXPECT_EQ(client->claim(id, session).header.error, 0u);
+    return client;
+  }
+  // Waits for the REFUSE and the end of the connection.
+  void expect_refused(WireClient& client, std::uint32_t error, const std::string& words) {
+    const auto frame = client.reply(0);
+    EXPECT_EQ(frame.header.type, Type::kRefuse);
+    EXPECT_EQ(frame.header.error, error) << frame.text();
+    EXPECT_NE(frame.text().find(words), std::string::npos) << frame.text();
+    loop.until([&] { return client.closed; });
+  }
+
+  test::TempDir dir;
+  test::Loop loop;
+  ServerOptions options;
+  std::unique_ptr<Server> server;
+  const Uuid me = uuid_random();
+  const Uuid other = uuid_random();
+};
+
+// --- before anything is opened -------------------------------------------------
+
+TEST_F(SessionTest, GarbageBeforeHelloIsRefused) {
+  const auto client = connect();
+  client->send_raw("GET / HTTP/1.1\r\n\r\n");
+  expect_refused(*client, wire::error::kProtocol, "not a frame");
+}
+
+TEST_F(SessionTest, OtherVersionsAreRefusedNamingBothRanges) {
+  wire::Hello hello;
+  hello.version_min = 7;
+  hello.version_max = 9;
+  const auto client = connect();
+  client->send(Type::kHello, wire::encode(hello));
+  expect_refused(*client, wire::error::kVersion,
+                 "server speaks version 1, the peer versions 7 to 9");
+}
+
+TEST_F(SessionTest, FrameOfAnotherVersionIsRefusedNamingBoth) {
+  const auto client = connect();
+  wire::Header header;
+  header.type = Type::kHello;
+  wire::HeaderBytes bytes;
+  wire::encode(header, bytes);
+  bytes[4] = std::byte{3};
+  client->send_raw(bytes);
+  expect_refused(*client, wire::error::kVersion, "server speaks version 1, the peer version 3");
+}
+
+TEST_F(SessionTest, NewerClientThatKnowsOurVersionIsServed) {
+  wire::Hello hello;
+  hello.version_min = 1;
+  hello.version_max = 5;
+  const auto client = connect();
+  const auto reply = client->hello(hello);
+  EXPECT_EQ(wire::decode_hello(reply.payload)->version, 1);
+}
+
+TEST_F(SessionTest, HelloHasToComeFirst) {
+  const auto client = connect();
+  client->send(Type::kPing);
+  expect_refused(*client, wire::error::kProtocol, "HELLO");
+}
+
+TEST_F(SessionTest, SecondHelloIsRefused) {
+  const auto client = connect();
+  client->hello();
+  client->send(Type::kHello, wire::encode(wire::Hello{}));
+  expect_refused(*client, wire::error::kProtocol, "second HELLO");
+}
+
+TEST_F(SessionTest, MalformedHelloIsRefused) {
+  const auto client = connect();
+  client->send(Type::kHello, std::vector<std::byte>(47));
+  expect_refused(*client, wire::error::kProtocol, "malformed HELLO");
+}
+
+TEST_F(SessionTest, FrameOfAnotherGenerationIsRefused) {
+  const auto client = connect();
+  client->hello();
+  client->generation = 2;
+  client->send(Type::kPing);
+  expect_refused(*client, wire::error::kProtocol, "another connection");
+}
+
+TEST_F(SessionTest, ReplyFromAClientIsRefused) {
+  const auto client = opened("mem");
+  wire::Header header;
+  header.type = Type::kPing;
+  header.flags = wire::flag::kReply;
+  client->send(header);
+  expect_refused(*client, wire::error::kProtocol, "reply from a client");
+}
+
+TEST_F(SessionTest, SilenceBeforeOpenEndsAtTheDeadline) {
+  options.session.handshake_timeout = 50ms;
+  start();
+  const auto client = connect();
+  expect_refused(*client, wire::error::kTimedOut, "no OPEN");
+}
+
+TEST_F(SessionTest, SlowLorisEndsAtTheDeadline) {
+  options.session.handshake_timeout = 100ms;
+  start();
+  const auto client = connect();
+  const auto hello = wire::encode(wire::Hello{});
+  wire::Header header;
+  header.type = Type::kHello;
+  header.payload = static_cast<std::uint32_t>(hello.size());
+  header.generation = 1;
+  wire::HeaderBytes bytes;
+  wire::encode(header, bytes);
+  // A byte every few ms keeps the connection busy, but buys no time.
+  std::size_t sent = 0;
+  std::unique_ptr<Reactor::Timer> drip;
+  drip = std::make_unique<Reactor::Timer>(loop.reactor(), [&] {
+    if (sent < bytes.size()) client->send_raw(std::span(bytes).subspan(sent++, 1));
+    drip->arm(5ms);
+  });
+  drip->arm(5ms);
+  expect_refused(*client, wire::error::kTimedOut, "no OPEN");
+}
+
+TEST_F(SessionTest, HelloAloneDoesNotStopTheDeadline) {
+  options.session.handshake_timeout = 50ms;
+  start();
+  const auto client = connect();
+  client->hello();
+  expect_refused(*client, wire::error::kTimedOut, "no OPEN");
+}
+
+TEST_F(SessionTest, LargePayloadBeforeOpenIsRefused) {
+  const auto client = connect();
+  client->hello();
+  client->send(Type::kOpen, std::vector<std::byte>(wire::kMaxPayloadBeforeOpen + 1));
+  expect_refused(*client, wire::error::kMessageSize, "4096 are allowed");
+}
+
+TEST_F(SessionTest, ManyRequestsBeforeOpenAreAnsweredOneByOne) {
+  const auto client = connect();
+  client->hello();
+  std::uint64_t last = 0;
+  for (int i = 0; i < 500; ++i) last = client->send(Type::kPing);
+  EXPECT_EQ(client->reply(last).header.error, 0u);
+  EXPECT_EQ(client->frames.size(), 499u);
+}
+
+TEST_F(SessionTest, TooManyConnectionsAreRefused) {
+  options.max_sessions = 2;
+  start();
+  const auto one = connect(), two = connect(), three = connect();
+  expect_refused(*three, wire::error::kBusy, "too many connections");
+  EXPECT_EQ(one->hello().header.error, 0u);
+}
+
+TEST_F(SessionTest, SilentClientIsDroppedAndOneThatPingsIsNot) {
+  options.session.silence = 150ms;
+  start();
+  const auto silent = opened("mem");
+  const auto lively = opened("mem");
+  std::unique_ptr<Reactor::Timer> ping;
+  ping = std::make_unique<Reactor::Timer>(loop.reactor(), [&] {
+    lively->send(Type::kPing);
+    ping->arm(20ms);
+  });
+  ping->arm(20ms);
+  loop.until([&] { return silent->closed; });
+  EXPECT_FALSE(lively->closed);
+}
+
+// --- OPEN ------------------------------------------------------------------------
+
+TEST_F(SessionTest, OpenAnswersTheGeometry) {
+  const auto client = connect();
+  client->hello();
+  const auto reply = client->open("file");
+  ASSERT_EQ(reply.header.error, 0u);
+  EXPECT_NE(reply.header.handle, 0u);
+  EXPECT_NE(reply.header.epoch, 0u);
+  const auto opened = wire::decode_opened(reply.payload);
+  ASSERT_TRUE(opened);
+  EXPECT_EQ(opened->size, 1u << 20);
+  EXPECT_NE(opened->identity, Uuid{});
+}
+
+TEST_F(SessionTest, UnknownExportIsNamed) {
+  const auto client = connect();
+  client->hello();
+  const auto reply = client->open("nothing");
+  EXPECT_EQ(reply.header.error, wire::error::kNoEntry);
+  EXPECT_NE(reply.text().find("nothing"), std::string::npos);
+  EXPECT_EQ(client->open("mem").header.error, 0u);
+}
+
+TEST_F(SessionTest, OverlongExportNameIsUnknown) {
+  const auto client = connect();
+  client->hello();
+  EXPECT_EQ(client->open(std::string(4000, 'x')).header.error, wire::error::kNoEntry);
+}
+
+TEST_F(SessionTest, ReadOnlyExportHasToBeOpenedSo) {
+  const auto client = connect();
+  client->hello();
+  EXPECT_EQ(client->open("fixed").header.error, wire::error::kReadOnly);
+  const auto reply = client->open("fixed", wire::flag::kReadOnly);
+  EXPECT_EQ(reply.header.error, 0u);
+  EXPECT_TRUE(reply.header.flags & wire::flag::kReadOnly);
+  EXPECT_EQ(client->claim(me).header.error, wire::error::kReadOnly);
+  EXPECT_EQ(client->write(0, pattern(1, 1)).header.error, wire::error::kReadOnly);
+}
+
+TEST_F(SessionTest, HandlesAreLimited) {
+  const auto client = opened("mem");
+  for (std::uint32_t i = 1; i < wire::kMaxHandles; ++i)
+    EXPECT_EQ(client->open("mem").header.error, 0u);
+  EXPECT_EQ(client->open("mem").header.error, wire::error::kTooManyHandles);
+}
+
+TEST_F(SessionTest, UnknownAndClosedHandlesAreStale) {
+  const auto client = opened("mem");
+  EXPECT_EQ(client->simple(Type::kClose).header.error, 0u);
+  EXPECT_EQ(client->read(0, 1).header.error, wire::error::kStale);
+  client->handle = 77;
+  EXPECT_EQ(client->read(0, 1).header.error, wire::error::kStale);
+}
+
+// --- operations ------------------------------------------------------------------
+
+TEST_F(SessionTest, UnknownOperationsAreRefusedByName) {
+  const auto client = opened("mem");
+  const auto hash = client->call(Type::kHash);
+  EXPECT_EQ(hash.header.error, wire::error::kNotOffered);
+  EXPECT_NE(hash.text().find("HASH"), std::string::npos);
+  const auto unknown = client->call(static_cast<Type>(77), pattern(1000, 1));
+  EXPECT_EQ(unknown.header.error, wire::error::kNotOffered);
+  EXPECT_NE(unknown.text().find("77"), std::string::npos);
+  EXPECT_EQ(client->call(Type::kPing).header.error, 0u);
+}
+
+TEST_F(SessionTest, OversizedPayloadIsRefused) {
+  const auto client = opened("mem");
+  wire::Header header;
+  header.type = Type::kWrite;
+  header.generation = 1;
+  header.payload = wire::kMaxPayload + 1;
+  wire::HeaderBytes bytes;
+  wire::encode(header, bytes);
+  client->send_raw(bytes);
+  expect_refused(*client, wire::error::kMessageSize, "payload");
+}
+
+TEST_F(SessionTest, LengthsOutOfTheLimitsAreInvalid) {
+  const auto client = writer("mem", me);
+  EXPECT_EQ(client->read(0, 0).header.error, wire::error::kInvalid);
+  EXPECT_EQ(client->read(0, wire::kMaxPayload + 1).header.error, wire::error::kInvalid);
+  EXPECT_EQ(client->read(1 << 20, 1).header.error, wire::error::kInvalid);
+  EXPECT_EQ(client->read(~0ull, 2).header.error, wire::error::kInvalid);
+  EXPECT_EQ(client->write((1 << 20) - 1, pattern(2, 1)).header.error, wire::error::kInvalid);
+  wire::Header header;
+  header.type = Type::kWrite;
+  header.handle = client->handle;
+  header.length = 5;
+  EXPECT_EQ(client->call(header, pattern(4, 1)).header.error, wire::error::kInvalid);
+}
+
+TEST_F(SessionTest, DamagedWriteIsAnsweredAndEndsTheConnection) {
+  wire::Hello hello;
+  hello.features = wire::feature::kChecksum;
+  const auto client = connect();
+  client->hello(hello);
+  client->open("mem");
+  client->claim(me);
+  const auto bytes = pattern(100, 1);
+  wire::Header header;
+  header.type = Type::kWrite;
+  header.handle = client->handle;
+  header.length = bytes.size();
+  header.flags = wire::flag::kChecksum;
+  header.checksum = crc32c(bytes) ^ 1;
+  EXPECT_EQ(client->call(header, bytes).header.error, wire::error::kBadMessage);
+  expect_refused(*client, wire::error::kBadMessage, "checksum");
+  const auto again = opened("mem");
+  EXPECT_EQ(again->read(0, 100).payload, std::vector<std::byte>(100));
+}
+
+TEST_F(SessionTest, AgreedChecksumsAreOnEveryReadAndDemandedOfEveryWrite) {
+  wire::Hello hello;
+  hello.features = wire::feature::kChecksum | 1ull << 40;
+  const auto client = connect();
+  EXPECT_EQ(wire::decode_hello(client->hello(hello).payload)->features, wire::feature::kChecksum);
+  client->open("mem");
+  client->claim(me);
+  const auto reply = client->read(0, 100);
+  EXPECT_TRUE(reply.header.flags & wire::flag::kChecksum);
+  EXPECT_EQ(reply.header.checksum, crc32c(reply.payload));
+  client->send_write(0, pattern(10, 1));
+  expect_refused(*client, wire::error::kProtocol, "checksum");
+}
+
+TEST_F(SessionTest, DiskFullIsToldAndTheNextWriteMayWorkAgain) {
+  const auto client = writer("file", me);
+  ::signal(SIGXFSZ, SIG_IGN);
+  rlimit before = {};
+  ::getrlimit(RLIMIT_FSIZE, &before);
+  rlimit small = before;
+  small.rlim_cur = 64 << 10;
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+  const auto within = client->write(0, pattern(4096, 1));
+  const auto beyond = client->write(128 << 10, pattern(4096, 2));
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  EXPECT_EQ(within.header.error, 0u);
+  EXPECT_EQ(beyond.header.error, wire::error::kNoSpace);
+  EXPECT_EQ(client->write(128 << 10, pattern(4096, 2)).header.error, 0u);
+  EXPECT_EQ(client->simple(Type::kFlush).header.error, 0u);
+}
+
+TEST_F(SessionTest, ClientThatDoesNotReadIsHeldBackAndOthersAreServed) {
+  const auto greedy = opened("mem");
+  // Far more answers than any buffer holds; it reads none of them until later.
+  std::uint64_t last = 0;
+  for (int i = 0; i < 200; ++i) {
+    wire::Header header;
+    header.type = Type::kRead;
+    header.handle = greedy->handle;
+    header.length = 1 << 20;
+    last = greedy->send(header);
+  }
+  const auto other_client = opened("mem");
+  EXPECT_EQ(other_client->read(0, 10).header.error, 0u);
+  EXPECT_EQ(greedy->reply(last).payload.size(), 1u << 20);
+}
+
+// --- claims ----------------------------------------------------------------------
+
+TEST_F(SessionTest, WritingNeedsTheClaim) {
+  const auto client = opened("mem");
+  EXPECT_EQ(client->write(0, pattern(1, 1)).header.error, wire::error::kPerm);
+  EXPECT_EQ(client->simple(Type::kFlush).header.error, wire::error::kPerm);
+  EXPECT_EQ(client->simple(Type::kRelease).header.error, wire::error::kPerm);
+  EXPECT_EQ(client->read(0, 1).header.error, 0u);
+}
+
+TEST_F(SessionTest, ClaimNeedsAWriterOfSixteenBytes) {
+  const auto client = opened("mem");
+  wire::Header header;
+  header.type = Type::kClaim;
+  header.handle = client->handle;
+  EXPECT_EQ(client->call(header, std::vector<std::byte>(15)).header.error, wire::error::kInvalid);
+}
+
+TEST_F(SessionTest, SecondWriterIsRefusedUntilTheFirstReleases) {
+  const auto first = writer("mem", me);
+  const auto second = opened("mem");
+  EXPECT_EQ(second->claim(other).header.error, wire::error::kBusy);
+  EXPECT_EQ(first->simple(Type::kRelease).header.error, 0u);
+  const auto granted = second->claim(other);
+  EXPECT_EQ(granted.header.error, 0u);
+  EXPECT_EQ(granted.header.length, 2u);
+  EXPECT_EQ(first->write(0, pattern(1, 1)).header.error, wire::error::kPerm);
+}
+
+TEST_F(SessionTest, ClaimBelongsToTheStoreNotToTheExport) {
+  const auto first = writer("file", me);
+  const auto second = opened("alias");
+  EXPECT_EQ(second->claim(other).header.error, wire::error::kBusy);
+}
+
+TEST_F(SessionTest, ClaimOutlivesItsConnection) {
+  writer("mem", me)->disconnect();
+  const auto second = opened("mem");
+  EXPECT_EQ(second->claim(other).header.error, wire::error::kBusy);
+  EXPECT_EQ(second->claim(me, 2).header.error, 0u);
+}
+
+TEST_F(SessionTest, ReadersAreNotLimited) {
+  const auto first = writer("mem", me);
+  const auto bytes = pattern(1000, 1);
+  EXPECT_EQ(first->write(0, bytes).header.error, 0u);
+  for (int i = 0; i < 5; ++i)
+    EXPECT_EQ(opened("mem", wire::flag::kReadOnly)->read(0, 1000).payload, bytes);
+}
+
+TEST_F(SessionTest, NewSessionOfAWriterEndsItsOldOne) {
+  const auto old = writer("mem", me, 1);
+  const auto young = writer("mem", me, 2);
+  loop.until([&] { return old->closed; });
+  EXPECT_EQ(young->write(0, pattern(1, 1)).header.error, 0u);
+}
+
+TEST_F(SessionTest, LateWriteOfAnOldSessionIsNotApplied) {
+  const auto old = writer("mem", me, 1);
+  const auto late = pattern(50'000, 1);
+  wire::Header header;
+  header.type = Type::kWrite;
+  header.handle = old->handle;
+  header.generation = 1;
+  header.request = 99;
+  header.length = late.size();
+  header.payload = static_cast<std::uint32_t>(late.size());
+  wire::HeaderBytes bytes;
+  wire::encode(header, bytes);
+  old->send_raw(bytes);
+  old->send_raw(std::span(late).first(30'000));
+  // So that the server has read what there is.
+  const auto probe = opened("mem");
+  EXPECT_EQ(probe->read(0, 1).header.error, 0u);
+
+  const auto young = writer("mem", me, 2);
+  const auto fresh = pattern(50'000, 2);
+  EXPECT_EQ(young->write(0, fresh).header.error, 0u);
+  old->send_raw(std::span(late).subspan(30'000));
+  loop.until([&] { return old->closed; });
+  EXPECT_TRUE(young->read(0, 50'000).payload == fresh);
+}
+
+TEST_F(SessionTest, ClaimFromThePastIsStale) {
+  const auto young = writer("mem", me, 10);
+  const auto late = opened("mem");
+  EXPECT_EQ(late->claim(me, 9).header.error, wire::error::kStale);
+  EXPECT_EQ(young->write(0, pattern(1, 1)).header.error, 0u);
+}
+
+TEST_F(SessionTest, TakeOverFencesTheOldWriter) {
+  const auto old = writer("file", me);
+  EXPECT_EQ(old->write(0, pattern(10, 1)).header.error, 0u);
+  const auto young = opened("file");
+  const auto granted = young->claim(other, 1, true);
+  EXPECT_EQ(granted.header.error, 0u);
+  EXPECT_EQ(granted.header.length, 2u);
+  const auto bytes = pattern(10, 2);
+  EXPECT_EQ(young->write(0, bytes).header.error, 0u);
+  EXPECT_EQ(old->write(0, pattern(10, 3)).header.error, wire::error::kStale);
+  EXPECT_EQ(old->simple(Type::kFlush).header.error, wire::error::kStale);
+  EXPECT_EQ(old->read(0, 10).header.error, wire::error::kStale);
+  EXPECT_EQ(old->claim(me, 2).header.error, wire::error::kStale);
+  const auto again = opened("file");
+  EXPECT_EQ(again->claim(me, 3, true).header.error, wire::error::kStale);
+  EXPECT_EQ(young->read(0, 10).payload, bytes);
+}
+
+TEST_F(SessionTest, TwoHandlesOfOneSessionMayClaimInTurn) {
+  const auto client = writer("file", me);
+  const std::uint32_t first = client->handle;
+  client->open("alias");
+  EXPECT_EQ(client->claim(me, 1).header.error, 0u);
+  EXPECT_EQ(client->write(0, pattern(1, 1)).header.error, 0u);
+  client->handle = first;
+  EXPECT_EQ(client->write(0, pattern(1, 1)).header.error, wire::error::kStale);
+}
+
+TEST_F(SessionTest, FileClaimSurvivesARestartOfTheServer) {
+  writer("file", me)->disconnect();
+  start();
+  const auto second = opened("file");
+  EXPECT_EQ(second->claim(other).header.error, wire::error::kBusy);
+  EXPECT_EQ(second->claim(me, 1, false, 1).header.error, 0u);
+  EXPECT_EQ(second->simple(Type::kRelease).header.error, 0u);
+  start();
+  const auto third = opened("file");
+  EXPECT_EQ(third->claim(other).header.error, 0u);
+}
+
+TEST_F(SessionTest, FencedWriterIsFencedAfterARestartOfTheServer) {
+  const auto old = writer("file", me);
+  const auto young = opened("file");
+  young->claim(other, 1, true);
+  young->simple(Type::kRelease);
+  old->disconnect();
+  young->disconnect();
+  start();
+  const auto again = opened("file");
+  EXPECT_EQ(again->claim(me, 9).header.error, wire::error::kStale);
+}
+
+TEST_F(SessionTest, RestartKeepsTheFileIdentityAndChangesTheOthers) {
+  const auto identity = [&](const std::string& name) {
+    const auto client = connect();
+    client->hello();
+    const auto reply = client->open(name);
+    return std::pair(wire::decode_opened(reply.payload)->identity, reply.header.epoch);
+  };
+  const auto file = identity("file"), mem = identity("mem");
+  start();
+  EXPECT_EQ(identity("file").first, file.first);
+  EXPECT_NE(identity("mem").first, mem.first);
+  EXPECT_NE(identity("mem").second, mem.second);
+}
+
+// --- the end ---------------------------------------------------------------------
+
+TEST_F(SessionTest, StopAnswersWhatWasReceivedAndFlushes) {
+  const auto client = writer("file", me);
+  std::vector<std::uint64_t> requests;
+  const auto bytes = pattern(200'000, 1);
+  for (int i = 0; i < 5; ++i) requests.push_back(client->send_write(0, bytes));
+  EXPECT_EQ(client->reply(requests[0]).header.error, 0u);
+  std::optional<Status> stopped;
+  server->stop(5s, [&](const Status& status) { stopped = status; });
+  loop.until([&] { return stopped && client->closed; });
+  EXPECT_TRUE(stopped->ok());
+  EXPECT_EQ(server->sessions(), 0u);
+}
+
+TEST_F(SessionTest, ServerMayEndInTheMiddleOfEverything) {
+  std::vector<std::unique_ptr<WireClient>> clients;
+  clients.push_back(writer("file", me));
+  clients.push_back(opened("mem"));
+  clients.push_back(connect());
+  for (int i = 0; i < 20; ++i) {
+    clients[0]->send_write(0, pattern(100'000, 1));
+    wire::Header header;
+    header.type = Type::kRead;
+    header.handle = clients[1]->handle;
+    header.length = 1 << 20;
+    clients[1]->send(header);
+  }
+  clients[0]->call(Type::kPing);
+  server.reset();
+  loop.until([&] { return clients[0]->closed && clients[1]->closed && clients[2]->closed; });
+}
+
+TEST_F(SessionTest, PlainTcpOffLoopbackNeedsInsecure) {
+  const transport::Address everywhere{.host = "0.0.0.0", .port = 0, .path = ""};
+  EXPECT_EQ(server->listen(everywhere).code(), Code::kUsage);
+  options.insecure = true;
+  start();
+  EXPECT_TRUE(server->listen(everywhere).ok());
+}
+
+}  // namespace
+}  // namespace rmem::server

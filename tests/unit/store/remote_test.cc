@@ -1,0 +1,620 @@
+// SPDX-License-Identifier: MIT
+// The remote store against the real server, a proxy that misbehaves, and peers
+// that are no rmem-server.
+#include "store/remote.hh"
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <deque>
+#include <fstream>
+
+#include "server/server.hh"
+#include "support/allocations.hh"
+#include "support/proxy.hh"
+#include "support/store_ops.hh"
+#include "support/temp_dir.hh"
+#include "wire/codec.hh"
+
+namespace rmem::store {
+namespace {
+
+using namespace std::chrono_literals;
+using test::pattern;
+using test::Pending;
+
+// What a store has said.
+struct Heard final : RemoteStore::Listener {
+  int ups = 0, downs = 0, fails = 0;
+  Status last_down, failed;
+  void on_up() override { ++ups; }
+  void on_down(const Status& reason) override { ++downs, last_down = reason; }
+  void on_failed(const Status& reason) override { ++fails, failed = reason; }
+};
+
+class RemoteStoreTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::ofstream(dir / "file") << std::string(1 << 20, 'f');
+    server_options.state_dir = dir / "state";
+    server_options.session.linger = 30ms;
+    server_options.exports = {*server::ExportSpec::parse("mem=mem://16MiB"),
+                              *server::ExportSpec::parse("file=file://" + (dir / "file")),
+                              *server::ExportSpec::parse("fixed=file://" + (dir / "file") + ",ro")};
+    start_server();
+  }
+
+  void start_server() {
+    server.reset();
+    auto made = server::Server::create(loop.reactor(), server_options);
+    ASSERT_TRUE(made.ok()) << made.status().cause();
+    server = std::move(made).value();
+    transport::Address at;
+    at.path = dir / "back";
+    ASSERT_TRUE(server->listen(at).ok());
+    if (!proxy) proxy = std::make_unique<test::Proxy>(loop, dir / "socket", dir / "back");
+  }
+
+  // Through the proxy.
+  std::unique_ptr<RemoteStore> make(const std::string& name, RemoteOptions options = {}) {
+    auto made = RemoteStore::create(
+        loop.reactor(), {.socket_path = dir / "socket", .export_name = name}, options, heard);
+    EXPECT_TRUE(made.ok()) << made.status().cause();
+    return std::move(made).value();
+  }
+  Status open(RemoteStore& store) {
+    std::optional<Status> status;
+    store.open([&](const Result<Geometry>& geometry) { status = geometry.status(); });
+    loop.until([&] { return status.has_value(); });
+    return *status;
+  }
+  Status claim(RemoteStore& store, const WriterClaim& wanted) {
+    std::optional<Status> status;
+    store.claim(wanted, [&](const Status& done) { status = done; });
+    loop.until([&] { return status.has_value(); });
+    return *status;
+  }
+  Status release(RemoteStore& store) {
+    std::optional<Status> status;
+    store.release([&](const Status& done) { status = done; });
+    loop.until([&] { return status.has_value(); });
+    return *status;
+  }
+  std::unique_ptr<RemoteStore> writer(const std::string& name, RemoteOptions options = {}) {
+    auto store = make(name, options);
+    EXPECT_TRUE(open(*store).ok());
+    EXPECT_TRUE(claim(*store, {.writer = me}).ok());
+    return store;
+  }
+
+  test::TempDir dir;
+  test::Loop loop;
+  Heard heard;
+  server::ServerOptions server_options;
+  std::unique_ptr<server::Server> server;
+  std::unique_ptr<test::Proxy> proxy;
+  const Uuid me = uuid_random();
+  const Uuid other = uuid_random();
+};
+
+// --- opening ---------------------------------------------------------------------
+
+TEST_F(RemoteStoreTest, PlainTcpToAnotherHostNeedsInsecure) {
+  for (const char* host : {"192.0.2.1", "2001:db8::1", "host.example"}) {
+    const auto made = RemoteStore::create(
+        loop.reactor(), {.host = host, .socket_path = "", .export_name = "x"}, {}, heard);
+    ASSERT_FALSE(made.ok()) << host;
+    EXPECT_EQ(made.status().code(), Code::kUsage);
+    EXPECT_NE(made.status().hint().find("--insecure"), std::string::npos);
+    EXPECT_TRUE(RemoteStore::create(loop.reactor(),
+                                    {.host = host, .socket_path = "", .export_name = "x"},
+                                    {.insecure = true}, heard)
+                    .ok());
+  }
+  for (const char* host : {"127.0.0.1", "::1", "localhost"})
+    EXPECT_TRUE(RemoteStore::create(loop.reactor(),
+                                    {.host = host, .socket_path = "", .export_name = "x"}, {},
+                                    heard)
+                    .ok());
+}
+
+TEST_F(RemoteStoreTest, OpensAndTellsTheGeometry) {
+  const auto store = make("file");
+  EXPECT_EQ(store->state(), RemoteStore::State::kIdle);
+  ASSERT_TRUE(open(*store).ok());
+  EXPECT_EQ(store->state(), RemoteStore::State::kUp);
+  EXPECT_EQ(store->geometry().size, 1u << 20);
+  EXPECT_NE(store->geometry().identity, Uuid{});
+  EXPECT_NE(store->geometry().epoch, 0u);
+  EXPECT_FALSE(store->checksummed());
+  EXPECT_EQ(heard.ups, 0);
+}
+
+TEST_F(RemoteStoreTest, NobodyThereIsUnreachable) {
+  proxy.reset();
+  const auto store = make("file");
+  const Status status = open(*store);
+  EXPECT_EQ(status.code(), Code::kUnreachable);
+  EXPECT_FALSE(status.hint().empty());
+  EXPECT_EQ(store->state(), RemoteStore::State::kIdle);
+  EXPECT_EQ(heard.downs, 0);
+}
+
+TEST_F(RemoteStoreTest, MissingExportIsNotFoundByName) {
+  const auto store = make("nothing");
+  const Status status = open(*store);
+  EXPECT_EQ(status.code(), Code::kNotFound);
+  EXPECT_NE(status.cause().find("nothing"), std::string::npos);
+}
+
+TEST_F(RemoteStoreTest, WritingToAReadOnlyExportIsAMatterOfPermission) {
+  const auto store = make("fixed");
+  EXPECT_EQ(open(*store).code(), Code::kPermission);
+  const auto reader = make("fixed", {.read_only = true});
+  ASSERT_TRUE(open(*reader).ok());
+  EXPECT_TRUE(reader->geometry().read_only);
+  test::StoreOps ops(loop, *reader);
+  EXPECT_EQ(ops.read(0, std::size_t{3}), std::vector(3, std::byte{'f'}));
+  EXPECT_EQ(ops.write(0, pattern(1, 1)).err, EROFS);
+}
+
+TEST_F(RemoteStoreTest, OtherThanExpectedIsCorrupt) {
+  const auto probe = make("file");
+  ASSERT_TRUE(open(*probe).ok());
+  Geometry expected = probe->geometry();
+  EXPECT_TRUE(open(*make("file", {.expected = expected})).ok());
+  expected.identity[0] ^= 1;
+  const auto identity = make("file", {.expected = expected});
+  const Status wrong_identity = open(*identity);
+  EXPECT_EQ(wrong_identity.code(), Code::kCorrupt);
+  EXPECT_EQ(wrong_identity.err(), ESTALE);
+  expected = probe->geometry();
+  expected.size += 1;
+  const auto size = make("file", {.expected = expected});
+  EXPECT_EQ(open(*size).code(), Code::kCorrupt);
+  EXPECT_EQ(heard.fails, 0);
+}
+
+// Answers whatever comes with the same bytes.
+struct Impostor final : transport::Listener::Handler, transport::Connection::Handler {
+  Impostor(test::Loop& loop, const std::string& path, std::string answer, bool greet = false)
+      : answer(std::move(answer)), greet(greet) {
+    transport::Address at;
+    at.path = path;
+    listeners = std::move(transport::SocketListener::listen(loop.reactor(), at, *this)).value();
+  }
+  void on_accept(std::unique_ptr<transport::Connection> made) override {
+    connection = std::move(made);
+    connection->attach(*this);
+    connection->watch(true, false);
+    if (greet) say();
+  }
+  void on_readable() override {
+    std::byte bytes[1000];
+    const iovec space = {bytes, sizeof bytes};
+    if (connection->receive({&space, 1}).bytes == 0) return connection.reset();
+    if (answer == "close") return connection.reset();
+    if (!greet) say();
+  }
+  void say() {
+    if (answer.empty()) return;
+    const iovec buffer = {answer.data(), answer.size()};
+    connection->send({&buffer, 1});
+  }
+  void on_writable() override {}
+  void on_hangup() override { connection.reset(); }
+  std::string answer;
+  bool greet;
+  std::unique_ptr<transport::Connection> connection;
+  std::vector<std::unique_ptr<transport::SocketListener>> listeners;
+};
+
+TEST_F(RemoteStoreTest, ServersOfOtherProtocolsAreRecognised) {
+  proxy.reset();
+  for (const auto& [answer, greet] : {std::pair{"SSH-2.0-OpenSSH_9.2p1\r\n", true},
+                                      {"HTTP/1.1 400 Bad Request\r\n\r\n", false},
+                                      {"\x15\x03\x03\x02\x02\x28", false},
+                                      {"close", false}}) {
+    const Impostor impostor(loop, dir / "socket", answer, greet);
+    const auto store = make("file");
+    const Status status = open(*store);
+    EXPECT_EQ(status.code(), Code::kFailed) << answer;
+    EXPECT_NE(status.cause().find("another protocol"), std::string::npos) << status.cause();
+    EXPECT_FALSE(status.hint().empty());
+  }
+}
+
+TEST_F(RemoteStoreTest, SilentPeerIsUnreachableAfterTheTimeout) {
+  proxy.reset();
+  const Impostor impostor(loop, dir / "socket", "");
+  const auto store = make("file", {.open_timeout = 50ms});
+  const Status status = open(*store);
+  EXPECT_EQ(status.code(), Code::kUnreachable);
+  EXPECT_NE(status.cause().find("no answer"), std::string::npos);
+}
+
+TEST_F(RemoteStoreTest, RefusalOfTheVersionIsPassedOn) {
+  proxy.reset();
+  const std::string text = "no common version: this server speaks versions 7 to 9";
+  wire::Header header;
+  header.type = wire::Type::kRefuse;
+  header.error = wire::error::kVersion;
+  header.payload = static_cast<std::uint32_t>(text.size());
+  wire::HeaderBytes bytes;
+  wire::encode(header, bytes);
+  const Impostor impostor(
+      loop, dir / "socket",
+      std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()) + text);
+  const auto store = make("file");
+  const Status status = open(*store);
+  EXPECT_EQ(status.code(), Code::kFailed);
+  EXPECT_NE(status.cause().find("versions 7 to 9"), std::string::npos);
+}
+
+TEST_F(RemoteStoreTest, MayBeDestroyedWhileOpening) {
+  auto store = make("file");
+  int calls = 0;
+  store->open([&](const auto& result) {
+    ++calls;
+    EXPECT_FALSE(result.ok());
+  });
+  store.reset();
+  EXPECT_EQ(calls, 1);
+}
+
+// --- claims ----------------------------------------------------------------------
+
+TEST_F(RemoteStoreTest, SecondWriterIsBusyUntilRelease) {
+  const auto first = writer("file");
+  EXPECT_EQ(first->claim_generation(), 1u);
+  const auto second = make("file");
+  ASSERT_TRUE(open(*second).ok());
+  const Status refused = claim(*second, {.writer = other});
+  EXPECT_EQ(refused.code(), Code::kBusy);
+  EXPECT_NE(refused.hint().find("--take-over"), std::string::npos);
+  EXPECT_EQ(second->state(), RemoteStore::State::kUp);
+  EXPECT_TRUE(release(*first).ok());
+  EXPECT_EQ(first->state(), RemoteStore::State::kIdle);
+  EXPECT_TRUE(claim(*second, {.writer = other}).ok());
+}
+
+TEST_F(RemoteStoreTest, WriterThatIsTakenOverFails) {
+  const auto old = writer("file");
+  const auto young = make("file");
+  ASSERT_TRUE(open(*young).ok());
+  ASSERT_TRUE(claim(*young, {.writer = other, .take_over = true}).ok());
+  test::StoreOps ops(loop, *old);
+  EXPECT_EQ(ops.write(0, pattern(10, 1)).err, ESTALE);
+  EXPECT_EQ(heard.fails, 1);
+  EXPECT_EQ(heard.failed.code(), Code::kBusy);
+  EXPECT_EQ(heard.failed.err(), ESTALE);
+  EXPECT_EQ(old->state(), RemoteStore::State::kFailed);
+  EXPECT_EQ(ops.read(0, std::span<std::byte>()).err, ESTALE);
+}
+
+TEST_F(RemoteStoreTest, WriterThatIsTakenOverWhileAwayFailsWhenItIsBack) {
+  const auto old = writer("file");
+  proxy->black_hole = true;
+  proxy->cut();
+  loop.until([&] { return heard.downs > 0; });
+  {
+    auto direct = std::move(RemoteStore::create(
+                                loop.reactor(),
+                                {.socket_path = dir / "back", .export_name = "file"}, {}, heard))
+                      .value();
+    ASSERT_TRUE(open(*direct).ok());
+    ASSERT_TRUE(claim(*direct, {.writer = other, .take_over = true}).ok());
+    ASSERT_TRUE(release(*direct).ok());
+  }
+  proxy->black_hole = false;
+  proxy->cut();
+  loop.until([&] { return heard.fails > 0; });
+  EXPECT_EQ(heard.failed.code(), Code::kBusy);
+  EXPECT_EQ(heard.failed.err(), ESTALE);
+}
+
+// --- losing and finding ------------------------------------------------------------
+
+TEST_F(RemoteStoreTest, LostConnectionEndsWhatIsOutstandingWithEagain) {
+  const auto store = writer("file");
+  std::deque<Pending> all(40);
+  std::vector<std::byte> bytes(all.size() * 1000);
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const auto part = std::span(bytes).subspan(i * 1000, 1000);
+    if (i % 2 == 0)
+      store->read(i * 1000, part, all[i].done());
+    else
+      store->write(i * 1000, part, all[i].done());
+  }
+  Pending flush;
+  store->flush(flush.done());
+  proxy->cut();
+  loop.until([&] { return flush.over; });
+  for (const Pending& one : all) {
+    EXPECT_EQ(one.completions, 1);
+    EXPECT_EQ(one.outcome.err, EAGAIN);
+  }
+  EXPECT_EQ(flush.outcome.err, EAGAIN);
+  EXPECT_EQ(store->state(), RemoteStore::State::kDown);
+  EXPECT_EQ(heard.downs, 1);
+  Pending later;
+  store->read(0, std::span(bytes), later.done());
+  EXPECT_EQ(later.outcome.err, EAGAIN);
+}
+
+TEST_F(RemoteStoreTest, ReconnectsClaimsAgainAndGoesOn) {
+  const auto store = writer("file");
+  test::StoreOps ops(loop, *store);
+  const auto bytes = pattern(100'000, 1);
+  ASSERT_EQ(ops.write(5, bytes).err, 0);
+  const std::uint64_t epoch = store->geometry().epoch;
+  proxy->cut();
+  loop.until([&] { return heard.ups == 1; });
+  EXPECT_EQ(store->counters().reconnects, 1u);
+  EXPECT_EQ(ops.write(0, pattern(5, 2)).err, 0);
+  EXPECT_EQ(ops.read(5, bytes.size()), bytes);
+  EXPECT_EQ(store->geometry().epoch, epoch);
+}
+
+TEST_F(RemoteStoreTest, SurvivesARestartOfTheServerWithAnotherEpoch) {
+  const auto store = writer("file");
+  test::StoreOps ops(loop, *store);
+  ASSERT_EQ(ops.write(0, pattern(10, 1)).err, 0);
+  server.reset();
+  loop.until([&] { return heard.downs > 0; });
+  EXPECT_EQ(heard.last_down.code(), Code::kUnreachable);
+  start_server();
+  loop.until([&] { return heard.ups == 1; });
+  EXPECT_EQ(ops.flush().err, 0);
+  EXPECT_EQ(ops.read(0, std::size_t{10}), pattern(10, 1));
+}
+
+TEST_F(RemoteStoreTest, MemoryThatWasLostIsNeverTakenForTheOld) {
+  const auto store = writer("mem");
+  start_server();
+  loop.until([&] { return heard.fails > 0; });
+  EXPECT_EQ(heard.failed.code(), Code::kCorrupt);
+  EXPECT_EQ(heard.failed.err(), ESTALE);
+  EXPECT_EQ(store->reason().code(), Code::kCorrupt);
+  test::StoreOps ops(loop, *store);
+  EXPECT_EQ(ops.write(0, pattern(1, 1)).err, ESTALE);
+}
+
+TEST_F(RemoteStoreTest, ReplacedFileIsNeverTakenForTheOld) {
+  const auto store = writer("file");
+  server.reset();
+  std::ofstream(dir / "new") << std::string(1 << 20, 'n');
+  ASSERT_EQ(::rename((dir / "new").c_str(), (dir / "file").c_str()), 0);
+  start_server();
+  loop.until([&] { return heard.fails > 0; });
+  EXPECT_EQ(heard.failed.code(), Code::kCorrupt);
+}
+
+TEST_F(RemoteStoreTest, DeadPeerIsNoticedWithinThreeIntervals) {
+  const auto store = writer("file", {.keep_alive = 50ms, .open_timeout = 100ms});
+  proxy->black_hole = true;
+  const auto start = Reactor::Clock::now();
+  loop.until([&] { return heard.downs > 0; });
+  EXPECT_LT(Reactor::Clock::now() - start, 2s);  // 150 ms, on a machine that is busy
+  EXPECT_EQ(heard.last_down.err(), ETIMEDOUT);
+  proxy->black_hole = false;
+  loop.until([&] { return heard.ups > 0; });
+}
+
+TEST_F(RemoteStoreTest, IdleConnectionIsKeptAlive) {
+  server_options.session.silence = 100ms;
+  start_server();
+  const auto store = writer("file", {.keep_alive = 20ms});
+  loop.run_for(300ms);
+  EXPECT_EQ(heard.downs, 0);
+  EXPECT_EQ(store->state(), RemoteStore::State::kUp);
+}
+
+TEST_F(RemoteStoreTest, DamagedReadIsCountedNeverDelivered) {
+  const auto store = make("file", {.checksum = true});
+  ASSERT_TRUE(open(*store).ok());
+  ASSERT_TRUE(store->checksummed());
+  proxy->to_client = [&](std::vector<std::byte>& piece) {
+    if (piece.size() < 1000) return;
+    piece[500] ^= std::byte{4};
+    proxy->to_client = nullptr;
+  };
+  test::StoreOps ops(loop, *store);
+  std::vector<std::byte> bytes(4096);
+  EXPECT_EQ(ops.read(0, std::span(bytes)).err, EAGAIN);
+  EXPECT_EQ(store->counters().checksum_errors, 1u);
+  EXPECT_EQ(heard.last_down.err(), EBADMSG);
+  loop.until([&] { return heard.ups > 0; });
+  EXPECT_EQ(ops.read(0, std::size_t{4096}), std::vector(4096, std::byte{'f'}));
+}
+
+TEST_F(RemoteStoreTest, DamagedWriteIsNotApplied) {
+  const auto store = writer("file", {.checksum = true});
+  proxy->to_server = [&](std::vector<std::byte>& piece) {
+    piece.back() ^= std::byte{4};
+    proxy->to_server = nullptr;
+  };
+  test::StoreOps ops(loop, *store);
+  EXPECT_EQ(ops.write(0, pattern(4096, 1)).err, EAGAIN);
+  loop.until([&] { return heard.ups > 0; });
+  EXPECT_EQ(ops.read(0, std::size_t{4096}), std::vector(4096, std::byte{'f'}));
+}
+
+TEST_F(RemoteStoreTest, DamagedHeaderEndsTheConnection) {
+  const auto store = make("file");
+  ASSERT_TRUE(open(*store).ok());
+  proxy->to_client = [&](std::vector<std::byte>& piece) {
+    piece[30] ^= std::byte{1};  // of the offset
+    proxy->to_client = nullptr;
+  };
+  test::StoreOps ops(loop, *store);
+  std::vector<std::byte> bytes(10);
+  EXPECT_EQ(ops.read(0, std::span(bytes)).err, EAGAIN);
+  loop.until([&] { return heard.ups > 0; });
+}
+
+TEST_F(RemoteStoreTest, CloseAndDestructionEndWhatIsOutstanding) {
+  auto store = writer("file");
+  std::vector<std::byte> bytes(100);
+  Pending one, two;
+  store->read(0, std::span(bytes), one.done());
+  store->close();
+  EXPECT_EQ(one.outcome.err, EAGAIN);
+  EXPECT_EQ(store->state(), RemoteStore::State::kIdle);
+  ASSERT_TRUE(open(*store).ok());
+  store->read(0, std::span(bytes), two.done());
+  store.reset();
+  EXPECT_EQ(two.outcome.err, EAGAIN);
+}
+
+TEST_F(RemoteStoreTest, CompletionMayCloseTheStore) {
+  const auto store = writer("file");
+  struct Closer {
+    RemoteStore* store;
+    int calls = 0;
+  } closer{store.get()};
+  std::vector<std::byte> bytes(100);
+  for (int i = 0; i < 10; ++i)
+    store->read(0, std::span(bytes),
+                {[](void* ctx, const Outcome&) {
+                   auto& self = *static_cast<Closer*>(ctx);
+                   if (++self.calls == 1) self.store->close();
+                 },
+                 &closer});
+  loop.until([&] { return closer.calls == 10; });
+  EXPECT_EQ(store->state(), RemoteStore::State::kIdle);
+}
+
+TEST_F(RemoteStoreTest, ReleaseWithoutAServerSaysThatTheClaimStays) {
+  const auto store = writer("file");
+  proxy->black_hole = true;
+  proxy->cut();
+  loop.until([&] { return heard.downs > 0; });
+  const Status status = release(*store);
+  EXPECT_EQ(status.code(), Code::kUnreachable);
+  EXPECT_EQ(store->state(), RemoteStore::State::kIdle);
+}
+
+// --- resume ------------------------------------------------------------------------
+
+TEST_F(RemoteStoreTest, ResumesWhenTheServerComes) {
+  Geometry known;
+  std::uint64_t generation;
+  {
+    const auto before = writer("file");
+    known = before->geometry();
+    generation = before->claim_generation();
+    before->close();
+  }
+  server.reset();
+  const auto store = make("file", {.expected = known});
+  store->resume(WriterClaim{.writer = me, .generation = generation});
+  EXPECT_EQ(store->geometry().size, known.size);
+  loop.until([&] { return heard.downs > 0; });
+  EXPECT_EQ(heard.ups, 0);
+  start_server();
+  loop.until([&] { return heard.ups == 1; });
+  test::StoreOps ops(loop, *store);
+  EXPECT_EQ(ops.write(0, pattern(10, 1)).err, 0);
+}
+
+TEST_F(RemoteStoreTest, ResumeToAnotherStoreFails) {
+  const auto probe = make("file");
+  ASSERT_TRUE(open(*probe).ok());
+  Geometry known = probe->geometry();
+  known.identity[3] ^= 1;
+  const auto store = make("file", {.expected = known});
+  store->resume(std::nullopt);
+  loop.until([&] { return heard.fails == 1; });
+  EXPECT_EQ(heard.failed.code(), Code::kCorrupt);
+}
+
+TEST_F(RemoteStoreTest, ResumeOfAClaimThatSomebodyElseHasFails) {
+  const auto holder = writer("file");
+  const auto store = make("file", {.expected = holder->geometry()});
+  store->resume(WriterClaim{.writer = other});
+  loop.until([&] { return heard.fails == 1; });
+  EXPECT_EQ(heard.failed.code(), Code::kBusy);
+  EXPECT_EQ(heard.failed.err(), ESTALE);
+}
+
+// --- the data path -----------------------------------------------------------------
+
+TEST_F(RemoteStoreTest, ReadsOvertakeWritesThatHaveNotBeenSent) {
+  const auto store = writer("mem");
+  std::vector<wire::Type> seen;
+  // The stream starts at a frame, and WRITE payloads are skipped by length.
+  std::vector<std::byte> stream;
+  proxy->to_server = [&](std::vector<std::byte>& piece) {
+    stream.insert(stream.end(), piece.begin(), piece.end());
+  };
+  const auto bytes = pattern(8 << 20, 1);
+  Pending write, read;
+  std::vector<std::byte> into(4096);
+  store->write(0, bytes, write.done());
+  store->read(12 << 20, std::span(into), read.done());
+  loop.until([&] { return write.over && read.over; });
+  for (std::size_t at = 0; at + wire::kHeaderBytes <= stream.size();) {
+    wire::Header header;
+    ASSERT_EQ(wire::decode(std::span(stream).subspan(at).first<wire::kHeaderBytes>(), 1, header),
+              wire::Flaw::kNone);
+    seen.push_back(header.type);
+    EXPECT_LE(header.payload, wire::kSlice);
+    at += wire::kHeaderBytes + header.payload;
+  }
+  ASSERT_GE(seen.size(), 33u);
+  EXPECT_EQ(seen[0], wire::Type::kRead);
+}
+
+TEST_F(RemoteStoreTest, ReadOvertakesWritesIssuedTurnsBefore) {
+  const auto store = writer("mem");
+  const auto bytes = pattern(15 << 20, 1);
+  Pending write, read;
+  std::vector<std::byte> into(4096);
+  store->write(0, bytes, write.done());
+  loop.run_for(1ms);
+  store->read(0, std::span(into), read.done());
+  bool write_was_over = true;
+  loop.until([&] {
+    if (read.over && write_was_over) write_was_over = write.over;
+    return read.over && write.over;
+  });
+  EXPECT_EQ(read.outcome.err, 0);
+}
+
+TEST_F(RemoteStoreTest, DataPathDoesNotAllocate) {
+  // Straight to the server, whose steady state does not allocate either.
+  auto store =
+      std::move(RemoteStore::create(loop.reactor(),
+                                    {.socket_path = dir / "back", .export_name = "mem"}, {}, heard))
+          .value();
+  ASSERT_TRUE(open(*store).ok());
+  ASSERT_TRUE(claim(*store, {.writer = me}).ok());
+  struct Load {
+    RemoteStore* store;
+    std::vector<std::byte> bytes = std::vector<std::byte>(64 << 10);
+    int left = 0;
+    static void next(void* ctx, const Outcome& outcome) {
+      auto& self = *static_cast<Load*>(ctx);
+      EXPECT_EQ(outcome.err, 0);
+      if (--self.left < 0) return;
+      const Done done{next, ctx};
+      if (self.left % 2)
+        self.store->read(0, std::span(self.bytes), done);
+      else
+        self.store->write(0, self.bytes, done);
+    }
+  } load{store.get()};
+  const auto run = [&] {
+    load.left = 500;
+    for (int i = 0; i < 8; ++i) Load::next(&load, {});
+    loop.until([&] { return load.left <= -8; });
+  };
+  run();
+  const std::size_t before = test::allocations();
+  run();
+  EXPECT_LT(test::allocations() - before, 10u);  // those of until() itself
+}
+
+}  // namespace
+}  // namespace rmem::store
