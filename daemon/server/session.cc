@@ -11,7 +11,6 @@
 
 namespace rmem::server {
 
-using namespace std::chrono_literals;
 using wire::FrameReader;
 using wire::Type;
 
@@ -21,7 +20,6 @@ constexpr std::size_t kStaging = 16 << 10;
 constexpr std::size_t kReceivePerTurn = 2 << 20;  // then others have their turn
 constexpr std::size_t kBuffersKept = 4 << 20;
 constexpr std::size_t kGather = 64;  // buffers in one send
-constexpr auto kLinger = 1s;         // for the peer to read why it was refused
 
 std::string versions(std::uint16_t low, std::uint16_t high) {
   return low == high ? "version " + std::to_string(low)
@@ -505,7 +503,7 @@ void Session::refuse(std::uint32_t error, std::string_view why, std::uint64_t nu
   (out_last_ != nullptr ? out_last_->next : out_first_) = &request;
   out_last_ = &request;
   phase_ = Phase::kLeaving;
-  deadline_.arm(kLinger);
+  deadline_.arm(options_.linger);
   turn_end_.schedule();
   update_watch();
 }

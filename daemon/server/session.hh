@@ -22,6 +22,8 @@ namespace rmem::server {
 struct SessionOptions {
   std::chrono::milliseconds handshake_timeout = wire::kHandshakeTimeout;
   std::chrono::milliseconds silence = wire::kSilence;
+  // For the peer to read why it was refused, before the connection is closed.
+  std::chrono::milliseconds linger{1000};
   // What a connection may have under way before the server stops reading it.
   std::uint32_t max_requests = wire::kMaxRequests;
   std::size_t max_bytes = 16 << 20;

@@ -129,13 +129,16 @@ Result<std::unique_ptr<FileStore>> FileStore::open(Workers& workers, const std::
   if (facts->size == 0)
     return Status(Code::kFailed, path + ": is empty", "give ?size= and a path that does not exist");
   return std::unique_ptr<FileStore>(
-      new FileStore(workers, std::move(fd), *std::move(facts), options.read_only));
+      new FileStore(workers, std::move(fd), *std::move(facts), options));
 }
 
-FileStore::FileStore(Workers& workers, UniqueFd fd, FileFacts facts, bool read_only)
-    : workers_(workers), fd_(std::move(fd)), facts_(std::move(facts)) {
+FileStore::FileStore(Workers& workers, UniqueFd fd, FileFacts facts, const FileOptions& options)
+    : workers_(workers),
+      fd_(std::move(fd)),
+      facts_(std::move(facts)),
+      sync_(options.sync != nullptr ? options.sync : ::fdatasync) {
   geometry_.size = facts_.size;
-  geometry_.read_only = read_only;
+  geometry_.read_only = options.read_only;
   geometry_.identity = derive_identity(facts_);
   new_epoch();
   batch_.store = flush_.store = this;
@@ -152,7 +155,7 @@ FileStore::FileStore(Workers& workers, UniqueFd fd, FileFacts facts, bool read_o
   };
   flush_.run = [](Workers::Job& job) {
     auto& self = static_cast<Flush&>(job);
-    self.err = ::fdatasync(self.store->fd_.get()) == 0 ? 0 : errno;
+    self.err = self.store->sync_(self.store->fd_.get()) == 0 ? 0 : errno;
   };
   flush_.done = [](Workers::Job& job) {
     FileStore& self = *static_cast<Flush&>(job).store;

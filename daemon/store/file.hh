@@ -21,6 +21,8 @@ struct FileOptions {
   // Create the file, sparse, with this size if there is none; one that exists
   // must have it. Unset: it must exist, and its size is what it is.
   std::optional<std::uint64_t> size;
+  // Returns as fdatasync(2) does. For tests, whose disks do not fail.
+  int (*sync)(int fd) = nullptr;
 };
 
 // What tells one file from another that later takes its name.
@@ -83,7 +85,7 @@ class FileStore final : public Store {
     int err = 0;
   };
 
-  FileStore(Workers& workers, UniqueFd fd, FileFacts facts, bool read_only);
+  FileStore(Workers& workers, UniqueFd fd, FileFacts facts, const FileOptions& options);
   Op& take_op(Op::Kind kind, std::uint64_t offset, std::uint64_t length, std::byte* bytes,
               Done done);
   void finish(Op& op);
@@ -99,6 +101,7 @@ class FileStore final : public Store {
   Workers& workers_;
   UniqueFd fd_;
   FileFacts facts_;
+  int (*const sync_)(int fd);
   Geometry geometry_;
   std::uint64_t failed_flushes_ = 0;
 
