@@ -269,6 +269,8 @@ int rmem_region_del(struct rmem_region *region, bool force)
 	rmem_request_fail_all(region, -ENODEV);
 	rmem_region_abandon(region);
 	cancel_delayed_work_sync(&region->deadline_work);
+	/* with @force some of it is dirty: the flusher must not find it any more */
+	truncate_inode_pages(region->inode->i_mapping, 0);
 	rmem_netlink_event(region, RMEM_EVENT_DEL);
 	pr_info("region %s: unmade\n", region->name);
 	rmem_region_put(region);

@@ -455,6 +455,27 @@ static bool request_finish(struct rmem_req *req, int error)
 	return true;
 }
 
+/* Asks again, from the first byte; false if the fetch is over. */
+static bool fetch_repeat(struct rmem_req *req)
+{
+	struct rmem_region *region = req->region;
+	bool repeat;
+
+	lockdep_assert_held(&req->fill_mutex);
+	rmem_pages_free(req);
+	req->fetch.cursor = 0;
+	spin_lock(&region->lock);
+	req->fetch.stale = false;
+	repeat = req->state == RMEM_REQ_SENT;
+	if (repeat) {
+		req->again = true;
+		req->state = RMEM_REQ_QUEUED;
+		request_publish(req);
+	}
+	spin_unlock(&region->lock);
+	return repeat;
+}
+
 /*
  * rmem_request_complete() - the daemon's word that a request is over
  * @error: negative errno or 0
@@ -463,35 +484,16 @@ static bool request_finish(struct rmem_req *req, int error)
  */
 bool rmem_request_complete(struct rmem_req *req, int error)
 {
-	struct rmem_region *region = req->region;
-
 	if (req->op == RMEM_OP_FETCH && error == -ECANCELED) {
-		spin_lock(&region->lock);
-		if (req->state == RMEM_REQ_SENT && req->fetch.waiters) {
-			req->again = true;
-			req->state = RMEM_REQ_QUEUED;
-			request_publish(req);
-			spin_unlock(&region->lock);
+		bool repeated;
+
+		mutex_lock(&req->fill_mutex);
+		repeated = READ_ONCE(req->fetch.waiters) && fetch_repeat(req);
+		mutex_unlock(&req->fill_mutex);
+		if (repeated)
 			return true;
-		}
-		spin_unlock(&region->lock);
 	}
 	return request_finish(req, error);
-}
-
-/* Asks again: what was fetched is from before a punch. */
-static void fetch_repeat(struct rmem_req *req)
-{
-	struct rmem_region *region = req->region;
-
-	spin_lock(&region->lock);
-	req->fetch.stale = false;
-	if (req->state == RMEM_REQ_SENT) {
-		req->again = true;
-		req->state = RMEM_REQ_QUEUED;
-		request_publish(req);
-	}
-	spin_unlock(&region->lock);
 }
 
 static bool fetch_is_stale(struct rmem_req *req)
@@ -548,12 +550,13 @@ static int fetch_fill_locked(struct rmem_req *req, const struct rmem_ioc_fill *a
 		request_finish(req, 0);
 		return 0;
 	}
-	rmem_pages_free(req);
-	req->fetch.cursor = 0;
 	if (err == -EAGAIN) {
+		/* what was fetched is from before a punch */
 		fetch_repeat(req);
 		return 0;
 	}
+	rmem_pages_free(req);
+	req->fetch.cursor = 0;
 	return err;
 }
 

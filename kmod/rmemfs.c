@@ -30,11 +30,11 @@ static int file_open(struct inode *inode, struct file *file)
 	int err;
 
 	if (!region)
-		return -ESTALE;
+		return -ENOENT;
 	file->private_data = NULL;
 	err = rmem_region_open(region, file);
 	rmem_region_put(region);
-	return err == -ENODEV ? -ESTALE : err;
+	return err == -ENODEV ? -ENOENT : err;
 }
 
 static const struct file_operations file_fops = {

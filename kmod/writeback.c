@@ -219,6 +219,8 @@ int rmem_writepages(struct address_space *mapping, struct writeback_control *wbc
 	unsigned int i;
 	int err = 0;
 
+	if (READ_ONCE(region->dead))
+		return 0;
 	if (!sync && (READ_ONCE(region->state) != RMEM_STATE_ACTIVE ||
 		      READ_ONCE(region->dropper) == current))
 		return 0;
