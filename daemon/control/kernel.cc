@@ -2,6 +2,7 @@
 #include "control/kernel.hh"
 
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -21,15 +22,25 @@ class Background {
   }
 
   void run(std::function<Status()> work, Kernel::Finished done) {
-    std::thread([shared = shared_, work = std::move(work), done = std::move(done)]() mutable {
-      const Status status = work();
-      const std::lock_guard lock(shared->mutex);
-      if (!shared->reactor) return;
-      shared->reactor->post([status, done = std::move(done)] { done(status); });
-    }).detach();
+    auto task = std::make_shared<Task>(Task{std::move(work), std::move(done)});
+    try {
+      std::thread([shared = shared_, task] {
+        const Status status = task->work();
+        const std::lock_guard lock(shared->mutex);
+        // Where nobody listens any more, `done` belongs to nobody either.
+        if (!shared->reactor) return;
+        shared->reactor->post([status, done = std::move(task->done)] { done(status); });
+      }).detach();
+    } catch (const std::system_error& e) {
+      task->done(Status::from_errno(e.code().value(), "no thread for it").with_hint("try again"));
+    }
   }
 
  private:
+  struct Task {
+    std::function<Status()> work;
+    Kernel::Finished done;
+  };
   struct Shared {
     std::mutex mutex;
     Reactor* reactor;  // null once nobody listens any more

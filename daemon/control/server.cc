@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <cstring>
 #include <utility>
 
 #include "base/log.hh"
@@ -165,7 +167,12 @@ class Server::Client final : public Reactor::Handler, public std::enable_shared_
 };
 
 Server::Server(Reactor& reactor, ControlSocket socket, Handle handle)
-    : reactor_(reactor), socket_(std::move(socket)), handle_(std::move(handle)) {}
+    : reactor_(reactor),
+      socket_(std::move(socket)),
+      handle_(std::move(handle)),
+      retry_(reactor, [this] {
+        if (accepting_) (void)reactor_.modify(socket_.fd(), EPOLLIN);
+      }) {}
 
 Server::~Server() {
   stop();
@@ -187,7 +194,15 @@ void Server::stop() {
 void Server::on_events(std::uint32_t) {
   for (;;) {
     UniqueFd fd(::accept4(socket_.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    if (!fd) return;
+    if (!fd) {
+      if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+        // Most likely no descriptor is left; the socket would stay readable.
+        kLog.warning("no connection accepted: {}", std::strerror(errno));
+        (void)reactor_.modify(socket_.fd(), 0);
+        retry_.arm(std::chrono::milliseconds(100));
+      }
+      return;
+    }
     auto peer = ControlSocket::peer_of(fd.get());
     if (!peer.ok()) continue;
     auto client = std::make_shared<Client>(*this, std::move(fd), std::move(*peer));

@@ -50,6 +50,7 @@ class Server final : private Reactor::Handler {
   ControlSocket socket_;
   Handle handle_;
   bool accepting_ = false;
+  Reactor::Timer retry_;  // accepting, after there was no descriptor for it
   std::list<std::shared_ptr<Client>> clients_;
 };
 
