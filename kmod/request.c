@@ -484,16 +484,17 @@ static bool fetch_repeat(struct rmem_req *req)
  */
 bool rmem_request_complete(struct rmem_req *req, int error)
 {
-	if (req->op == RMEM_OP_FETCH && error == -ECANCELED) {
-		bool repeated;
+	bool done;
 
-		mutex_lock(&req->fill_mutex);
-		repeated = READ_ONCE(req->fetch.waiters) && fetch_repeat(req);
-		mutex_unlock(&req->fill_mutex);
-		if (repeated)
-			return true;
-	}
-	return request_finish(req, error);
+	if (req->op != RMEM_OP_FETCH)
+		return request_finish(req, error);
+	/* not in the middle of a fill: what that lets in must not have failed */
+	mutex_lock(&req->fill_mutex);
+	done = error == -ECANCELED && READ_ONCE(req->fetch.waiters) && fetch_repeat(req);
+	if (!done)
+		done = request_finish(req, error);
+	mutex_unlock(&req->fill_mutex);
+	return done;
 }
 
 static bool fetch_is_stale(struct rmem_req *req)
