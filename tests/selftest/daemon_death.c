@@ -659,6 +659,7 @@ TEST(failed)
 		munmap(f.map, SIZE);
 		close(f.fd);
 		EXPECT_RET(region_del(f.id), -EBUSY);
+		EXPECT_RET(region_del_force(f.id), 0);
 	}
 }
 
@@ -879,4 +880,133 @@ TEST(daemons_do_not_mix)
 	pthread_join(t, NULL);
 	raw_stop(&b);
 	raw_stop(&a);
+}
+
+/*
+ * Answers that race with each other, and with the end of the channel
+ */
+
+struct answer {
+	struct chan *c;
+	__u64 cookie;
+	int how;
+	int *go;
+};
+
+static void *answer_thread(void *arg)
+{
+	static unsigned char page[CHUNK];
+	struct answer *a = arg;
+	struct rmem_run runs[16];
+	__u64 n;
+
+	while (!__atomic_load_n(a->go, __ATOMIC_ACQUIRE))
+		;
+	switch (a->how) {
+	case 0:
+		chan_fill(a->c, a->cookie, 0, CHUNK, buf, 0);
+		break;
+	case 1:
+		chan_complete(a->c, &a->cookie, 1, EIO);
+		break;
+	case 2:
+		chan_fill(a->c, a->cookie, 0, PAGE, buf, 0);
+		chan_fill(a->c, a->cookie, PAGE, CHUNK - PAGE, buf + PAGE, 0);
+		break;
+	case 3:
+		chan_writeout(a->c, a->cookie, page, CHUNK, runs, 16, &n);
+		break;
+	case 4:
+		chan_complete(a->c, &a->cookie, 1, 0);
+		break;
+	case 5:
+		chan_complete(a->c, &a->cookie, 1, EAGAIN);
+		break;
+	}
+	return NULL;
+}
+
+static void race(struct chan *c, __u64 cookie, int how_a, int how_b)
+{
+	int go = 0;
+	struct answer a = { c, cookie, how_a, &go }, b = { c, cookie, how_b, &go };
+	pthread_t ta, tb;
+
+	ASSERT_EQ(pthread_create(&ta, NULL, answer_thread, &a), 0);
+	ASSERT_EQ(pthread_create(&tb, NULL, answer_thread, &b), 0);
+	__atomic_store_n(&go, 1, __ATOMIC_RELEASE);
+	pthread_join(ta, NULL);
+	pthread_join(tb, NULL);
+}
+
+static void *try_first_chunk(void *arg)
+{
+	struct raw *r = arg;
+	unsigned char v;
+
+	/* All of the bytes or none. */
+	if (!try_read(r->map + CHUNK - 1, &v, NULL)) {
+		EXPECT_EQ(v, pattern(CHUNK - 1));
+		EXPECT_EQ(pattern_diff(r->map, 0, CHUNK), -1);
+	}
+	return NULL;
+}
+
+/* Whatever the mixture left undone. */
+static void *keep_answering(void *arg)
+{
+	struct raw *r = arg;
+	struct rmem_request q;
+
+	while (chan_next(&r->c, &q, 500)) {
+		if (q.op == RMEM_OP_FETCH)
+			chan_fill(&r->c, q.cookie, 0, CHUNK, buf, 0);
+		else
+			chan_complete(&r->c, &q.cookie, 1, 0);
+	}
+	return NULL;
+}
+
+TEST(answers_race)
+{
+	static const int fetch[][2] = { { 0, 1 }, { 0, 0 }, { 0, 2 }, { 2, 1 }, { 2, 2 } };
+	static const int write[][2] = { { 3, 4 }, { 3, 5 }, { 4, 5 }, { 3, 3 } };
+	struct rmem_request q;
+	struct raw r;
+	int i, raced = 0;
+	pthread_t t;
+
+	raw_start(&r, &plain);
+	pattern_fill(buf, 0, CHUNK);
+	for (i = 0; i < 100; i++) {
+		ASSERT_EQ(pthread_create(&t, NULL, try_first_chunk, &r), 0);
+		/* A fault may still hear of the last round's error. */
+		if (chan_next(&r.c, &q, 1000)) {
+			race(&r.c, q.cookie, fetch[i % 5][0], fetch[i % 5][1]);
+			/* Two halves of two threads may both have been refused. */
+			chan_complete(&r.c, &q.cookie, 1, EIO);
+			raced++;
+		}
+		pthread_join(t, NULL);
+		ASSERT_RET(region_drop(r.fd, 0, 0), 0);
+	}
+	EXPECT_GE(raced, 50);
+	ASSERT_EQ(pthread_create(&t, NULL, keep_answering, &r), 0);
+	ASSERT_SOON(try_read(r.map, NULL, NULL) == 0);
+	pthread_join(t, NULL);
+	raced = 0;
+	for (i = 0; i < 100; i++) {
+		poke(r.map, i);
+		ASSERT_RET(chan_push(&r.c, r.id), 0);
+		if (!chan_next(&r.c, &q, 1000))
+			continue;
+		raced++;
+		race(&r.c, q.cookie, write[i % 4][0], write[i % 4][1]);
+		chan_complete(&r.c, &q.cookie, 1, 0);
+	}
+	EXPECT_GE(raced, 50);
+	ASSERT_EQ(pthread_create(&t, NULL, keep_answering, &r), 0);
+	EXPECT_RET(SYS(fsync(r.fd)), 0);
+	pthread_join(t, NULL);
+	raw_stop(&r);
 }

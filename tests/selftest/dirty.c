@@ -484,9 +484,12 @@ TEST(writers_against_fsync)
 			w[i] = (struct writer){ .f = &f, .page = i * 3, .last = 1 };
 			ASSERT_EQ(pthread_create(&w[i].thread, NULL, writer_thread, &w[i]), 0);
 		}
-		/* Until it has begun, the store's own bytes are larger. */
+		/* Until they have begun, the store's own bytes are larger. */
+		for (i = 0; i < 3; i++) {
+			p = (__u64 *)(f.map + w[i].page * PAGE);
+			ASSERT_SOON(__atomic_load_n(p, __ATOMIC_RELAXED) < 1ull << 40);
+		}
 		p = (__u64 *)f.map;
-		ASSERT_SOON(__atomic_load_n(p, __ATOMIC_RELAXED) < 1ull << 40);
 		for (round = 0; round < 30; round++) {
 			before = __atomic_load_n(p, __ATOMIC_RELAXED);
 			if (!EXPECT_RET(SYS(fsync(f.fd)), 0))

@@ -308,6 +308,43 @@ TEST(prefetch_given_up)
 	stop(&f);
 }
 
+/* Bytes that are marked: the first use is told, once, with its place. */
+TEST(marked_bytes_are_told_of)
+{
+	static unsigned char buf[CHUNK];
+	struct region_conf conf = plain;
+	struct rmem_request q;
+	struct fix f = { 0 };
+	struct chan c;
+
+	conf.name = region_fresh_name();
+	ASSERT_RET(region_new(&conf, &f.id), 0);
+	ASSERT_RET(chan_open(&c, 64), 0);
+	ASSERT_RET(chan_serve(&c, f.id), 0);
+	ASSERT_RET(chan_state(&c, f.id, RMEM_STATE_ACTIVE, ""), 0);
+	f.fd = ASSERT_OK(region_open(conf.name, O_RDWR));
+	f.map = mmap(NULL, SIZE, PROT_READ, MAP_SHARED, f.fd, 0);
+	ASSERT(f.map != MAP_FAILED);
+	EXPECT_RET(chan_prefetch(&c, f.id, 3 * CHUNK, CHUNK), 1);
+	ASSERT_EQ(chan_next(&c, &q, 20000), 1);
+	pattern_fill(buf, 3 * CHUNK, CHUNK);
+	EXPECT_RET(chan_fill(&c, q.cookie, 0, CHUNK, buf, RMEM_FILL_MARK), 0);
+	EXPECT_EQ(chan_next(&c, &q, 0), 0);
+	EXPECT_EQ(pattern_diff(f.map + 3 * CHUNK, 3 * CHUNK, CHUNK), -1);
+	ASSERT_EQ(chan_next(&c, &q, 20000), 1);
+	EXPECT_EQ(q.op, RMEM_OP_HIT);
+	EXPECT_EQ(q.cookie, 0);
+	EXPECT_EQ(q.region_id, f.id);
+	EXPECT_EQ(q.demand_offset / CHUNK, 3);
+	EXPECT_EQ(q.tid, syscall(SYS_gettid));
+	EXPECT_EQ(pattern_diff(f.map + 3 * CHUNK, 3 * CHUNK, CHUNK), -1);
+	EXPECT_EQ(chan_next(&c, &q, 0), 0);
+	munmap(f.map, SIZE);
+	close(f.fd);
+	chan_close(&c);
+	EXPECT_RET(region_del(f.id), 0);
+}
+
 /* Given up after half of it had come: the next answer starts at the start. */
 TEST(prefetch_half_filled_and_given_up)
 {
@@ -720,7 +757,7 @@ TEST(syscalls_on_a_cold_mapping)
 	long n;
 
 	start(&f, &plain);
-	tmp = ASSERT_OK(SYS(open("/tmp", O_TMPFILE | O_RDWR, 0600)));
+	tmp = ASSERT_OK(SYS(memfd_create("selftest", 0)));
 	EXPECT_RET(SYS(write(tmp, f.map + 100, 2 * CHUNK)), 2 * CHUNK);
 	EXPECT_RET(SYS(pread(tmp, buf, 2 * CHUNK, 0)), 2 * CHUNK);
 	EXPECT_EQ(pattern_diff(buf, 100, 2 * CHUNK), -1);
@@ -805,6 +842,106 @@ TEST(o_direct_into_the_mapping)
 }
 
 /*
+ * Who pays
+ */
+
+#define CGROUP "/sys/fs/cgroup/selftest"
+
+static bool write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	bool ok = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+
+	if (fd >= 0)
+		close(fd);
+	return ok;
+}
+
+static bool cgroup_make(const char *max)
+{
+	write_file("/sys/fs/cgroup/cgroup.subtree_control", "+memory");
+	return (!mkdir(CGROUP, 0755) || errno == EEXIST) &&
+	       write_file(CGROUP "/memory.max", max);
+}
+
+/* A line of the group's memory.stat, in bytes. */
+static long long cgroup_stat(const char *name)
+{
+	FILE *f = fopen(CGROUP "/memory.stat", "re");
+	long long v, found = -1;
+	char line[128];
+
+	while (f && fscanf(f, "%127s %lld", line, &v) == 2)
+		if (!strcmp(line, name))
+			found = v;
+	if (f)
+		fclose(f);
+	return found;
+}
+
+static int read_in_cgroup(void *arg)
+{
+	struct fix *f = arg;
+
+	ASSERT(write_file(CGROUP "/cgroup.procs", "0"));
+	EXPECT_EQ(pattern_diff(f->map, 0, f->size), -1);
+	return 0;
+}
+
+/* Pages are charged to the task that needed them, not to the daemon. */
+TEST(charged_to_who_faults)
+{
+	struct region_conf conf = { .size = 8 << 20 };
+	struct fix f;
+
+	if (!cgroup_make("max"))
+		SKIP("no memory controller in " CGROUP);
+	for (conf.order = 0; conf.order <= 4; conf.order += 4) {
+		context("order %d", conf.order);
+		start(&f, &conf);
+		EXPECT_EQ(reap(spawn(read_in_cgroup, &f), 40000), 0);
+		EXPECT_GE(cgroup_stat("file"), conf.size * 9 / 10);
+		stop(&f);
+	}
+	rmdir(CGROUP);
+}
+
+static int work_in_cgroup(void *arg)
+{
+	struct fix *f = arg;
+	size_t i;
+
+	ASSERT(write_file(CGROUP "/cgroup.procs", "0"));
+	EXPECT_EQ(pattern_diff(f->map, 0, f->size), -1);
+	for (i = 0; i < f->size; i += PAGE)
+		stamp(f->map + i, i);
+	for (i = 0; i < f->size; i += PAGE)
+		ASSERT(stamped(f->map + i, i));
+	return 0;
+}
+
+/* Three times as much as the group may have: evicted, pushed, not killed. */
+TEST_SECONDS(more_than_the_cgroup_may_have, 120)
+{
+	struct region_conf conf = { .size = 48 << 20 };
+	struct fix f;
+	size_t i;
+
+	if (!cgroup_make("16777216"))
+		SKIP("no memory controller in " CGROUP);
+	for (conf.order = 0; conf.order <= 4; conf.order += 4) {
+		context("order %d", conf.order);
+		start(&f, &conf);
+		EXPECT_EQ(reap(spawn(work_in_cgroup, &f), 100000), 0);
+		EXPECT_RET(SYS(fsync(f.fd)), 0);
+		for (i = 0; i < conf.size; i += PAGE)
+			ASSERT(stamped(f.store + i, i));
+		stop(&f);
+	}
+	rmdir(CGROUP);
+}
+
+/*
  * Signals and locks
  */
 
@@ -884,14 +1021,14 @@ static int pread_second_chunk(void *arg)
 	struct fix *f = arg;
 	char c;
 
-	return pread(f->fd, &c, 1, CHUNK) != 1;
+	return pread(f->fd, &c, 1, CHUNK) == 1 ? 0 : errno;
 }
 
 static int pwrite_second_chunk(void *arg)
 {
 	struct fix *f = arg;
 
-	return pwrite(f->fd, "x", 1, CHUNK + 1) != 1;
+	return pwrite(f->fd, "x", 1, CHUNK + 1) == 1 ? 0 : errno;
 }
 
 static int splice_second_chunk(void *arg)
@@ -900,14 +1037,14 @@ static int splice_second_chunk(void *arg)
 	loff_t at = CHUNK;
 	int p[2];
 
-	return pipe(p) || splice(f->fd, &at, p[1], NULL, 10, 0) != 10;
+	return !pipe(p) && splice(f->fd, &at, p[1], NULL, 10, 0) == 10 ? 0 : errno;
 }
 
 static int populate_second_chunk(void *arg)
 {
 	struct fix *f = arg;
 
-	return madvise(f->map + CHUNK, PAGE, MADV_POPULATE_READ);
+	return madvise(f->map + CHUNK, PAGE, MADV_POPULATE_READ) ? errno : 0;
 }
 
 static void *store_thread(void *arg)
@@ -1068,6 +1205,35 @@ TEST(chunks_do_not_wait_for_each_other)
 }
 
 /*
+ * The system goes to sleep over tasks that wait for us, as far as freezing
+ * them. Nothing is dirty: suspending begins with a sync(2), which waits.
+ */
+TEST_SECONDS(suspend_while_waiting, 120)
+{
+	pid_t pid[ARRAY_SIZE(accesses)];
+	struct fix f;
+	size_t i;
+
+	if (!write_file("/sys/power/pm_test", "freezer"))
+		SKIP("no /sys/power/pm_test");
+	write_file("/sys/module/suspend/parameters/pm_test_delay", "1");
+	start(&f, &plain);
+	hold(&f);
+	for (i = 0; i < ARRAY_SIZE(accesses); i++)
+		pid[i] = spawn(accesses[i].fn, &f);
+	ASSERT_SOON(STAT(f.id, waiting) == (long long)ARRAY_SIZE(accesses));
+	EXPECT(write_file("/sys/power/state", "freeze"));
+	release(&f);
+	for (i = 0; i < ARRAY_SIZE(pid); i++) {
+		context("%s", accesses[i].name);
+		EXPECT_EQ(reap(pid[i], 20000), 0);
+	}
+	context(" ");
+	write_file("/sys/power/pm_test", "none");
+	stop(&f);
+}
+
+/*
  * Errors and deadlines
  */
 
@@ -1128,6 +1294,25 @@ TEST(fetch_fails_for_all_waiters)
 		pthread_join(t[i], NULL);
 	release(&f);
 	EXPECT_EQ(pattern_diff(f.map, 0, SIZE), -1);
+	stop(&f);
+}
+
+/* What was read or written before the chunk that fails, counts. */
+TEST(short_read_before_a_failed_chunk)
+{
+	static unsigned char buf[3 * CHUNK];
+	struct fix f;
+
+	start(&f, &plain);
+	EXPECT_EQ(pattern_diff(f.map, 0, CHUNK), -1);
+	MINI_SET(f.m, fetch_errno, EIO);
+	MINI_SET(f.m, fetch_mode, MINI_FAIL);
+	EXPECT_RET(SYS(pread(f.fd, buf, sizeof(buf), 100)), CHUNK - 100);
+	EXPECT_EQ(pattern_diff(buf, 100, CHUNK - 100), -1);
+	EXPECT_RET(SYS(pread(f.fd, buf, 1, CHUNK)), -EIO);
+	EXPECT_RET(SYS(pwrite(f.fd, buf, sizeof(buf), 100)), CHUNK - 100);
+	EXPECT_RET(SYS(pwrite(f.fd, buf, 1, CHUNK)), -EIO);
+	release(&f);
 	stop(&f);
 }
 

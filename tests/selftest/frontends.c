@@ -4,11 +4,14 @@
  * what each answers to the calls that programs make of a file.
  */
 #include <grp.h>
+#include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
 #include <linux/falloc.h>
+#include <linux/fs.h>
+#include <linux/loop.h>
 
 #include "harness.h"
 #include "miniserve.h"
@@ -189,7 +192,7 @@ TEST(splice_and_sendfile)
 		EXPECT(!memcmp(f.map + 3 * PAGE + 10, "spliced", 7));
 		EXPECT_EQ(pattern_diff(f.map + 3 * PAGE, 3 * PAGE, 10), -1);
 
-		tmp = ASSERT_OK(SYS(open("/tmp", O_TMPFILE | O_RDWR, 0600)));
+		tmp = ASSERT_OK(SYS(memfd_create("selftest", 0)));
 		for (off = 0; off < SIZE;)
 			ASSERT(sendfile(tmp, fd, &off, SIZE - off) > 0);
 		EXPECT_RET(SYS(pread(tmp, buf, SIZE, 0)), SIZE);
@@ -693,6 +696,27 @@ TEST_SECONDS(punch_by_fallocate, 120)
 	punch_all(true);
 }
 
+/* The third way to make a hole, on what has files behind its mapping. */
+TEST(punch_by_madvise)
+{
+	unsigned char *p;
+	struct fix f;
+	int fd;
+
+	start(&f, &plain);
+	fd = ASSERT_OK(frontend_open(FE_FILE, f.name, O_RDWR));
+	p = map_fd(fd, SIZE, PROT_READ | PROT_WRITE);
+	memset(p + CHUNK, 'm', CHUNK);
+	EXPECT_RET(SYS(madvise(p + CHUNK + PAGE, CHUNK, MADV_REMOVE)), 0);
+	EXPECT_EQ(bytes_diff(p + CHUNK, 'm', PAGE), -1);
+	EXPECT_EQ(bytes_diff(p + CHUNK + PAGE, 0, CHUNK), -1);
+	EXPECT_EQ(bytes_diff(f.store + CHUNK + PAGE, 0, CHUNK), -1);
+	EXPECT_EQ(pattern_diff(p + 2 * CHUNK + PAGE, 2 * CHUNK + PAGE, PAGE), -1);
+	munmap(p, SIZE);
+	close(fd);
+	stop(&f);
+}
+
 /* The store refuses: the caller hears of it. */
 TEST(punch_fails)
 {
@@ -725,5 +749,45 @@ TEST(o_dsync)
 		close(fd);
 	}
 	EXPECT_EQ(STAT(f.id, dirty) + STAT(f.id, writeback), 0);
+	stop(&f);
+}
+
+/* A block device on top of the file: reads, writes and flushes by a kthread. */
+TEST(loop_device)
+{
+	struct loop_config config = { .block_size = PAGE };
+	int control, loop, fd, n;
+	char path[32];
+	struct fix f;
+
+	control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+	if (control < 0 && !system("modprobe -q loop"))
+		control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+	if (control < 0)
+		SKIP("no loop devices");
+	start(&f, &plain);
+	fd = ASSERT_OK(frontend_open(FE_FILE, f.name, O_RDWR));
+	n = ASSERT_OK(SYS(ioctl(control, LOOP_CTL_GET_FREE)));
+	snprintf(path, sizeof(path), "/dev/loop%d", n);
+	loop = ASSERT_OK(SYS(open(path, O_RDWR | O_CLOEXEC)));
+	config.fd = fd;
+	ASSERT_RET(SYS(ioctl(loop, LOOP_CONFIGURE, &config)), 0);
+	EXPECT_RET(SYS(lseek(loop, 0, SEEK_END)), SIZE);
+	EXPECT_RET(SYS(pread(loop, buf, SIZE, 0)), SIZE);
+	EXPECT_EQ(pattern_diff(buf, 0, SIZE), -1);
+	memset(buf, 'l', CHUNK);
+	EXPECT_RET(SYS(pwrite(loop, buf, CHUNK, 3 * CHUNK)), CHUNK);
+	EXPECT_RET(SYS(fsync(loop)), 0);
+	EXPECT_EQ(bytes_diff(f.store + 3 * CHUNK, 'l', CHUNK), -1);
+	EXPECT_EQ(bytes_diff(f.map + 3 * CHUNK, 'l', CHUNK), -1);
+	/* A discard is a hole. */
+	EXPECT_RET(SYS(ioctl(loop, BLKDISCARD, (__u64[]){ 4 * CHUNK, CHUNK })), 0);
+	EXPECT_EQ(bytes_diff(f.store + 4 * CHUNK, 0, CHUNK), -1);
+	EXPECT_EQ(pattern_diff(f.store + 5 * CHUNK, 5 * CHUNK, CHUNK), -1);
+	EXPECT_RET(SYS(ioctl(loop, LOOP_CLR_FD)), 0);
+	close(loop);
+	close(fd);
+	close(control);
+	EXPECT_SOON(STAT(f.id, users) == 1);
 	stop(&f);
 }

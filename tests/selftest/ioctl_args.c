@@ -1207,11 +1207,6 @@ TEST(new_duplicate)
 	EXPECT_RET(region_del(id2), 0);
 }
 
-static bool refused(int ret)
-{
-	return ret == -EPERM || ret == -EACCES || ret == -EINVAL || ret == -EBADF;
-}
-
 TEST(new_authority)
 {
 	struct draft d = { .name = "no-authority", .size = 4096 };
@@ -1223,22 +1218,22 @@ TEST(new_authority)
 
 	context("no descriptor");
 	d.fd = -1;
-	EXPECT(refused(draft_refused(&d)));
+	EXPECT_RET(draft_refused(&d), -EINVAL);
 	context("not open");
 	d.fd = 900;
-	EXPECT(refused(draft_refused(&d)));
+	EXPECT_RET(draft_refused(&d), -EBADF);
 	context("another file");
 	d.fd = ASSERT_OK(SYS(open("/dev/null", O_RDWR | O_CLOEXEC)));
-	EXPECT(refused(draft_refused(&d)));
+	EXPECT_RET(draft_refused(&d), -EPERM);
 	context("read-only");
 	d.fd = control_fd(O_RDONLY);
-	EXPECT(refused(draft_refused(&d)));
+	EXPECT_RET(draft_refused(&d), -EPERM);
 	context("path only");
 	d.fd = control_fd(O_PATH);
-	EXPECT(refused(draft_refused(&d)));
+	EXPECT_RET(draft_refused(&d), -EBADF);
 	context("region device");
 	d.fd = ASSERT_OK(SYS(open(DEVICE_PATH, O_RDWR | O_CLOEXEC)));
-	EXPECT(refused(draft_refused(&d)));
+	EXPECT_RET(draft_refused(&d), -EPERM);
 	context("right");
 	d.fd = control_fd(O_RDWR);
 	EXPECT_RET(draft_send(&d, &id), 0);
@@ -1250,13 +1245,13 @@ TEST(new_authority)
 		context("command %d without", cmd);
 		nl_start(&nl, &m, cmd, 0);
 		nl_put_u32(&m, RMEM_A_REGION_ID, st.id);
-		EXPECT(refused(nl_send(&nl, &m, NULL, NULL)));
+		EXPECT_RET(nl_send(&nl, &m, NULL, NULL), -EINVAL);
 		context("command %d /dev/null", cmd);
 		nl_start(&nl, &m, cmd, 0);
 		nl_put_u32(&m, RMEM_A_REGION_ID, st.id);
 		nl_put_u32(&m, RMEM_A_REGION_CONTROL_FD,
 			   ASSERT_OK(SYS(open("/dev/null", O_RDWR | O_CLOEXEC))));
-		EXPECT(refused(nl_send(&nl, &m, NULL, NULL)));
+		EXPECT_RET(nl_send(&nl, &m, NULL, NULL), -EPERM);
 	}
 	context("set with");
 	nl_start(&nl, &m, RMEM_CMD_REGION_SET, 0);
@@ -1336,7 +1331,7 @@ static int as_nobody(void *arg)
 	EXPECT_RET(SYS(open(CONTROL_PATH, O_RDWR)), -EACCES);
 	/* With a descriptor that it could not have opened for writing. */
 	d.fd = open("/dev/null", O_RDWR);
-	EXPECT(refused(draft_refused(&d)));
+	EXPECT_RET(draft_refused(&d), -EPERM);
 	return 0;
 }
 

@@ -88,6 +88,37 @@ TEST(del_while_dirty)
 	EXPECT_RET(region_del(f.id), 0);
 }
 
+/* By force what is not durable is forgotten; who uses the region is not. */
+TEST(del_by_force)
+{
+	struct region_conf conf = plain;
+	struct fix f;
+
+	for (conf.order = 0; conf.order <= 4; conf.order += 4) {
+		context("order %d", conf.order);
+		ASSERT_RET(fix_start(&f, &conf), 0);
+		ASSERT_RET(fix_quiet(&f), 0);
+		stamp(f.map, 1);
+		stamp(f.map + CHUNK, 1);
+		MINI_SET(f.m, write_mode, MINI_HOLD);
+		EXPECT_RET(fix_push(&f), 0);
+		ASSERT_SOON(MINI_GET(f.m, held) == 2);
+		stamp(f.map + 2 * CHUNK, 2);
+		EXPECT_RET(region_del_force(f.id), -EBUSY);
+		munmap(f.map, SIZE);
+		EXPECT_RET(region_del_force(f.id), -EBUSY);
+		close(f.fd);
+		EXPECT_RET(region_del(f.id), -EBUSY);
+		EXPECT_RET(region_del_force(f.id), 0);
+		EXPECT_RET(region_del_force(f.id), -ENOENT);
+		/* The daemon's late answers hit nothing. */
+		MINI_SET(f.m, write_mode, MINI_OK);
+		EXPECT_SOON(MINI_GET(f.m, held) == 0);
+		EXPECT_EQ(MINI_GET(f.m, unknown), 2);
+		mini_kill(f.m);
+	}
+}
+
 /* A daemon serves it, but nobody uses it: that is no reason to keep it. */
 TEST(del_while_served)
 {

@@ -697,48 +697,15 @@ static void find_left(const struct region_stat *st, void *arg)
 		l->id[l->nr++] = st->id;
 }
 
-/* Takes whatever is dirty, for the last rites. */
-static void drain(__u32 id)
-{
-	long long end = msec() + 5000;
-	struct rmem_request r;
-	struct chan c;
-
-	if (chan_open(&c, 1024))
-		return;
-	if (!chan_serve(&c, id) && !chan_state(&c, id, RMEM_STATE_ACTIVE, "")) {
-		while (msec() < end && STAT(id, dirty) + STAT(id, writeback) > 0) {
-			chan_push(&c, id);
-			while (chan_next(&c, &r, 10))
-				chan_complete(&c, &r.cookie, 1,
-					      r.op == RMEM_OP_FETCH ? EIO : 0);
-		}
-	}
-	chan_close(&c);
-}
-
 void harness_after(void)
 {
-	static __u32 hopeless[64];
-	static unsigned int nr_hopeless;
 	struct left l = { 0 };
-	unsigned int k;
 	int i, ret;
 
 	if (region_dump(find_left, &l))
 		return;
 	for (i = 0; i < l.nr; i++) {
-		for (k = 0; k < nr_hopeless && hopeless[k] != l.id[i]; k++)
-			;
-		if (k < nr_hopeless)
-			continue;
-		ret = region_del(l.id[i]);
-		if (ret == -EBUSY) {
-			drain(l.id[i]);
-			ret = region_del(l.id[i]);
-		}
-		if (ret && nr_hopeless < 64)
-			hopeless[nr_hopeless++] = l.id[i];
+		ret = region_del_force(l.id[i]);
 		printf("# left over: region %u, deleted: %s\n", l.id[i],
 		       ret ? strerrorname_np(-ret) : "yes");
 	}

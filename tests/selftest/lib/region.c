@@ -55,7 +55,8 @@ void nl_put(struct nl_msg *m, __u16 type, const void *data, size_t len)
 	memset(a, 0, total);
 	a->nla_type = type;
 	a->nla_len = NLA_HDRLEN + len;
-	memcpy((char *)a + NLA_HDRLEN, data, len);
+	if (len)
+		memcpy((char *)a + NLA_HDRLEN, data, len);
 	m->len += total;
 }
 
@@ -296,7 +297,7 @@ int region_new(const struct region_conf *c, __u32 *id)
 	return ret;
 }
 
-int region_del(__u32 id)
+static int unmake(__u32 id, bool force)
 {
 	struct nl_msg m;
 	struct nl nl;
@@ -310,11 +311,23 @@ int region_del(__u32 id)
 		nl_start(&nl, &m, RMEM_CMD_REGION_DEL, 0);
 		nl_put_u32(&m, RMEM_A_REGION_CONTROL_FD, fd);
 		nl_put_u32(&m, RMEM_A_REGION_ID, id);
+		if (force)
+			nl_put(&m, RMEM_A_REGION_FORCE, NULL, 0);
 		ret = nl_send(&nl, &m, NULL, NULL);
 		nl_close(&nl);
 	}
 	close(fd);
 	return ret;
+}
+
+int region_del(__u32 id)
+{
+	return unmake(id, false);
+}
+
+int region_del_force(__u32 id)
+{
+	return unmake(id, true);
 }
 
 int region_set(__u32 id, __u32 fault_ms, __u32 sync_ms, __u32 on_loss)

@@ -92,6 +92,8 @@ const char *region_fresh_name(void);
 
 int region_new(const struct region_conf *c, __u32 *id);
 int region_del(__u32 id);
+/* Even if something is not durable yet. */
+int region_del_force(__u32 id);
 int region_set(__u32 id, __u32 fault_ms, __u32 sync_ms, __u32 on_loss);
 int region_get(__u32 id, struct region_stat *st);
 int region_get_name(const char *name, struct region_stat *st);
