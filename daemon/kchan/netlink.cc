@@ -109,6 +109,8 @@ int on_error(sockaddr_nl*, nlmsgerr* error, void* context) {
   return NL_STOP;
 }
 
+int accept_any(nl_msg*, void*) { return NL_OK; }
+
 int on_event(nl_msg* message, void* context) {
   auto& events = *static_cast<std::vector<Event>*>(context);
   nlattr* attributes[RMEM_A_REGION_MAX + 1];
@@ -293,7 +295,6 @@ Result<std::unique_ptr<EventStream>> EventStream::open() {
     }
     return Status(Code::kFailed, std::string("listening to events: ") + nl_geterror(r));
   }
-  nl_socket_disable_seq_check(socket);
   nl_socket_set_nonblocking(socket);
   return std::unique_ptr<EventStream>(new EventStream(std::move(*netlink)));
 }
@@ -305,6 +306,8 @@ Result<EventStream::Batch> EventStream::take() {
   Callbacks callbacks(nl_cb_alloc(NL_CB_DEFAULT));
   if (!callbacks) return Status::from_errno(ENOMEM, "netlink");
   nl_cb_set(callbacks.get(), NL_CB_VALID, NL_CB_CUSTOM, on_event, &batch.events);
+  // Events answer no request, so they carry no number of ours.
+  nl_cb_set(callbacks.get(), NL_CB_SEQ_CHECK, NL_CB_CUSTOM, accept_any, nullptr);
   const int r = nl_recvmsgs(netlink_->socket_.get(), callbacks.get());
   if (r == -NLE_NOMEM) {  // ENOBUFS: the socket's buffer ran over
     batch.lost = true;
