@@ -55,7 +55,9 @@ void Connector::try_next() {
   if (errno != EINPROGRESS) return failed(Status::from_errno(errno, "connect"));
   if (const Status added = reactor_.add(fd_.get(), EPOLLOUT, *this); !added.ok())
     return failed(added);
-  if (next_ < addresses_.size()) patience_.arm(1s);
+  // The kernel would go on for minutes, asking ever more rarely; a new try finds
+  // a network that has come back sooner.
+  patience_.arm(next_ < addresses_.size() ? 1s : 2s);
 }
 
 void Connector::on_events(std::uint32_t) {

@@ -15,8 +15,8 @@
 namespace rmem::transport {
 
 // Resolves, then tries the addresses one after the other; one that is silent
-// for a second makes room for the next. Its owner sets the time for all of it,
-// by destroying the connector.
+// for a second makes room for the next, and the last one has two. Its owner may
+// set a shorter time for all of it, by destroying the connector.
 class Connector final : private Reactor::Handler {
  public:
   using Done = std::function<void(Result<std::unique_ptr<Connection>>)>;

@@ -5,15 +5,15 @@
 #include <sys/eventfd.h>
 
 #include <cerrno>
+#include <mutex>
 #include <system_error>
 #include <thread>
 
 namespace rmem::transport {
 
-// The thread writes `result`, then the event; the loop reads the event, then
-// `result`.
 struct Resolver::Lookup {
-  UniqueFd event;
+  UniqueFd event;    // counts once `result` is there
+  std::mutex mutex;  // guards `result`
   Result<std::vector<SocketAddress>> result = Status(Code::kFailed, "not resolved");
 };
 
@@ -32,7 +32,11 @@ void Resolver::start(const std::string& host, std::uint16_t port) {
   lookup_ = lookup;
   try {
     std::thread([lookup, host, port] {
-      lookup->result = resolve(host, port, false, false);
+      auto resolved = resolve(host, port, false, false);
+      {
+        const std::lock_guard lock(lookup->mutex);
+        lookup->result = std::move(resolved);
+      }
       (void)::eventfd_write(lookup->event.get(), 1);
     }).detach();
   } catch (const std::system_error& error) {
@@ -47,7 +51,10 @@ void Resolver::on_events(std::uint32_t) {
   if (::eventfd_read(lookup_->event.get(), &count) != 0) return;
   reactor_.remove(lookup_->event.get());
   const auto lookup = std::move(lookup_);
-  finish(std::move(lookup->result));
+  std::unique_lock lock(lookup->mutex);
+  auto result = std::move(lookup->result);
+  lock.unlock();
+  finish(std::move(result));
 }
 
 void Resolver::finish(Result<std::vector<SocketAddress>> result) {
