@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: MIT
+// The program rmem-server: exit codes, `ready', signals.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "base/unique_fd.hh"
+#include "support/temp_dir.hh"
+
+extern char** environ;
+
+namespace rmem {
+namespace {
+
+class ProgramTest : public testing::Test {
+ protected:
+  void TearDown() override {
+    if (pid > 0) finish(SIGKILL);
+  }
+
+  void start(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), RMEM_SERVER_PROGRAM);
+    std::vector<char*> argv;
+    for (std::string& one : arguments) argv.push_back(one.data());
+    argv.push_back(nullptr);
+    int pipes[2];
+    ASSERT_EQ(::pipe2(pipes, O_CLOEXEC), 0);
+    out.reset(pipes[0]);
+    const UniqueFd write_end(pipes[1]);
+    posix_spawn_file_actions_t actions;
+    ::posix_spawn_file_actions_init(&actions);
+    ::posix_spawn_file_actions_adddup2(&actions, write_end.get(), STDOUT_FILENO);
+    ::posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, (dir / "stderr").c_str(),
+                                       O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    ASSERT_EQ(::posix_spawn(&pid, argv[0], &actions, nullptr, argv.data(), environ), 0);
+    ::posix_spawn_file_actions_destroy(&actions);
+  }
+  // Reads up to the end of a line, or of the stream.
+  std::string line() {
+    std::string text;
+    char c;
+    while (::read(out.get(), &c, 1) == 1 && c != '\n') text += c;
+    return text;
+  }
+  // The exit code, or minus the signal that ended it.
+  int finish(int signal = 0) {
+    if (signal != 0) ::kill(pid, signal);
+    int status = 0;
+    ::waitpid(pid, &status, 0);
+    pid = -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+  }
+  int run(std::vector<std::string> arguments) {
+    start(std::move(arguments));
+    return finish();
+  }
+  std::string errors() {
+    std::ifstream file(dir / "stderr");
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
+  std::vector<std::string> good(const std::string& store = "mem://1MiB") {
+    return {"--listen",   "unix://" + (dir / "socket"), "--export", "x=" + store, "--state-dir",
+            dir / "state"};
+  }
+
+  test::TempDir dir;
+  pid_t pid = -1;
+  UniqueFd out;
+};
+
+TEST_F(ProgramTest, SaysReadyAndEndsWellOnSigterm) {
+  start(good("file://" + (dir / "file") + "?size=1MiB"));
+  EXPECT_EQ(line(), "ready");
+  EXPECT_EQ(finish(SIGTERM), 0) << errors();
+  EXPECT_NE(::access((dir / "socket").c_str(), F_OK), 0);
+}
+
+TEST_F(ProgramTest, ReplacesWhatAKilledOneLeftBehind) {
+  start(good("file://" + (dir / "file") + "?size=1MiB"));
+  EXPECT_EQ(line(), "ready");
+  EXPECT_EQ(finish(SIGKILL), -SIGKILL);
+  start(good("file://" + (dir / "file")));
+  EXPECT_EQ(line(), "ready") << errors();
+  EXPECT_EQ(finish(SIGINT), 0);
+}
+
+TEST_F(ProgramTest, TellsTheServiceManager) {
+  const UniqueFd socket(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  (dir / "notify").copy(address.sun_path, sizeof address.sun_path - 1);
+  ASSERT_EQ(::bind(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  ::setenv("NOTIFY_SOCKET", address.sun_path, 1);
+  start(good());
+  ::unsetenv("NOTIFY_SOCKET");
+  EXPECT_EQ(line(), "ready");
+  char text[100] = {};
+  EXPECT_GT(::recv(socket.get(), text, sizeof text - 1, 0), 0);
+  EXPECT_STREQ(text, "READY=1");
+  EXPECT_EQ(finish(SIGTERM), 0);
+}
+
+TEST_F(ProgramTest, HelpAndVersionAreNoMistakes) {
+  EXPECT_EQ(run({"--help"}), 0);
+  EXPECT_EQ(run({"--version"}), 0);
+}
+
+TEST_F(ProgramTest, MistakesOnTheCommandLineAreTwo) {
+  const std::string listen = "unix://" + (dir / "socket");
+  for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{
+           {},
+           {"--listen", listen},
+           {"--export", "x=mem://1MiB"},
+           {"--listen", "127.0.0.1:7070", "--export", "x=mem://1MiB"},
+           {"--listen", "tcp://0.0.0.0:7070", "--export", "x=mem://1MiB"},
+           {"--listen", listen, "--export", "mem://1MiB"},
+           {"--listen", listen, "--export", "x=mem://1MB"},
+           {"--listen", listen, "--export", "x=mem://1MiB", "--export", "x=mem://1MiB"},
+           {"--listen", listen, "--export", "x=mem://1MiB", "--unknown"}}) {
+    EXPECT_EQ(run(arguments), 2) << testing::PrintToString(arguments);
+    EXPECT_NE(errors().find("rmem-server: "), std::string::npos);
+    EXPECT_EQ(line(), "");
+  }
+}
+
+TEST_F(ProgramTest, MissingFileIsThree) {
+  EXPECT_EQ(run(good("file://" + (dir / "none"))), 3);
+  EXPECT_NE(errors().find("none"), std::string::npos);
+}
+
+TEST_F(ProgramTest, FileOfAnotherSizeIsEight) {
+  std::ofstream(dir / "file") << "12345";
+  EXPECT_EQ(run(good("file://" + (dir / "file") + "?size=1MiB")), 8);
+}
+
+TEST_F(ProgramTest, LiveSocketAndStateDirectoryInUseAreSix) {
+  start(good("file://" + (dir / "file") + "?size=1MiB"));
+  ASSERT_EQ(line(), "ready");
+  const pid_t first = std::exchange(pid, -1);
+  UniqueFd first_out = std::move(out);
+  EXPECT_EQ(run(good("mem://1MiB")), 6);
+  EXPECT_EQ(run({"--listen", "unix://" + (dir / "other"), "--export", "x=file://" + (dir / "file"),
+                 "--state-dir", dir / "state"}),
+            6);
+  EXPECT_NE(errors().find("--state-dir"), std::string::npos);
+  pid = first;
+  EXPECT_EQ(finish(SIGTERM), 0);
+}
+
+}  // namespace
+}  // namespace rmem
