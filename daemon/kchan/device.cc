@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -170,6 +171,16 @@ Status drop_region(const std::string& name) {
     rmem_ioc_range all{};
     return call(fd, RMEM_IOC_DROP, all);
   });
+}
+
+std::optional<std::string> region_at(const std::string& path) {
+  // Regular files only: an ioctl on somebody's device might do something.
+  struct stat st;
+  if (::stat(path.c_str(), &st) != 0 || !S_ISREG(st.st_mode)) return std::nullopt;
+  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  rmem_ioc_info info{};
+  if (!fd || call(fd.get(), RMEM_IOC_INFO, info) != 0) return std::nullopt;
+  return std::string(info.name, ::strnlen(info.name, sizeof(info.name)));
 }
 
 }  // namespace rmem::kchan

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -60,5 +61,9 @@ class Device final : public KernelChannel {
 Status sync_region(const std::string& name);
 // Evicts every clean page.
 Status drop_region(const std::string& name);
+
+// The name of the region whose file is at `path`; nothing where another file
+// is, or none. Does not wait.
+std::optional<std::string> region_at(const std::string& path);
 
 }  // namespace rmem::kchan

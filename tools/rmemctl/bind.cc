@@ -14,6 +14,7 @@
 
 #include "base/unique_fd.hh"
 #include "control/options.hh"
+#include "kchan/device.hh"
 
 namespace rmem::ctl {
 namespace {
@@ -82,10 +83,7 @@ Result<BindTarget> bind_target(const std::string& path) {
 }
 
 bool is_bound(const std::string& name, const std::string& path) {
-  struct stat file, there;
-  return ::stat(region_file(control::kRegionDirectory, name).c_str(), &file) == 0 &&
-         ::stat(path.c_str(), &there) == 0 && file.st_dev == there.st_dev &&
-         file.st_ino == there.st_ino;
+  return kchan::region_at(path) == name;
 }
 
 Status bind_region(const std::string& name, const std::string& path) {
