@@ -96,9 +96,10 @@ static void ring_put_request(struct rmem_channel *channel, struct rmem_req *req)
 		if (req->write.sync)
 			entry.flags |= RMEM_REQ_SYNC;
 	}
-	ring_put(channel, &entry);
+	/* before anybody can answer; it cannot end before channel->lock is free */
 	WRITE_ONCE(req->state, RMEM_REQ_SENT);
 	trace_rmem_request_sent(req, 0);
+	ring_put(channel, &entry);
 }
 
 static struct rmem_req *ring_next(struct rmem_channel *channel)
