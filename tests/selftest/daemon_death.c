@@ -221,11 +221,10 @@ TEST_SECONDS(killed_over_and_over, 120)
 {
 	static struct load l[2];
 	struct region_conf conf = plain;
-	unsigned int seed = time(NULL);
+	unsigned int seed = harness_seed();
 	struct fix f;
 	int i, p, n;
 
-	diag("seed %u", seed);
 	for (conf.order = 0; conf.order <= 4; conf.order += 4) {
 		context("order %d", conf.order);
 		start(&f, &conf);
@@ -708,7 +707,7 @@ TEST(ring_full)
 	f.map = mmap(NULL, f.size, PROT_READ | PROT_WRITE, MAP_SHARED, f.fd, 0);
 	ASSERT(f.map != MAP_FAILED);
 
-	MINI_SET(f.m, stall, 1);
+	ASSERT_RET(mini_stall(f.m), 0);
 	pthread_attr_init(&small);
 	pthread_attr_setstacksize(&small, 65536);
 	for (i = 0; i < MANY; i++) {
@@ -723,7 +722,7 @@ TEST(ring_full)
 	for (i = 0; i < MANY; i++)
 		EXPECT_EQ(mini_logged(f.m, RMEM_OP_FETCH, i * PAGE, PAGE), 1);
 	/* And the other way: as many writes. */
-	MINI_SET(f.m, stall, 1);
+	ASSERT_RET(mini_stall(f.m), 0);
 	for (i = 0; i < MANY; i++)
 		stamp(f.map + i * PAGE, i);
 	ASSERT_EQ(pthread_create(&sync, NULL, fsync_thread, &f), 0);
@@ -880,6 +879,73 @@ TEST(daemons_do_not_mix)
 	pthread_join(t, NULL);
 	raw_stop(&b);
 	raw_stop(&a);
+}
+
+/*
+ * A daemon that never sleeps answers a request the moment it is there.
+ */
+
+#define QUICK_PAGES 64
+
+struct quick {
+	struct raw r;
+	int stop;
+	int fetches, writes;
+};
+
+static void *quick_thread(void *arg)
+{
+	static unsigned char page[PAGE];
+	struct quick *q = arg;
+	struct rmem_request req;
+	struct rmem_run run;
+	__u64 n;
+
+	while (!__atomic_load_n(&q->stop, __ATOMIC_RELAXED)) {
+		if (!chan_next(&q->r.c, &req, 0))
+			continue;
+		if (req.op == RMEM_OP_FETCH) {
+			pattern_fill(page, req.offset, PAGE);
+			EXPECT_RET(chan_fill(&q->r.c, req.cookie, 0, PAGE, page, 0), 0);
+			q->fetches++;
+		} else {
+			EXPECT_RET(chan_writeout(&q->r.c, req.cookie, page, PAGE,
+						 &run, 1, &n), 1);
+			EXPECT_RET(chan_complete(&q->r.c, &req.cookie, 1, 0), 0);
+			q->writes++;
+		}
+	}
+	return NULL;
+}
+
+TEST(quick_answers)
+{
+	struct region_conf conf = {
+		.size = QUICK_PAGES * PAGE, .chunk = PAGE, .order = 0,
+	};
+	struct quick q = { .stop = 0 };
+	pthread_t t;
+	int i, round;
+
+	raw_start(&q.r, &conf);
+	ASSERT_EQ(pthread_create(&t, NULL, quick_thread, &q), 0);
+	for (round = 0; round < 20; round++) {
+		for (i = 0; i < QUICK_PAGES; i++)
+			EXPECT_EQ(peek(q.r.map + i * PAGE), pattern(i * PAGE));
+		/* The same bytes again, so that the next round finds them. */
+		for (i = 0; i < QUICK_PAGES; i++)
+			poke(q.r.map + i * PAGE, pattern(i * PAGE));
+		EXPECT_RET(SYS(fsync(q.r.fd)), 0);
+		EXPECT_RET(region_drop(q.r.fd, 0, 0), 0);
+	}
+	__atomic_store_n(&q.stop, 1, __ATOMIC_RELAXED);
+	pthread_join(t, NULL);
+	EXPECT_GE(q.fetches, 20 * QUICK_PAGES);
+	EXPECT_GE(q.writes, 20 * QUICK_PAGES);
+	munmap(q.r.map, conf.size);
+	close(q.r.fd);
+	chan_close(&q.r.c);
+	EXPECT_RET(region_del(q.r.id), 0);
 }
 
 /*

@@ -283,12 +283,11 @@ TEST(random_pages)
 {
 	struct region_conf conf = plain;
 	unsigned char dirty[PAGES];
-	unsigned int seed = time(NULL);
+	unsigned int seed = harness_seed();
 	struct fix f;
 	__u64 bytes;
 	int round, i;
 
-	diag("seed %u", seed);
 	for_each_order(conf) {
 		start(&f, &conf);
 		load_all(&f);
@@ -1035,14 +1034,13 @@ static void *drop_thread(void *arg)
 TEST(drop_against_writes)
 {
 	struct region_conf conf = plain;
-	unsigned int seed = time(NULL);
+	unsigned int seed = harness_seed();
 	__u64 tag[PAGES];
 	struct fix f;
 	struct dropper d = { .f = &f };
 	pthread_t t;
 	int i;
 
-	diag("seed %u", seed);
 	for_each_order(conf) {
 		start(&f, &conf);
 		memset(tag, 0, sizeof(tag));

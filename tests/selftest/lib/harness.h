@@ -90,6 +90,20 @@ static inline void nap(void)
 	nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 }
 
+__printf(1, 2)
+static inline void diag(const char *fmt, ...);
+
+/* Of a test's random numbers: RMEM_SEED repeats a run. */
+static inline unsigned int harness_seed(void)
+{
+	const char *s = getenv("RMEM_SEED");
+	unsigned int seed = s ? (unsigned int)strtoul(s, NULL, 10) :
+				(unsigned int)time(NULL);
+
+	diag("RMEM_SEED=%u", seed);
+	return seed;
+}
+
 /* One diagnostic line; whole, whatever other processes print. */
 __printf(1, 2)
 static inline void diag(const char *fmt, ...)

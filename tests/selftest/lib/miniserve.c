@@ -178,7 +178,7 @@ int chan_prefetch(struct chan *c, __u32 id, __u64 offset, __u64 length)
 
 #define MAX_RUNS (RMEM_CHUNK_MAX / 4096 / 2 + 1)
 
-enum { CALL_NONE, CALL_PUSH, CALL_STATE, CALL_PREFETCH };
+enum { CALL_NONE, CALL_PUSH, CALL_STATE, CALL_PREFETCH, CALL_SYNC };
 
 /* A request that waits for its answer. */
 struct held {
@@ -242,7 +242,8 @@ static struct mini_region *region_of(struct mini *m, __u32 id)
 	return NULL;
 }
 
-static void take_write(struct serve *s, struct held *h)
+/* False: there is nothing to write, nor to answer. */
+static bool take_write(struct serve *s, struct held *h)
 {
 	struct mini *m = s->m;
 	__u64 copied = 0;
@@ -253,13 +254,14 @@ static void take_write(struct serve *s, struct held *h)
 			  MAX_RUNS, &copied);
 	if (n < 0) {
 		trouble(m, "writeout", n);
-		return;
+		return false;
 	}
 	h->nr_runs = n;
 	for (i = 0; i < n; i++)
 		note(m, MINI_RUN, &h->r, h->runs[i].offset, h->runs[i].length);
 	count(&m->write_bytes, copied);
 	count(&m->runs, n);
+	return true;
 }
 
 static void take(struct serve *s, const struct rmem_request *r)
@@ -269,8 +271,6 @@ static void take(struct serve *s, const struct rmem_request *r)
 
 	h->r = *r;
 	h->due = msec();
-	*s->last = h;
-	s->last = &h->next;
 	if (r->flags & RMEM_REQ_AGAIN)
 		count(&m->again, 1);
 	note(m, r->op, r, r->offset, r->length);
@@ -284,7 +284,11 @@ static void take(struct serve *s, const struct rmem_request *r)
 		count(&m->fetches, 1);
 		break;
 	case RMEM_OP_WRITE:
-		take_write(s, h);
+		if (!take_write(s, h)) {
+			free(h->data);
+			free(h);
+			return;
+		}
 		if (r->flags & RMEM_REQ_SYNC)
 			count(&m->syncs, 1);
 		count(&m->held, 1);
@@ -301,6 +305,8 @@ static void take(struct serve *s, const struct rmem_request *r)
 	default:
 		trouble(m, "op", -EPROTO);
 	}
+	*s->last = h;
+	s->last = &h->next;
 }
 
 static void complete(struct serve *s, const struct held *h, int error)
@@ -402,6 +408,9 @@ static void do_call(struct serve *s)
 	switch (MINI_GET(m, call)) {
 	case CALL_NONE:
 		return;
+	case CALL_SYNC:
+		ret = 0;
+		break;
 	case CALL_PUSH:
 		ret = chan_push(&s->c, m->call_id);
 		break;
@@ -566,6 +575,13 @@ static int mini_call(struct mini *m, int call, __u32 id)
 		poll(NULL, 0, 1);
 	}
 	return m->call_ret;
+}
+
+int mini_stall(struct mini *m)
+{
+	MINI_SET(m, stall, 1);
+	/* It may be on its way to the ring: a call sees it come back. */
+	return mini_call(m, CALL_SYNC, 0);
 }
 
 int mini_push(struct mini *m, __u32 id)

@@ -125,6 +125,8 @@ int mini_add(struct mini *m, const struct region_conf *c);
 int mini_start(struct mini *m);
 /* SIGKILL; its process is gone when this returns. */
 void mini_kill(struct mini *m);
+/* It takes nothing from the ring from now on, until @stall is 0. */
+int mini_stall(struct mini *m);
 int mini_push(struct mini *m, __u32 id);
 int mini_state(struct mini *m, __u32 id, __u32 state);
 int mini_prefetch(struct mini *m, __u32 id, __u64 offset, __u64 length);
