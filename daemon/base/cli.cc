@@ -44,8 +44,7 @@ std::optional<int> parse(CLI::App& app, int argc, const char* const* argv) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help and its like
     bool json = false;
     for (int i = 1; i < argc; ++i) json = json || std::string_view(argv[i]) == "--json";
-    return fail(app.get_name(),
-                Status(Code::kUsage, error.what(), "see `" + app.get_name() + " --help'"), json);
+    return fail(app.get_name(), Status(Code::kUsage, error.what()), json);
   }
 }
 
@@ -60,8 +59,11 @@ std::string error_json(const Status& status) {
   return document.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
-int fail(std::string_view program, const Status& status, bool json) {
-  if (status.ok()) return 0;
+int fail(std::string_view program, const Status& given, bool json) {
+  if (given.ok()) return 0;
+  const bool usage = given.code() == Code::kUsage && given.hint().empty();
+  const Status status =
+      usage ? given.with_hint("see `" + std::string(program) + " --help'") : given;
   if (json) {
     std::cerr << error_json(status) << std::endl;
   } else {

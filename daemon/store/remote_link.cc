@@ -282,7 +282,8 @@ FrameReader::Next RemoteLink::on_frame(const wire::Header& header, bool intact) 
 }
 
 FrameReader::Next RemoteLink::violated(std::string_view how) {
-  lose(Status(Code::kFailed, peer_ + " broke the protocol: " + std::string(how), {}, EPROTO));
+  lose(Status(Code::kFailed, peer_ + " broke the protocol: " + std::string(how),
+              "see its log; use programs of the same release on both sides", EPROTO));
   return FrameReader::Next::kStop;
 }
 
