@@ -62,12 +62,14 @@ echo
 scripts/deps.sh # says what it installs; silent when nothing is missing
 
 if [[ ! $(tests/vm/kernels.sh list) ]]; then
-	echo "Kernels for the VM are fetched from Debian, once (about 250 MB, to build/kernels)."
+	echo "Kernels for the VM are fetched from Debian, once (about 200 MB, to build/kernels)."
 fi
 step "Kernels for the VM" kernels tests/vm/kernels.sh fetch
 release=$(tests/vm/kernels.sh list | sort -V | tail -n 1)
 [[ $release ]] || die "no kernel could be fetched; $here/kernels.log says more"
-step "Building rmemd, rmem-server and rmemctl" programs programs
+first=''
+[[ -e build/rmemctl ]] || first=' (some minutes)'
+step "Building rmemd, rmem-server and rmemctl$first" programs programs
 step "Building the module for Linux $release" module module
 if [[ ! -e $here/packages.db || scripts/demo-db.py -nt $here/packages.db ]]; then
 	step "A SQLite database of this machine's packages and files" database \
