@@ -88,10 +88,10 @@ Status run(const std::string& socket_path, const std::string& instance) {
   });
   if (!signals.ok()) return signals.status();
 
-  if (const Status s = loop.start(pager); !s.ok()) return s;
-  if (const Status s = regions.adopt(); !s.ok()) return s;
+  if (Status s = loop.start(pager); !s.ok()) return s;
+  if (Status s = regions.adopt(); !s.ok()) return s;
   if (::geteuid() == 0) warn(control::mount_rmemfs(control::kRegionDirectory).status());
-  if (const Status s = server.start(); !s.ok()) return s;
+  if (Status s = server.start(); !s.ok()) return s;
   announce_ready();
   (*reactor)->run();
 
@@ -119,7 +119,7 @@ int main(int argc, char** argv) {
   app.add_option("--socket", socket, "control socket")->envname("RMEM_SOCKET")->type_name("PATH");
   app.add_option("--instance", instance, "adopt and make only regions of this instance")
       ->type_name("ID");
-  app.set_version_flag("--version", std::string("rmemd ") + rmem::control::kVersion);
+  app.set_version_flag("--version", "rmemd " RMEM_VERSION);
   if (const auto code = rmem::cli::parse(app, argc, argv)) return *code;
   return rmem::cli::fail("rmemd", rmem::run(socket, instance));
 }

@@ -56,7 +56,7 @@ struct Regions::Attaching {
   std::function<void(Result<Attached>)> done;
 };
 
-void Regions::attach(AttachOptions options, std::function<void(Result<Attached>)> done) {
+void Regions::attach(const AttachOptions& options, std::function<void(Result<Attached>)> done) {
   if (const Status s = validate(options); !s.ok()) return done(s);
   if (const auto it = by_name_.find(options.name);
       it != by_name_.end() && (it->second->phase == Attachment::Phase::kAttaching ||
@@ -77,8 +77,9 @@ void Regions::attach(AttachOptions options, std::function<void(Result<Attached>)
   a->source = std::move(*source);
   by_name_[options.name] = a;
   auto attaching = std::make_shared<Attaching>(Attaching{a, {}, false, std::move(done)});
-  a->source->open(
-      [this, attaching](Result<store::Geometry> geometry) { attach_opened(attaching, geometry); });
+  a->source->open([this, attaching](const Result<store::Geometry>& geometry) {
+    attach_opened(attaching, geometry);
+  });
 }
 
 // There is a region of that name: fine if it is the very same.

@@ -20,7 +20,7 @@ ChannelLoop::~ChannelLoop() {
 }
 
 Status ChannelLoop::start(pager::Pager& pager) {
-  if (const Status s = reactor_.add(device_.fd(), EPOLLIN, *this); !s.ok()) return s;
+  if (Status s = reactor_.add(device_.fd(), EPOLLIN, *this); !s.ok()) return s;
   pager_ = &pager;
   watching_ = true;
   return Status();

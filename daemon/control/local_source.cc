@@ -14,7 +14,7 @@ LocalSource::LocalSource(Reactor& reactor, Workers& workers, store::Spec spec,
                          SourceOptions options, Listener& listener)
     : workers_(workers),
       spec_(std::move(spec)),
-      options_(std::move(options)),
+      options_(options),
       listener_(listener),
       retry_(reactor, [this] { try_resume(); }) {}
 

@@ -120,7 +120,7 @@ Result<AttachOptions> options_from_json(const nlohmann::json& where) {
   ms("push_interval_ms", o.push_interval);
   fields.take("insecure", o.insecure);
   fields.take("take_over", o.take_over);
-  if (const Status s = fields.status(); !s.ok()) return s;
+  if (Status s = fields.status(); !s.ok()) return s;
   return o;
 }
 

@@ -44,7 +44,7 @@ class Regions {
     bool made = false;          // false: it was there already, with the same options
     bool bind_created = false;  // as noted when it was made
   };
-  void attach(AttachOptions options, std::function<void(Result<Attached>)> done);
+  void attach(const AttachOptions& options, std::function<void(Result<Attached>)> done);
 
   struct Detached {
     std::string warning;  // for people; empty: all well

@@ -15,9 +15,7 @@
 namespace rmem::control {
 namespace {
 
-const log::Source kLog{"control"};
-
-std::string line_of(nlohmann::json reply) {
+std::string line_of(const nlohmann::json& reply) {
   return reply.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
@@ -32,7 +30,7 @@ class Server::Client final : public Reactor::Handler, public std::enable_shared_
 
   Status start() {
     events_ = EPOLLIN;
-    const Status s = server_->reactor_.add(fd_.get(), events_, *this);
+    Status s = server_->reactor_.add(fd_.get(), events_, *this);
     registered_ = s.ok();
     return s;
   }
@@ -125,7 +123,7 @@ class Server::Client final : public Reactor::Handler, public std::enable_shared_
     if (!fd_) return;
     reply["schema"] = 1;
     if (!id_.is_null()) reply["id"] = std::exchange(id_, nlohmann::json());
-    out_ += line_of(std::move(reply));
+    out_ += line_of(reply);
     send();
   }
 
@@ -180,7 +178,7 @@ Server::~Server() {
 }
 
 Status Server::start() {
-  const Status s = reactor_.add(socket_.fd(), EPOLLIN, *this);
+  Status s = reactor_.add(socket_.fd(), EPOLLIN, *this);
   accepting_ = s.ok();
   return s;
 }
@@ -197,7 +195,7 @@ void Server::on_events(std::uint32_t) {
     if (!fd) {
       if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
         // Most likely no descriptor is left; the socket would stay readable.
-        kLog.warning("no connection accepted: {}", std::strerror(errno));
+        log::Source("control").warning("no connection accepted: {}", std::strerror(errno));
         (void)reactor_.modify(socket_.fd(), 0);
         retry_.arm(std::chrono::milliseconds(100));
       }

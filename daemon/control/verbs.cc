@@ -3,8 +3,6 @@
 
 #include <unistd.h>
 
-#include <utility>
-
 #include "control/fields.hh"
 
 namespace rmem::control {
@@ -26,12 +24,12 @@ Status malformed(const Status& what) {
 
 }  // namespace
 
-void Verbs::handle(const Peer& peer, const nlohmann::json& request, Server::Reply reply) {
+void Verbs::handle(const Peer& peer, const nlohmann::json& request, const Server::Reply& reply) {
   std::string verb, name;
   Fields fields(request);
   fields.take("verb", verb);
   fields.skip("id");
-  if (verb == "attach") return attach(peer, request, std::move(reply));
+  if (verb == "attach") return attach(peer, request, reply);
 
   const bool named = verb == "detach" || verb == "sync" || verb == "drop";
   if (named) fields.take("name", name);
@@ -54,12 +52,13 @@ void Verbs::handle(const Peer& peer, const nlohmann::json& request, Server::Repl
   }
   if (verb == "status") return reply(success(regions_.status()));
   if (verb == "ping") {
-    return reply(success({{"version", kVersion}, {"pid", ::getpid()}, {"instance", instance_}}));
+    return reply(
+        success({{"version", RMEM_VERSION}, {"pid", ::getpid()}, {"instance", instance_}}));
   }
   reply(Server::error(malformed(Status(Code::kUsage, "unknown verb `" + verb + "'"))));
 }
 
-void Verbs::attach(const Peer& peer, const nlohmann::json& request, Server::Reply reply) {
+void Verbs::attach(const Peer& peer, const nlohmann::json& request, const Server::Reply& reply) {
   nlohmann::json members = request;
   members.erase("verb");
   members.erase("id");
@@ -68,7 +67,7 @@ void Verbs::attach(const Peer& peer, const nlohmann::json& request, Server::Repl
   if (!members.contains("uid")) options->uid = peer.uid;
   if (!members.contains("gid")) options->gid = peer.gid;
   if (const Status s = may_attach(peer, *options); !s.ok()) return reply(Server::error(s));
-  regions_.attach(std::move(*options), [reply](Result<Regions::Attached> attached) {
+  regions_.attach(*options, [reply](Result<Regions::Attached> attached) {
     if (!attached.ok()) return reply(Server::error(attached.status()));
     reply(success({{"region_id", attached->id},
                    {"size_bytes", attached->size},

@@ -11,8 +11,6 @@
 
 namespace rmem::control {
 
-inline constexpr const char* kVersion = "0.1.0";
-
 // Carries out one request of `peer`. Everything that comes from the peer is
 // checked here: types, unknown members, and what only root may ask.
 class Verbs {
@@ -20,10 +18,10 @@ class Verbs {
   Verbs(Regions& regions, const SourceFactory& sources, std::string instance)
       : regions_(regions), sources_(sources), instance_(std::move(instance)) {}
 
-  void handle(const Peer& peer, const nlohmann::json& request, Server::Reply reply);
+  void handle(const Peer& peer, const nlohmann::json& request, const Server::Reply& reply);
 
  private:
-  void attach(const Peer& peer, const nlohmann::json& request, Server::Reply reply);
+  void attach(const Peer& peer, const nlohmann::json& request, const Server::Reply& reply);
   Status may_attach(const Peer& peer, const AttachOptions& options) const;
 
   Regions& regions_;

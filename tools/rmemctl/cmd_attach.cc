@@ -12,9 +12,6 @@
 namespace rmem::ctl {
 namespace {
 
-// Resolving, connecting, opening and claiming, with the daemon's own limits.
-constexpr std::chrono::seconds kPatience{30};
-
 bool number(const std::string& text, std::uint32_t& out, int base = 10) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out, base);
   return error == std::errc() && end == text.data() + text.size();
@@ -70,7 +67,7 @@ class Attach final : public Command {
   }
 
   Status run(Context& context) override {
-    if (const Status s = complete(); !s.ok()) return s;
+    if (Status s = complete(); !s.ok()) return s;
     auto regions = context.regions();
     if (!regions.ok()) return regions.status();
     auto daemon = Daemon::connect(context.socket);
@@ -95,6 +92,9 @@ class Attach final : public Command {
   }
 
  private:
+  // Resolving, connecting, opening and claiming, with the daemon's own limits.
+  static constexpr std::chrono::seconds kPatience{30};
+
   // The rest of the options, as far as they can be judged here.
   Status complete() {
     if (chunk_ > UINT32_MAX) chunk_ = UINT32_MAX;  // refused below, with its reason
@@ -104,7 +104,7 @@ class Attach final : public Command {
                     "for instance 0640");
     }
     if (!owner_.empty()) {
-      if (const Status s = parse_owner(owner_, options_.uid, options_.gid); !s.ok()) return s;
+      if (Status s = parse_owner(owner_, options_.uid, options_.gid); !s.ok()) return s;
     }
     if (!bind_.empty()) {
       auto target = bind_target(bind_);
@@ -112,7 +112,7 @@ class Attach final : public Command {
       options_.bind = target->path;
       options_.bind_created = !target->exists;
     }
-    if (const Status s = control::validate(options_); !s.ok()) return s;
+    if (Status s = control::validate(options_); !s.ok()) return s;
     if (!bind_.empty() && ::geteuid() != 0) {
       return Status(Code::kPermission, "--bind: only root may mount", "run as root");
     }

@@ -10,9 +10,6 @@
 namespace rmem::ctl {
 namespace {
 
-// Beyond the region's own sync timeout: to unmake it and to release the store.
-constexpr std::chrono::seconds kMargin{10};
-
 class Detach final : public Command {
  public:
   explicit Detach(CLI::App& app) : Command(app) { add_name(app, name_); }
@@ -48,6 +45,9 @@ class Detach final : public Command {
   }
 
  private:
+  // Beyond the region's own sync timeout: to unmake it and to release the store.
+  static constexpr std::chrono::seconds kMargin{10};
+
   std::string name_;
 };
 

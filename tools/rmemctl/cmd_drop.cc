@@ -4,8 +4,6 @@
 namespace rmem::ctl {
 namespace {
 
-constexpr std::chrono::seconds kPatience{30};
-
 class Drop final : public Command {
  public:
   explicit Drop(CLI::App& app) : Command(app) { add_name(app, name_); }
@@ -21,6 +19,8 @@ class Drop final : public Command {
   }
 
  private:
+  static constexpr std::chrono::seconds kPatience{30};
+
   std::string name_;
 };
 

@@ -4,10 +4,6 @@
 namespace rmem::ctl {
 namespace {
 
-// The kernel ends a sync by the region's sync timeout; a daemon that has not
-// answered this much later is silent.
-constexpr std::chrono::seconds kMargin{5};
-
 class Sync final : public Command {
  public:
   explicit Sync(CLI::App& app) : Command(app) { add_name(app, name_); }
@@ -24,6 +20,10 @@ class Sync final : public Command {
   }
 
  private:
+  // The kernel ends a sync by the region's sync timeout; a daemon that has not
+  // answered this much later is silent.
+  static constexpr std::chrono::seconds kMargin{5};
+
   std::string name_;
 };
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "command.hh"
 #include "control/options.hh"
-#include "control/verbs.hh"
 
 namespace rmem::ctl {
 namespace {
@@ -30,7 +29,7 @@ int run(int argc, const char* const* argv, Context& context) {
   program.add_option("--socket", context.socket, "control socket of rmemd")
       ->envname("RMEM_SOCKET")
       ->type_name("PATH");
-  program.set_version_flag("--version", std::string("rmemctl ") + control::kVersion);
+  program.set_version_flag("--version", "rmemctl " RMEM_VERSION);
   program.require_subcommand(1);
   program.fallthrough();
 
