@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 // rmem-server: exports stores to rmemd. Reads the command line, assembles the
 // objects, nothing else.
+#include <cstdio>
+#include <exception>
+
 #include "base/cli.hh"
 #include "base/log.hh"
 #include "base/process.hh"
@@ -60,17 +63,14 @@ Status run(const std::vector<std::string>& listen, const std::vector<std::string
   if (!made) return made.status();
   server = std::move(made).value();
   for (const transport::Address& address : addresses)
-    if (const Status listening = server->listen(address); !listening.ok()) return listening;
-  for (const auto& address : server->addresses())
-    kLog.info("listening at {}", address.to_string());
+    if (Status listening = server->listen(address); !listening.ok()) return listening;
+  for (const auto& address : server->addresses()) kLog.info("listening at {}", address.to_string());
   announce_ready();
   (*reactor)->run();
   return outcome;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int program(int argc, char** argv) {
   CLI::App app("Exports memory and files to rmemd on other machines.", "rmem-server");
   std::vector<std::string> listen;
   std::vector<std::string> exports;
@@ -94,4 +94,16 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", std::string("rmem-server " RMEM_VERSION));
   if (const auto exit_code = cli::parse(app, argc, argv)) return *exit_code;
   return cli::fail("rmem-server", run(listen, exports, std::move(options)));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return program(argc, argv);
+  } catch (const std::exception& error) {
+    // Out of memory, most likely: nothing else throws.
+    std::fprintf(stderr, "rmem-server: %s\n", error.what());
+    return static_cast<int>(Code::kFailed);
+  }
 }

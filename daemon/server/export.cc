@@ -92,7 +92,7 @@ Status ServedStore::keep(const ClaimRecord& claim) {
   StoreRecord next = record_;
   next.claim = claim;
   if (state_ != nullptr) {
-    if (const Status saved = state_->save(file_->facts(), next); !saved.ok()) {
+    if (Status saved = state_->save(file_->facts(), next); !saved.ok()) {
       kLog.error("cannot keep the claim: {}", saved.cause());
       return saved;
     }

@@ -114,7 +114,8 @@ Result<StoreRecord> StateDir::load(const store::FileFacts& facts) const {
         StoreRecord record;
         record.identity = to_uuid(document.at("identity"));
         record.claim.generation = document.at("generation").get<std::uint64_t>();
-        if (document.at("writer") != "") record.claim.writer = to_uuid(document.at("writer"));
+        if (!document.at("writer").get_ref<const std::string&>().empty())
+          record.claim.writer = to_uuid(document.at("writer"));
         for (const json& writer : document.at("fenced"))
           record.claim.fenced.push_back(to_uuid(writer));
         return record;
@@ -150,8 +151,7 @@ Status StateDir::save(const store::FileFacts& facts, const StoreRecord& record) 
     document["fenced"].push_back(uuid_to_string(writer));
   const std::string path = record_path(facts);
   const std::string temporary = path + ".new";
-  if (const Status written = write_file(temporary, document.dump() + "\n"); !written.ok())
-    return written;
+  if (Status written = write_file(temporary, document.dump() + "\n"); !written.ok()) return written;
   if (::rename(temporary.c_str(), path.c_str()) != 0) return Status::from_errno(errno, path);
   return sync_directory(join(path_, "stores"));
 }

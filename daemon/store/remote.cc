@@ -83,12 +83,12 @@ struct RemoteStore::Impl final : RemoteLink::Owner {
     }
   };
 
-  Impl(Reactor& reactor, RemoteAddress address, RemoteOptions options, Listener& listener)
+  Impl(Reactor& reactor, RemoteAddress address, const RemoteOptions& options, Listener& listener)
       : reactor(reactor),
         address(std::move(address)),
-        options(std::move(options)),
+        options(options),
         listener(listener),
-        expected(this->options.expected),
+        expected(options.expected),
         open_timer(reactor, [this] { on_open_timeout(); }),
         retry_timer(reactor, [this] { attempt(); }),
         bury(reactor, [this] { dead.clear(); }) {
@@ -472,7 +472,7 @@ struct RemoteStore::Impl final : RemoteLink::Owner {
 };
 
 Result<std::unique_ptr<RemoteStore>> RemoteStore::create(Reactor& reactor, RemoteAddress address,
-                                                         RemoteOptions options,
+                                                         const RemoteOptions& options,
                                                          Listener& listener) {
   if (address.socket_path.empty() && !options.insecure && address.host != "localhost") {
     // A name might be anybody.
@@ -483,8 +483,8 @@ Result<std::unique_ptr<RemoteStore>> RemoteStore::create(Reactor& reactor, Remot
                         ": plain TCP to another host is neither encrypted nor authenticated",
                     "use --insecure if you trust the network in between");
   }
-  return std::unique_ptr<RemoteStore>(new RemoteStore(
-      std::make_unique<Impl>(reactor, std::move(address), std::move(options), listener)));
+  return std::unique_ptr<RemoteStore>(
+      new RemoteStore(std::make_unique<Impl>(reactor, std::move(address), options, listener)));
 }
 
 RemoteStore::RemoteStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -497,9 +497,9 @@ void RemoteStore::open(Opened done) {
   impl_->attempt();
 }
 
-void RemoteStore::resume(std::optional<WriterClaim> claim) {
+void RemoteStore::resume(const std::optional<WriterClaim>& claim) {
   assert(impl_->state == State::kIdle && impl_->options.expected);
-  impl_->held = std::move(claim);
+  impl_->held = claim;
   if (impl_->held) impl_->held->take_over = false;
   impl_->attempt();
 }

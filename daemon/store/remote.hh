@@ -106,7 +106,8 @@ class RemoteStore final : public Store {
   // `insecure` (a host name counts as off loopback unless it is `localhost`).
   // `listener` must outlive the store, the store must not outlive the reactor.
   static Result<std::unique_ptr<RemoteStore>> create(Reactor& reactor, RemoteAddress address,
-                                                     RemoteOptions options, Listener& listener);
+                                                     const RemoteOptions& options,
+                                                     Listener& listener);
   ~RemoteStore() override;
 
   // Connects and opens the export, one try, from idle. Then it is up and keeps
@@ -122,7 +123,7 @@ class RemoteStore final : public Store {
   // it is up, and tells the listener only. `options.expected` must be set;
   // geometry() is that until the store has answered. A read-only store passes
   // no claim.
-  void resume(std::optional<WriterClaim> claim);
+  void resume(const std::optional<WriterClaim>& claim);
 
   // Becomes the store's writer; needed before the first write, zero or flush,
   // and repeated by itself after each reconnection. When up. kBusy: another

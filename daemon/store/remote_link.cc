@@ -287,7 +287,7 @@ FrameReader::Next RemoteLink::violated(std::string_view how) {
   return FrameReader::Next::kStop;
 }
 
-void RemoteLink::refused(const wire::Header& header, std::string text) {
+void RemoteLink::refused(const wire::Header& header, const std::string& text) {
   const int err = wire::errno_from_wire(header.error);
   const Code code = err == EBUSY || err == ETIMEDOUT ? Code::kUnreachable : Code::kFailed;
   lose(Status(code, peer_ + " refused: " + text,

@@ -109,7 +109,7 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   Call* find(const wire::Header& header);
   wire::FrameReader::Next violated(std::string_view how);
   void greeted(const Reply& reply);
-  void refused(const wire::Header& header, std::string text);
+  void refused(const wire::Header& header, const std::string& text);
   void send();
   void on_tick();
   void ping();

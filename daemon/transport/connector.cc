@@ -29,9 +29,9 @@ void Connector::start(const Address& address) {
     addresses_ = {*made};
     return try_next();
   }
-  resolver_.emplace(reactor_, [this](Result<std::vector<SocketAddress>> resolved) {
+  resolver_.emplace(reactor_, [this](const Result<std::vector<SocketAddress>>& resolved) {
     if (!resolved) return finish(resolved.status());
-    addresses_ = *std::move(resolved);
+    addresses_ = *resolved;
     if (local_only_)
       for (const SocketAddress& found : addresses_)
         if (!found.local())
