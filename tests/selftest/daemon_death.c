@@ -236,7 +236,7 @@ TEST_SECONDS(killed_over_and_over, 120)
 			l[i].seed = seed + i;
 			ASSERT_EQ(pthread_create(&l[i].thread, NULL, load_thread, &l[i]), 0);
 		}
-		for (n = 0; n < 15; n++) {
+		for (n = 0; n < 30; n++) {
 			__u64 seen = MINI_GET(f.m, fetches) + MINI_GET(f.m, writes);
 
 			/* In the middle of its work. */

@@ -139,6 +139,44 @@ TEST(every_page)
 	}
 }
 
+/* Of the mapped pages at @map, those that are parts of larger folios. */
+static int compound_pages(const unsigned char *map, int pages)
+{
+	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	int flags = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+	__u64 entry, f;
+	int i, n = 0;
+
+	for (i = 0; i < pages; i++) {
+		ASSERT_EQ(pread(pagemap, &entry, 8, ((long)map / PAGE + i) * 8), 8);
+		ASSERT(entry >> 63);	/* present */
+		entry &= (1ull << 55) - 1;
+		ASSERT_EQ(pread(flags, &f, 8, entry * 8), 8);
+		n += !!(f & (1 << 15 | 1 << 16));	/* head, tail */
+	}
+	close(pagemap);
+	close(flags);
+	return n;
+}
+
+/* What other tests call "order 4" is so; a single one may be hard to get. */
+TEST(folios_are_as_large_as_asked)
+{
+	struct region_conf conf = plain;
+	struct fix f;
+
+	for (conf.order = 0; conf.order <= 4; conf.order += 4) {
+		context("order %d", conf.order);
+		start(&f, &conf);
+		EXPECT_EQ(pattern_diff(f.map, 0, SIZE), -1);
+		if (conf.order)
+			EXPECT_GT(compound_pages(f.map, SIZE / PAGE), SIZE / PAGE / 2);
+		else
+			EXPECT_EQ(compound_pages(f.map, SIZE / PAGE), 0);
+		stop(&f);
+	}
+}
+
 TEST(chunk_sizes)
 {
 	struct region_conf conf = { .size = 4 << 20, .order = -1 };

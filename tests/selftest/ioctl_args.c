@@ -4,6 +4,7 @@
  * errno is the one that linux/rmem.h promises, and nothing happens.
  */
 #include <pthread.h>
+#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
@@ -1352,4 +1353,103 @@ TEST(get_shows_what_one_may_open)
 	EXPECT_EQ(reap(spawn(as_nobody, ids), 20000), 0);
 	EXPECT_RET(region_del(ids[0]), 0);
 	EXPECT_RET(region_del(ids[1]), 0);
+}
+
+/* Regions are the host's, whatever network one is in. */
+static int in_another_network(void *arg)
+{
+	struct region_conf conf = { .name = "seen-elsewhere", .size = 4096, .order = -1 };
+	__u32 id = *(__u32 *)arg, new, event, of = 0, state;
+	struct nl nl;
+	int n = 0;
+
+	ASSERT_RET(SYS(unshare(CLONE_NEWNET)), 0);
+	EXPECT_RET(region_dump(count_region, &n), 0);
+	EXPECT_EQ(n, 1);
+	ASSERT_RET(nl_open(&nl), 0);
+	ASSERT_RET(nl_listen(&nl), 0);
+	ASSERT_RET(region_new(&conf, &new), 0);
+	ASSERT_EQ(nl_event(&nl, 20000, &event, &of, &state), 1);
+	EXPECT_EQ(event, RMEM_EVENT_NEW);
+	EXPECT_EQ(of, new);
+	EXPECT_RET(region_del(new), 0);
+	EXPECT_EQ(STAT(id, size), 4096);
+	nl_close(&nl);
+	return 0;
+}
+
+TEST(netlink_in_another_network)
+{
+	struct region_conf conf = { .name = "seen-here", .size = 4096, .order = -1 };
+	__u32 event, id, of, state;
+	struct nl nl;
+
+	ASSERT_RET(region_new(&conf, &id), 0);
+	ASSERT_RET(nl_open(&nl), 0);
+	ASSERT_RET(nl_listen(&nl), 0);
+	EXPECT_EQ(reap(spawn(in_another_network, &id), 30000), 0);
+	/* And its events are heard here. */
+	ASSERT_EQ(nl_event(&nl, 20000, &event, &of, &state), 1);
+	EXPECT_EQ(event, RMEM_EVENT_NEW);
+	EXPECT_NE(of, id);
+	nl_close(&nl);
+	EXPECT_RET(region_del(id), 0);
+}
+
+/* Root of a container has an inherited descriptor, and no say. */
+static int from_a_user_namespace(void *arg)
+{
+	struct draft d = { .fd = control_fd(O_RDWR), .name = "contained", .size = 4096 };
+	__u32 id = *(__u32 *)arg;
+	struct nl_msg m;
+	struct nl nl;
+	int cmd;
+
+	if (unshare(CLONE_NEWUSER))
+		return HARNESS_SKIP;
+	EXPECT_RET(draft_refused(&d), -EPERM);
+	ASSERT_RET(nl_open(&nl), 0);
+	for (cmd = RMEM_CMD_REGION_SET; cmd <= RMEM_CMD_REGION_DEL; cmd++) {
+		context("command %d", cmd);
+		nl_start(&nl, &m, cmd, 0);
+		nl_put_u32(&m, RMEM_A_REGION_ID, id);
+		nl_put_u32(&m, RMEM_A_REGION_CONTROL_FD, d.fd);
+		EXPECT_RET(nl_send(&nl, &m, NULL, NULL), -EPERM);
+	}
+	nl_close(&nl);
+	return 0;
+}
+
+TEST(netlink_from_a_user_namespace)
+{
+	struct region_conf conf = { .size = 4096, .order = -1 };
+	int status;
+	__u32 id;
+
+	ASSERT_RET(region_new(&conf, &id), 0);
+	status = reap(spawn(from_a_user_namespace, &id), 20000);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == HARNESS_SKIP) {
+		region_del(id);
+		SKIP("no user namespaces");
+	}
+	EXPECT_EQ(status, 0);
+	EXPECT_RET(region_del(id), 0);
+}
+
+static int listen_as_nobody(void *arg)
+{
+	struct nl nl;
+
+	(void)arg;
+	ASSERT_RET(SYS(setgid(65534)), 0);
+	ASSERT_RET(SYS(setuid(65534)), 0);
+	ASSERT_RET(nl_open(&nl), 0);
+	EXPECT_RET(nl_listen(&nl), -EPERM);
+	nl_close(&nl);
+	return 0;
+}
+
+TEST(events_need_privilege)
+{
+	EXPECT_EQ(reap(spawn(listen_as_nobody, NULL), 20000), 0);
 }
