@@ -23,13 +23,14 @@ check_format() {
 }
 
 check_tidy() {
-	cmake -S daemon -B build/cmake -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo >build/lint/cmake.log ||
+	cmake -S daemon -B build/lint/cmake -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+		-DCMAKE_UNITY_BUILD=OFF >build/lint/cmake.log ||
 		{ cat build/lint/cmake.log; return 1; }
 	# Each translation unit the build knows; "N warnings generated" is about
 	# headers of others.
 	sources '*.cc' | while read -r f; do
-		grep -q "\"file\": \"$top/$f\"\|/$f\"" build/cmake/compile_commands.json && echo "$f"
-	done | xargs -r -P "$(nproc)" -n 1 clang-tidy --quiet -p build/cmake 2>build/lint/tidy.log
+		grep -q "\"file\": \"$top/$f\"\|/$f\"" build/lint/cmake/compile_commands.json && echo "$f"
+	done | xargs -r -P "$(nproc)" -n 1 clang-tidy --quiet -p build/lint/cmake 2>build/lint/tidy.log
 	local status=$?
 	grep -v 'warnings\? generated\|^Suppressed\|^Use -header-filter' build/lint/tidy.log
 	return $status
