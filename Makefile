@@ -2,7 +2,8 @@
 #
 # Front door of rmem: `make help` lists the targets. How things are built stands
 # elsewhere: daemon/CMakeLists.txt (user space), kmod/Kbuild through
-# scripts/kmod.sh (the module), tests/selftest/Makefile (tests in C).
+# scripts/kmod.sh (the module), tests/selftest/Makefile and tests/load/Makefile
+# (tests in C).
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -49,6 +50,9 @@ kernels: ## fetch the kernels of the VM into build/kernels (RMEM_KERNELS="6.1 6.
 selftest: ## the tests in C that run in the VM
 	@$(MAKE) --no-print-directory -C tests/selftest O=$(abspath $(B)/selftest)
 
+load: ## the programs that the end-to-end tests put load on regions with
+	@$(MAKE) --no-print-directory -C tests/load O=$(abspath $(B))
+
 # --- test --------------------------------------------------------------------
 
 test: ## everything, in VMs where it needs the module
@@ -89,4 +93,4 @@ clean: ## remove what was built, not what was fetched
 distclean: ## remove build/ altogether
 	rm -rf $(B)
 
-.PHONY: all help deps user kmod kmod-running kmod-fetched kernels selftest test vm demo lint format install uninstall clean distclean
+.PHONY: all help deps user kmod kmod-running kmod-fetched kernels selftest load test vm demo lint format install uninstall clean distclean

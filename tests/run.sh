@@ -77,6 +77,7 @@ done
 step "build user space" make -s user
 step "build the module" make -s kmod-fetched
 step "build the selftests" make -s selftest
+step "build the load programs" make -s load
 [[ ! -e examples/Makefile ]] || step "build the examples" make -s -C examples O="$build/examples"
 
 # --- on this machine --------------------------------------------------------
