@@ -90,6 +90,13 @@ wait_for() {
 	done
 }
 
+# at_least NUMBER COMMAND... : for wait_for.
+at_least() {
+	local least=$1
+	shift
+	(($("$@") >= least))
+}
+
 # --- two hosts --------------------------------------------------------------
 
 hosts_up() {
@@ -183,19 +190,77 @@ random() { # VARIABLE MAX
 	printf -v "$1" %d $(((RANDOM << 15 | RANDOM) % $2))
 }
 
-# --- regions ----------------------------------------------------------------
+# --- server, daemon, regions ------------------------------------------------
 
-# region NAME FIELD: from status --json, FIELD as "dirty_bytes" or "faults.demand".
+# What a server knows beyond its own life.
+export_args() { # NAME=STORE...
+	local e
+	for e in "$@"; do
+		printf '%s\n' --export "$e"
+	done
+}
+
+# start_server NAME=STORE... : on the host srv, at its IPv4 address.
+start_server() {
+	local args
+	mapfile -t args < <(export_args "$@")
+	in_srv start server rmem-server --listen "tcp://$SRV4:7070" --insecure \
+		--state-dir "$work/state" "${args[@]}"
+}
+
+# start_rmemd [ARG...]: on the host cli, if there are hosts.
+start_rmemd() {
+	if [[ -e /run/netns/cli ]]; then
+		in_cli start rmemd rmemd "$@"
+	else
+		start rmemd rmemd "$@"
+	fi
+}
+
+# attach NAME [OPTION...]: the export of that name as a region of that name.
+attach() {
+	local name=$1
+	shift
+	assert_exit 0 rmemctl attach "$name" "rmem://$SRV4/$name" --insecure "$@"
+}
+
+# region NAME FIELD: from status --json, FIELD as "dirty_bytes" or "demand".
 region() {
-	rmemctl status "$1" --json | /usr/bin/python3 -c '
-import json, sys
-value = json.load(sys.stdin)["regions"][0]
-for key in sys.argv[1].split("."):
-    value = value[key]
-print(str(value).lower() if isinstance(value, bool) else value)' "$2"
+	local json
+	json=$(rmemctl status "$1" --json) || return
+	[[ $json =~ \"$2\":(\"([^\"]*)\"|[^],}]*) ]] || fail "no $2 in $json"
+	echo "${BASH_REMATCH[2]:-${BASH_REMATCH[1]#\"\"}}"
+}
+
+# region_is NAME FIELD VALUE, for wait_for.
+region_is() { [[ $(region "$1" "$2") == "$3" ]]; }
+
+# Everything written is durable, says the kernel.
+assert_clean() { # NAME
+	local json
+	json=$(rmemctl status "$1" --json)
+	[[ $json == *'"dirty_bytes":0,"writeback_bytes":0,'* ]] || fail "$1 is not clean: $json"
+}
+
+# assert_error CODE REGEX COMMAND... : a failure that says on stderr, and only
+# there, what and why (REGEX) and what to do next.
+assert_error() {
+	local want=$1 regex=$2
+	shift 2
+	assert_exit "$want" "$@"
+	assert_eq '' "$out" "stdout of '$*'"
+	assert_match "$regex" "$err" "stderr of '$*'"
+	assert_match $'\nrmem[a-z-]*: next: .|^rmem[a-z-]*: next: .' "$err" "next step of '$*'"
 }
 
 # --- the end ----------------------------------------------------------------
+
+end_by_force() { # NAME
+	kill -TERM "${pids[$1]}" 2>/dev/null
+	kill -CONT "${pids[$1]}" 2>/dev/null
+	timeout 10 tail --pid="${pids[$1]}" -f /dev/null || kill -KILL "${pids[$1]}" 2>/dev/null
+	unset "pids[$1]"
+}
 
 cleanup() {
 	local code=$? name
@@ -209,16 +274,18 @@ cleanup() {
 		done >&2
 	fi
 	declare -F on_exit >/dev/null && on_exit
-	if alive rmemd; then
-		for name in /dev/rmem-*; do
-			[[ -e $name ]] && timeout 20 rmemctl detach "${name#/dev/rmem-}" --force >/dev/null 2>&1
-		done
-	fi
+	# Those that use regions, then the regions, then those that serve them.
 	for name in "${!pids[@]}"; do
-		kill -TERM "${pids[$name]}" 2>/dev/null
+		[[ $name == rmemd* || $name == server* ]] || end_by_force "$name"
+	done
+	for name in /dev/rmem-*; do
+		[[ -e $name ]] || continue
+		name=${name#/dev/rmem-}
+		alive rmemd && timeout 10 rmemctl detach "$name" >/dev/null 2>&1 && continue
+		timeout 10 rmem-load unmake "$name"
 	done
 	for name in "${!pids[@]}"; do
-		timeout 10 tail --pid="${pids[$name]}" -f /dev/null || kill -KILL "${pids[$name]}" 2>/dev/null
+		end_by_force "$name"
 	done
 	hosts_down
 	cd /
