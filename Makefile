@@ -12,7 +12,7 @@ running := /lib/modules/$(shell uname -r)/build
 
 .DEFAULT_GOAL := all
 
-all: user $(if $(wildcard $(running)),kmod-running) ## user space, and the module where the running kernel's headers are
+all: programs $(if $(wildcard $(running)),kmod-running) ## the programs, and the module where the running kernel's headers are
 
 help: ## this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 26
@@ -20,12 +20,17 @@ help: ## this list
 deps: ## install the Debian packages that building and testing need
 	@scripts/deps.sh
 
+programs := rmemd rmem-server rmemctl
+
 # --- build -------------------------------------------------------------------
 
 $(B)/cmake/build.ninja:
 	cmake -S daemon -B $(B)/cmake -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo
 
-user: $(B)/cmake/build.ninja ## daemons, tools and unit tests
+programs: $(B)/cmake/build.ninja ## rmemd, rmem-server, rmemctl
+	cmake --build $(B)/cmake --target $(programs)
+
+user: $(B)/cmake/build.ninja ## the programs and their unit tests
 	cmake --build $(B)/cmake
 
 ifdef KDIR
@@ -58,7 +63,7 @@ load: ## the programs that the end-to-end tests put load on regions with
 test: ## everything, in VMs where it needs the module
 	@tests/run.sh
 
-vm: deps kernels user kmod-fetched ## a root shell in the VM, module loaded, programs on PATH (KERNEL=6.1)
+vm: deps kernels programs kmod-fetched ## a root shell in the VM, module loaded, programs on PATH (KERNEL=6.1)
 	@tests/vm/run.sh --interactive --mem 2048 --scratch 4G $(if $(KERNEL),--kernel $(KERNEL))
 
 demo: ## serve, attach and use a real file in a throw-away VM
@@ -72,10 +77,9 @@ format: ## clang-format the C++ sources
 
 # --- install -----------------------------------------------------------------
 
-programs := rmemd rmem-server rmemctl
 manuals   = $(wildcard docs/man/*.[1-8])
 
-install: user ## programs, manuals and headers below DESTDIR and PREFIX
+install: programs ## programs, manuals and headers below DESTDIR and PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include/linux
 	install -m 0755 $(programs:%=$(B)/%) $(DESTDIR)$(PREFIX)/bin
 	install -m 0644 uapi/linux/*.h $(DESTDIR)$(PREFIX)/include/linux
@@ -93,4 +97,4 @@ clean: ## remove what was built, not what was fetched
 distclean: ## remove build/ altogether
 	rm -rf $(B)
 
-.PHONY: all help deps user kmod kmod-running kmod-fetched kernels selftest load test vm demo lint format install uninstall clean distclean
+.PHONY: all help deps programs user kmod kmod-running kmod-fetched kernels selftest load test vm demo lint format install uninstall clean distclean

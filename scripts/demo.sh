@@ -35,8 +35,7 @@ step() {
 }
 
 programs() {
-	[[ -e build/cmake/build.ninja ]] || make --no-print-directory build/cmake/build.ninja
-	cmake --build build/cmake --target rmemd rmem-server rmemctl
+	make --no-print-directory programs
 	make --no-print-directory -C examples O="$top/build/examples"
 }
 
