@@ -17,7 +17,7 @@
 #define CHUNK 65536
 #define CHUNKS 32
 #define SIZE (CHUNKS * CHUNK)
-#define KILLED_MS (1000 * harness_scale())	/* the promise */
+#define KILLED_MS 1000	/* the promise */
 
 static const struct region_conf plain = { .size = SIZE, .order = -1 };
 
@@ -1362,11 +1362,11 @@ TEST(timeout_on_loss_error)
 	unsigned char c;
 	struct fix f;
 
-	conf.fault_ms = 500;
 	conf.on_loss = RMEM_ON_LOSS_ERROR;
 	start(&f, &conf);
 	EXPECT_EQ(pattern_diff(f.map, 0, CHUNK), -1);
 	hold(&f);
+	EXPECT_RET(region_set(f.id, 500, 30000, RMEM_ON_LOSS_ERROR), 0);
 	since = now_ms();
 	EXPECT_RET(try_read(f.map + CHUNK + 77, &c, &why), -EFAULT);
 	EXPECT_GE(now_ms() - since, 450);
@@ -1377,6 +1377,7 @@ TEST(timeout_on_loss_error)
 	/* What is here is not concerned. */
 	EXPECT_EQ(pattern_diff(f.map, 0, CHUNK), -1);
 	/* The region is well again when the first answer has come. */
+	EXPECT_RET(region_set(f.id, 60000, 30000, RMEM_ON_LOSS_ERROR), 0);
 	release(&f);
 	EXPECT_SOON(try_read(f.map + CHUNK, &c, NULL) == 0);
 	EXPECT_EQ(pattern_diff(f.map, 0, SIZE), -1);
@@ -1436,6 +1437,7 @@ TEST(timeout_on_loss_kill)
 	status = reap(spawn(touch_in_a_thread, &f), 20000);
 	EXPECT(status >= 0 && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 	context(" ");
+	EXPECT_RET(region_set(f.id, 60000, 30000, RMEM_ON_LOSS_KILL), 0);
 	release(&f);
 	ASSERT_SOON(STAT(f.id, resident) > 0);
 	EXPECT_EQ(pattern_diff(f.map, 0, SIZE), -1);

@@ -10,7 +10,7 @@
  *
  *	PROGRAM [-l] [NAME...]		list the tests; run only those named
  *
- * SELFTEST_SCALE=N multiplies all limits, for slow machines.
+ * RMEM_TIMEOUT_SCALE=N multiplies all limits, for slow machines.
  */
 #ifndef SELFTEST_HARNESS_H
 #define SELFTEST_HARNESS_H
@@ -72,7 +72,7 @@ static char harness_context[64];
 
 static inline int harness_scale(void)
 {
-	const char *s = getenv("SELFTEST_SCALE");
+	const char *s = getenv("RMEM_TIMEOUT_SCALE");
 
 	return s && atoi(s) > 0 ? atoi(s) : 1;
 }

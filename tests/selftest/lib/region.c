@@ -766,12 +766,14 @@ pid_t spawn(int (*fn)(void *arg), void *arg)
 
 int reap(pid_t pid, int ms)
 {
+	const char *scale = getenv("RMEM_TIMEOUT_SCALE");
 	struct timespec t = { .tv_nsec = 1000000 }, now;
 	long long end;
 	int status;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	end = now.tv_sec * 1000LL + now.tv_nsec / 1000000 + ms;
+	end = now.tv_sec * 1000LL + now.tv_nsec / 1000000 +
+	      (long long)ms * (scale && atoi(scale) > 0 ? atoi(scale) : 1);
 	for (;;) {
 		if (waitpid(pid, &status, WNOHANG) == pid)
 			return status;

@@ -172,7 +172,7 @@ bool stamped(const void *page, __u64 tag);
 
 /* fork; the child ends with what @fn returns */
 pid_t spawn(int (*fn)(void *arg), void *arg);
-/* Wait at most @ms: wait status, or -ETIMEDOUT. */
+/* Wait at most @ms (times RMEM_TIMEOUT_SCALE): wait status, or -ETIMEDOUT. */
 int reap(pid_t pid, int ms);
 
 #endif /* SELFTEST_REGION_H */
