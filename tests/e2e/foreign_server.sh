@@ -90,7 +90,10 @@ for bytes in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", os.urandom(300), b"rmem" + b
     s = socket.create_connection((sys.argv[1], 7072))
     s.settimeout(30)
     s.sendall(bytes)
-    while s.recv(4096):
+    try:
+        while s.recv(4096):
+            pass
+    except ConnectionResetError:  # it hung up on bytes it had not read
         pass
 PYTHON
 
