@@ -87,6 +87,8 @@ static vm_fault_t rmem_fault(struct vm_fault *vmf)
 		}
 
 		req = rmem_fetch_join(region, vmf->pgoff, retry && !nowait);
+		if (req == ERR_PTR(-EAGAIN))
+			continue;
 		if (IS_ERR(req))
 			return fault_error(region, vmf, PTR_ERR(req));
 		atomic64_inc(&region->faults_demand);

@@ -192,6 +192,7 @@ struct rmem_req {
 			bool stale;		/* a punch overtook it */
 			u64 demand_offset;
 			u32 tid;
+			struct mem_cgroup *memcg; /* of the first that waits: it pays */
 			/* fill_mutex */
 			u64 cursor;		/* bytes filled */
 			struct list_head folios;
@@ -332,6 +333,7 @@ bool rmem_ring_poll(struct rmem_channel *channel);
 
 /* pages.c */
 struct folio *rmem_pages_get(struct rmem_region *region, pgoff_t index);
+bool rmem_pages_hold(struct rmem_region *region, pgoff_t index);
 int rmem_pages_alloc(struct rmem_req *req);
 int rmem_pages_copy(struct rmem_req *req, u64 offset, u64 length, const void __user *from);
 int rmem_pages_zero(struct rmem_req *req, u64 offset, u64 length);

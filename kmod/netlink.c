@@ -132,6 +132,9 @@ static int check_authority(struct genl_info *info)
 	struct file *file;
 	bool control;
 
+	/* regions are the host's, whatever a container was handed */
+	if (current_user_ns() != &init_user_ns)
+		return -EPERM;
 	if (GENL_REQ_ATTR_CHECK(info, RMEM_A_REGION_CONTROL_FD))
 		return -EINVAL;
 	file = fget(nla_get_u32(attr));

@@ -11,6 +11,8 @@
  */
 #include <linux/fadvise.h>
 #include <linux/highmem.h>
+#include <linux/memcontrol.h>
+#include <linux/sched/mm.h>
 #include <linux/uaccess.h>
 
 #include "internal.h"
@@ -25,6 +27,14 @@ static gfp_t pages_gfp(struct address_space *mapping)
 struct folio *rmem_pages_get(struct rmem_region *region, pgoff_t index)
 {
 	return rmem_find_folio(region->inode->i_mapping, index);
+}
+
+/* Is it there? For those who may not sleep, or do not want it. */
+bool rmem_pages_hold(struct rmem_region *region, pgoff_t index)
+{
+	void *entry = xa_load(&region->inode->i_mapping->i_pages, index);
+
+	return entry && !xa_is_value(entry);
 }
 
 /* Marked bytes are used for the first time: tell the daemon. */
@@ -159,8 +169,7 @@ static int pages_insert_singly(struct rmem_region *region, struct folio *folio, 
 		struct folio *single;
 		int err;
 
-		if (xa_load(&mapping->i_pages, index + i) &&
-		    !xa_is_value(xa_load(&mapping->i_pages, index + i)))
+		if (rmem_pages_hold(region, index + i))
 			continue;
 		single = filemap_alloc_folio(pages_gfp(mapping), 0);
 		if (!single)
@@ -183,7 +192,8 @@ static int pages_insert_singly(struct rmem_region *region, struct folio *folio, 
  * rmem_pages_insert() - what was fetched becomes visible
  * @mark: tell the daemon when it is first used
  *
- * Pages that are resident are newer or the same and stay.
+ * Pages that are resident are newer or the same and stay. The memory cgroup of
+ * the task that waited first is charged; the daemon's own for a prefetch.
  *
  * Return: 0 or ENOMEM; what could be inserted is valid in either case.
  */
@@ -191,6 +201,7 @@ int rmem_pages_insert(struct rmem_req *req, bool mark)
 {
 	struct rmem_region *region = req->region;
 	struct address_space *mapping = region->inode->i_mapping;
+	struct mem_cgroup *payer = set_active_memcg(READ_ONCE(req->fetch.memcg));
 	pgoff_t index = req->offset >> PAGE_SHIFT;
 	struct folio *folio, *next;
 	int err = 0;
@@ -215,6 +226,7 @@ int rmem_pages_insert(struct rmem_req *req, bool mark)
 			break;
 		index += pages;
 	}
+	set_active_memcg(payer);
 	return err;
 }
 

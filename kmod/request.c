@@ -14,6 +14,7 @@
  * A cookie is the request's id in the low half and the channel's generation in
  * the high half: the answer to another daemon's request can never match.
  */
+#include <linux/memcontrol.h>
 #include <linux/slab.h>
 
 #include "internal.h"
@@ -80,8 +81,10 @@ static void request_release(struct kref *ref)
 {
 	struct rmem_req *req = container_of(ref, struct rmem_req, ref);
 
-	if (req->op == RMEM_OP_FETCH)
+	if (req->op == RMEM_OP_FETCH) {
 		rmem_pages_free(req);
+		mem_cgroup_put(req->fetch.memcg);
+	}
 	rmem_region_put(req->region);
 	call_rcu(&req->rcu, request_free_rcu);
 }
@@ -232,6 +235,7 @@ static bool fetch_demand(struct rmem_req *req, pgoff_t index)
 	region->nr_prefetches--;
 	req->fetch.demand_offset = (u64)index << PAGE_SHIFT;
 	req->fetch.tid = task_pid_nr(current);
+	req->fetch.memcg = get_mem_cgroup_from_mm(current->mm);
 	req->deadline = jiffies + msecs_to_jiffies(READ_ONCE(region->fault_timeout_ms));
 	request_arm(region, req->deadline);
 	return true;
@@ -246,7 +250,8 @@ static bool fetch_demand(struct rmem_req *req, pgoff_t index)
  * a moment ago answers as many callers as it left behind without an error.
  *
  * Return: a referenced request to pass to rmem_fetch_wait() and to put, or an
- * ERR_PTR: ENOMEM, ENODEV, ESTALE, ETIME (the region is lost), EIO.
+ * ERR_PTR: EAGAIN (it is there now), ENOMEM, ENODEV, ESTALE, ETIME (the region
+ * is lost), EIO.
  */
 struct rmem_req *rmem_fetch_join(struct rmem_region *region, pgoff_t index, bool retries)
 {
@@ -266,6 +271,11 @@ again:
 			fetch_unlink(req);
 			stale = req;
 		}
+		goto out;
+	}
+	/* what was fetched between the caller's look and the lock is in by now */
+	if (!req && rmem_pages_hold(region, index)) {
+		err = -EAGAIN;
 		goto out;
 	}
 	if (!req && fresh) {
@@ -339,7 +349,7 @@ int rmem_fetch_populate(struct rmem_region *region, pgoff_t index)
 	int err;
 
 	if (IS_ERR(req)) {
-		err = PTR_ERR(req);
+		err = PTR_ERR(req) == -EAGAIN ? 0 : PTR_ERR(req);
 	} else {
 		atomic64_inc(&region->faults_demand);
 		err = rmem_fetch_wait(req, MAX_SCHEDULE_TIMEOUT);
