@@ -61,7 +61,7 @@ void Regions::detach_synced(const std::shared_ptr<Detaching>& d, const Status& s
   auto info = kernel_.get(a.name());
   if (!info.ok() && info.status().code() == Code::kNotFound) return detach_unmade(d);
   if (!synced.ok() && (!info.ok() || info->dirty_bytes + info->writeback_bytes != 0)) {
-    why = explain(a, synced).with_context("detach");
+    why = explain(a, synced, true).with_context("detach");
   } else if (const Status s = kernel_.unmake(info.ok() ? info->id : a.id()); !s.ok()) {
     why = s.err() == EBUSY
               ? Status(Code::kBusy, "region " + a.name() + " is open or mapped; it was pushed",

@@ -112,8 +112,9 @@ void Regions::use_file(const std::string& name, bool drop, Finished done) {
   if (!found.ok()) return done(found.status());
   Handle a = *found;
   a->operation_begins();
-  auto finished = [a, done = std::move(done)](const Status& status) {
-    done(explain(*a, status));
+  auto finished = [this, a, before = pager_.stats(a->id()).refused,
+                   done = std::move(done)](const Status& status) {
+    done(explain(*a, status, pager_.stats(a->id()).refused != before));
     a->operation_ends();
   };
   if (drop) {
@@ -123,7 +124,7 @@ void Regions::use_file(const std::string& name, bool drop, Finished done) {
   }
 }
 
-Status Regions::explain(const Attachment& a, const Status& status) {
+Status Regions::explain(const Attachment& a, const Status& status, bool refused) {
   if (status.ok()) return status;
   if (!a.failure().ok()) {
     return Status(a.failure().code(), "region " + a.name() + " has failed: " + a.failure().cause(),
@@ -133,6 +134,11 @@ Status Regions::explain(const Attachment& a, const Status& status) {
     const std::string why = a.down_reason().ok() ? "not reached yet" : a.down_reason().cause();
     return Status(Code::kUnreachable, "region " + a.name() + ": " + a.options().source + ": " + why,
                   "nothing is lost: it is pushed once the server is back", EIO);
+  }
+  if (status.err() == EIO && !refused) {
+    return Status(Code::kUnreachable,
+                  "region " + a.name() + ": " + a.options().source + ": no answer in time",
+                  "nothing is lost: it is pushed once the server answers", EIO);
   }
   return status;
 }

@@ -82,7 +82,8 @@ class Regions {
   Result<Handle> find(const std::string& name);
   void use_file(const std::string& name, bool drop, Finished done);
   // What a failed fsync means, given what is known about the source.
-  static Status explain(const Attachment& a, const Status& status);
+  // `refused`: the store has refused a write since the fsync began.
+  static Status explain(const Attachment& a, const Status& status, bool refused);
   // Lets go of the attachment as soon as its store is quiet.
   void bury(Handle a);
 

@@ -36,6 +36,7 @@ struct Stats {
   std::uint64_t writes = 0;      // requests copied out, repetitions included
   std::uint64_t flushes = 0;
   std::uint64_t repeated = 0;   // requests that had to be done again
+  std::uint64_t refused = 0;    // writes that the store would not take
   std::uint64_t damaged = 0;    // answers whose bytes were damaged
   std::uint64_t malformed = 0;  // ring entries that made no sense
 };

@@ -320,6 +320,7 @@ void WriteBack::complete_batch(std::span<std::uint64_t> cookies, int err) {
   if (cookies.empty()) return;
   const bool known = err == 0 || err == ENOSPC || err == EROFS || err == ESTALE;
   const int told = known ? err : EIO;
+  if (told != 0) region_.stats().refused += cookies.size();
   int r = 0;
   for (int attempt = 0; attempt < 3; ++attempt) {
     r = shared_.channel.complete(cookies, told);
