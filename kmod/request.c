@@ -433,7 +433,8 @@ static bool request_finish(struct rmem_req *req, int error)
 	if (fetch) {
 		if (!req->fetch.waiters)
 			region->nr_prefetches--;
-		if (error && req->fetch.retries && !region->dead) {
+		/* of a time-out the region itself knows, for as long as it is lost */
+		if (error && error != -ETIME && req->fetch.retries && !region->dead) {
 			unlinked = false;
 			req->deadline = jiffies + RMEM_TOMBSTONE;
 			list_move_tail(&req->node, &region->fetch_list);
