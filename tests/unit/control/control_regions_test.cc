@@ -213,7 +213,8 @@ TEST_F(RegionsTest, FailedSyncIsExplained) {
   module.sync_result = Status(Code::kFailed, "no space", {}, ENOSPC);
   EXPECT_EQ(sync("data").code(), Code::kFailed);
   module.sync_result = Status(Code::kFailed, "eio", {}, EIO);
-  EXPECT_EQ(sync("data").code(), Code::kFailed);  // the server is there: its own error
+  // The connection stands and the store has refused nothing: it did not answer.
+  EXPECT_EQ(sync("data").code(), Code::kUnreachable);
   script.listener->on_down(Status(Code::kUnreachable, "refused"));
   const Status gone = sync("data");
   EXPECT_EQ(gone.code(), Code::kUnreachable);
