@@ -185,6 +185,7 @@ struct held {
 	struct held *next;
 	struct rmem_request r;
 	long long due;
+	__u64 filled;		/* FETCH: bytes the kernel has */
 	unsigned char *data;	/* WRITE: what WRITEOUT gave */
 	struct rmem_run runs[MAX_RUNS];
 	int nr_runs;
@@ -319,7 +320,8 @@ static void complete(struct serve *s, const struct held *h, int error)
 		count(&s->m->unknown, ret);
 }
 
-static void answer_fetch(struct serve *s, const struct held *h)
+/* False: it has to be tried again. */
+static bool answer_fetch(struct serve *s, struct held *h)
 {
 	struct mini_region *r = region_of(s->m, h->r.region_id);
 	__u32 piece = MINI_GET(s->m, fetch_piece) ?: h->r.length;
@@ -328,18 +330,26 @@ static void answer_fetch(struct serve *s, const struct held *h)
 
 	if (!r || h->r.offset + h->r.length > r->size) {
 		trouble(s->m, "fetch", -ERANGE);
-		return;
+		return true;
 	}
-	for (at = 0; at < h->r.length; at += n) {
+	for (at = h->filled; at < h->r.length; at += n) {
 		n = h->r.length - at < piece ? h->r.length - at : piece;
 		ret = chan_fill(&s->c, h->r.cookie, at, n,
 				r->store + h->r.offset + at, 0);
+		if (ret == -ENOMEM) {
+			/* With the last byte the cursor goes back to 0. */
+			h->filled = at + n < h->r.length ? at : 0;
+			h->due = msec() + 5;
+			count(&s->m->nomem, 1);
+			return false;
+		}
 		if (ret) {
 			trouble(s->m, "fill", ret);
-			return;
+			return true;
 		}
 	}
 	count(&s->m->filled, 1);
+	return true;
 }
 
 static void answer_write(struct serve *s, const struct held *h)
@@ -366,7 +376,7 @@ static void answer_write(struct serve *s, const struct held *h)
 }
 
 /* False: it has to wait. */
-static bool answer(struct serve *s, const struct held *h)
+static bool answer(struct serve *s, struct held *h)
 {
 	struct mini *m = s->m;
 	int fails;
@@ -379,9 +389,7 @@ static bool answer(struct serve *s, const struct held *h)
 			complete(s, h, MINI_GET(m, fetch_errno));
 			return true;
 		}
-		if (msec() < h->due)
-			return false;
-		answer_fetch(s, h);
+		return msec() >= h->due && answer_fetch(s, h);
 	} else if (h->r.op == RMEM_OP_WRITE || h->r.op == RMEM_OP_ZERO) {
 		switch (MINI_GET(m, write_mode)) {
 		case MINI_HOLD:

@@ -99,6 +99,7 @@ struct mini {
 	/* counters */
 	__u64 fetches, fetch_bytes, prefetches, again, filled;
 	__u64 writes, write_bytes, runs, syncs, zeros, zero_bytes, hits;
+	__u64 nomem;		/* FILLs to be repeated */
 	__u64 unknown;		/* cookies nobody knows any more */
 	__u64 held;		/* requests without an answer */
 	__u64 trouble;		/* calls that failed otherwise; see diag */
