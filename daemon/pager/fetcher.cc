@@ -38,6 +38,7 @@ bool Fetcher::joined(std::uint64_t cookie) {
     r->flags &= static_cast<std::uint8_t>(~RMEM_REQ_PREFETCH);
     ahead_.remove(r);
     demand_.push_back(r);
+    ++region_.stats().prefetches;
     return true;
   }
   for (Request* r = reading_.first(); r; r = r->next) {
