@@ -91,6 +91,8 @@ static void ring_put_request(struct rmem_channel *channel, struct rmem_req *req)
 		entry.tid = req->fetch.tid;
 		if (!READ_ONCE(req->fetch.waiters))
 			entry.flags |= RMEM_REQ_PREFETCH;
+		else if (READ_ONCE(req->state) == RMEM_REQ_SENT)
+			entry.flags |= RMEM_REQ_JOINED;
 	} else {
 		entry.payload = req->write.payload;
 		if (req->write.sync)

@@ -31,23 +31,21 @@ void Fetcher::add(Request* r) {
   demand_.push_back(r);
 }
 
-bool Fetcher::joined(std::uint64_t cookie) {
-  if (ahead_.empty() && reading_ahead_ == 0) return false;
+void Fetcher::joined(std::uint64_t cookie) {
   for (Request* r = ahead_.first(); r; r = r->next) {
     if (r->cookie != cookie) continue;
     r->flags &= static_cast<std::uint8_t>(~RMEM_REQ_PREFETCH);
     ahead_.remove(r);
     demand_.push_back(r);
     ++region_.stats().prefetches;
-    return true;
+    return;
   }
   for (Request* r = reading_.first(); r; r = r->next) {
     if (r->cookie != cookie || !ahead(r)) continue;
     r->flags &= static_cast<std::uint8_t>(~RMEM_REQ_PREFETCH);
     --reading_ahead_;
-    return true;
+    return;
   }
-  return false;
 }
 
 void Fetcher::missed(std::uint64_t offset, std::uint32_t tid) {

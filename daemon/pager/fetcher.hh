@@ -24,9 +24,9 @@ class Fetcher {
   ~Fetcher();
 
   void add(Request* fetch);
-  // A fetch ahead appears a second time once somebody waits for it: it is a
-  // demand fetch from now on, and goes on where it is. False: nothing known of it.
-  bool joined(std::uint64_t cookie);
+  // RMEM_REQ_JOINED: somebody waits for a fetch ahead. It is a demand fetch from
+  // now on and goes on where it is, unless it is over.
+  void joined(std::uint64_t cookie);
   // RMEM_OP_FETCH for which `tid` waits: a step of that reader.
   void missed(std::uint64_t offset, std::uint32_t tid);
   // RMEM_OP_HIT: the marked chunk at `offset` was used.

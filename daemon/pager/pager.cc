@@ -94,8 +94,11 @@ void Pager::accept(const rmem_request& e) {
   }
   if (e.op == RMEM_OP_HIT) return region->fetcher().hit(e.demand_offset);
 
+  if (e.op == RMEM_OP_FETCH && (e.flags & RMEM_REQ_JOINED) != 0) {
+    region->fetcher().joined(e.cookie);
+    return list(*region);
+  }
   const bool ahead = e.op == RMEM_OP_FETCH && (e.flags & RMEM_REQ_PREFETCH) != 0;
-  if (e.op == RMEM_OP_FETCH && !ahead && region->fetcher().joined(e.cookie)) return list(*region);
 
   // What can be asked again makes room before it is all taken.
   const std::size_t used = pool_.in_use();

@@ -121,9 +121,13 @@ hosts_down() {
 	ip netns del cli 2>/dev/null || true
 }
 
-# The link between the hosts, as a cable that is pulled.
+# The link between the hosts, as a cable that is pulled. Once it is back, it
+# takes the kernel a moment to see the carrier and to find the neighbour.
 link_down() { ip -n srv link set srv0 down; }
-link_up() { ip -n srv link set srv0 up; }
+link_up() {
+	ip -n srv link set srv0 up
+	wait_for -t 20 in_cli ping -c 1 -W 1 $SRV4
+}
 
 # in_srv COMMAND..., in_cli COMMAND... : a program, or `start`.
 #

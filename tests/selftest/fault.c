@@ -342,7 +342,8 @@ TEST(prefetch_given_up)
 	release(&f);
 	touch_join(&t);
 	EXPECT_EQ(f.m->log[0].flags, RMEM_REQ_PREFETCH);
-	EXPECT_EQ(f.m->log[1].flags & RMEM_REQ_PREFETCH, 0);
+	EXPECT_EQ(f.m->log[1].flags, RMEM_REQ_JOINED);
+	EXPECT_EQ(f.m->log[1].cookie, f.m->log[0].cookie);
 	stop(&f);
 }
 

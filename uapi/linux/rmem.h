@@ -456,6 +456,11 @@ enum rmem_op {
 #define RMEM_REQ_SYNC (1u << 1)
 /* It was published before, to this daemon or another. */
 #define RMEM_REQ_AGAIN (1u << 2)
+/*
+ * A task waits by now for what this daemon was told as a prefetch. The cookie is
+ * the same and wants no answer of its own: it may have been answered meanwhile.
+ */
+#define RMEM_REQ_JOINED (1u << 3)
 
 /**
  * struct rmem_request - one ring entry

@@ -28,6 +28,31 @@ TEST_F(PagerFetch, DemandGoesBeforePrefetch) {
   EXPECT_EQ(store.count(Kind::kRead), 9u);
 }
 
+TEST_F(PagerFetch, WhoJoinsAPrefetchGoesBeforeTheOthers) {
+  for (std::uint64_t i = 0; i < 100; ++i) fetch(10 + i, i, RMEM_REQ_PREFETCH);
+  pager->pump();
+  fetch(109, 99, RMEM_REQ_JOINED);
+  pager->pump();
+  EXPECT_EQ(store.operations.back().offset, 99 * kChunk);
+  store.answer_all(Kind::kRead);
+  EXPECT_EQ(kernel.fills.size(), 100u);
+  EXPECT_EQ(store.reads, 100u);
+}
+
+// The entry lay in the ring while the prefetch was filled or given back.
+TEST_F(PagerFetch, WhoJoinsAPrefetchTooLateAsksForNothing) {
+  fetch(10, 1, RMEM_REQ_PREFETCH);
+  pager->pump();
+  store.answer(Kind::kRead);
+  ASSERT_TRUE(kernel.filled(10));
+  fetch(10, 1, RMEM_REQ_JOINED);
+  pager->pump();
+  EXPECT_EQ(store.reads, 1u);
+  EXPECT_EQ(kernel.fills.size(), 1u);
+  EXPECT_TRUE(kernel.windows.empty());
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+}
+
 TEST_F(PagerFetch, PrefetchesLeavePlacesToDemand) {
   for (std::uint64_t i = 0; i < 100; ++i) fetch(10 + i, i, RMEM_REQ_PREFETCH);
   pager->pump();

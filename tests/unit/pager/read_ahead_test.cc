@@ -103,11 +103,16 @@ TEST(ReadAhead, RandomReadersDoNotDriveOutASequentialOne) {
 // A reader against the whole pager, with a kernel that keeps a page cache.
 class Reader : public PagerTest {
  protected:
-  // Reads the chunk; returns false if it had to wait for it.
-  bool read_chunk(std::uint64_t chunk, std::uint32_t tid = 1) {
+  // Reads the chunk; returns false if it had to wait for it. `late`: it came to
+  // wait for a prefetch, which was over when the daemon saw that.
+  bool read_chunk(std::uint64_t chunk, std::uint32_t tid = 1, bool late = false) {
     store.immediate = true;
     const bool resident = resident_.count(chunk) != 0;
-    if (!resident) fetch(chunk, chunk, 0, tid);
+    if (!resident) {
+      fetch(chunk, chunk, 0, tid);
+    } else if (late) {
+      fetch(chunk, chunk, RMEM_REQ_JOINED, tid);
+    }
     pager->pump();
     settle();
     if (marked_.erase(chunk)) {
@@ -149,6 +154,13 @@ TEST_F(Reader, SequentialWaitsThreeTimesOnly) {
   for (std::uint64_t i = 0; i < kSize / kChunk; ++i) waited += !read_chunk(i);
   EXPECT_EQ(waited, 3);
   EXPECT_EQ(store.reads, kSize / kChunk);  // each chunk once
+}
+
+TEST_F(Reader, WhoJoinsLateWalksOn) {
+  int waited = 0;
+  for (std::uint64_t i = 0; i < kSize / kChunk; ++i) waited += !read_chunk(i, 1, true);
+  EXPECT_EQ(waited, 3);
+  EXPECT_EQ(store.reads, kSize / kChunk);
 }
 
 TEST_F(Reader, InterleavedSequentialReadersEach) {
