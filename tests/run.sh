@@ -111,7 +111,7 @@ unit() { # NAME DIRECTORY [CMAKE-ARG]...
 		    print(status, f'{sys.argv[2]}: {case.get("name")}', round(float(case.get("time") or 0)), reason, sep="\t")
 	PYTHON
 	mv "$logs/ctest.log" "$logs/${name//\//-}.log"
-	grep -A 60 -E '^ *[0-9]+/[0-9]+ Test.*(Failed|Exception|Timeout)' "$logs/${name//\//-}.log" | head -n 200
+	grep -A 60 -E '^ *[0-9]+/[0-9]+ Test.*\*\*\*' "$logs/${name//\//-}.log" | head -n 200
 	grep -E 'tests passed|No tests' "$logs/${name//\//-}.log"
 	rm -f "$logs/junit.xml"
 	echo "== $name: $((SECONDS - start)) s"
