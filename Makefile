@@ -81,7 +81,7 @@ manuals   = $(wildcard docs/man/*.[1-8])
 
 install: programs ## programs, manuals and headers below DESTDIR and PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include/linux
-	install -m 0755 $(programs:%=$(B)/%) $(DESTDIR)$(PREFIX)/bin
+	install -s -m 0755 $(programs:%=$(B)/%) $(DESTDIR)$(PREFIX)/bin
 	install -m 0644 uapi/linux/*.h $(DESTDIR)$(PREFIX)/include/linux
 	$(foreach m,$(manuals),install -D -m 0644 $m \
 		$(DESTDIR)$(PREFIX)/share/man/man$(patsubst .%,%,$(suffix $m))/$(notdir $m);)

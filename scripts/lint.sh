@@ -4,7 +4,7 @@
 # `make lint`: every check that needs no run of the program. Goes through all
 # of them and fails at the end if one complained.
 #
-#   lint.sh [CHECK]...     format layout shell abi checkpatch kmod tidy
+#   lint.sh [CHECK]...     format layout shell abi man checkpatch kmod tidy
 #   lint.sh --fix-format   let clang-format rewrite what it would complain about
 set -uo pipefail
 
@@ -97,6 +97,12 @@ check_abi() {
 	make -s -C tests/selftest check-m32
 }
 
+# The manual pages name the options that the programs have.
+check_man() {
+	make -s programs >build/lint/programs.log 2>&1 || { tail -n 30 build/lint/programs.log; return 1; }
+	scripts/check-man.sh
+}
+
 # One place for version tests; a licence on every source file; generated files
 # as their source has them.
 check_layout() {
@@ -118,7 +124,7 @@ if [[ ${1:-} == --fix-format ]]; then
 	exit
 fi
 
-(($#)) || set -- format layout shell abi checkpatch kmod tidy
+(($#)) || set -- format layout shell abi man checkpatch kmod tidy
 failed=()
 for c in "$@"; do
 	start=$SECONDS

@@ -44,7 +44,11 @@ std::optional<int> parse(CLI::App& app, int argc, const char* const* argv) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help and its like
     bool json = false;
     for (int i = 1; i < argc; ++i) json = json || std::string_view(argv[i]) == "--json";
-    return fail(app.get_name(), Status(Code::kUsage, error.what()), json);
+    // Without a command that it knows, the library does not look at the rest.
+    const auto rest = app.remaining();
+    const bool unknown = error.get_name() == "RequiredError" && !rest.empty();
+    const std::string cause = unknown ? "no command `" + rest.front() + "'" : error.what();
+    return fail(app.get_name(), Status(Code::kUsage, cause), json);
   }
 }
 

@@ -3,7 +3,10 @@
 
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#include <cstdlib>
 
 namespace rmem::log {
 namespace {
@@ -37,6 +40,14 @@ const char* priority(Level level) {
   return "<3>";
 }
 
+// systemd.exec(5), JOURNAL_STREAM: is it the journal that reads stderr?
+bool journal_reads_stderr() {
+  const char* stream = std::getenv("JOURNAL_STREAM");
+  struct stat st = {};
+  if (!stream || ::fstat(STDERR_FILENO, &st) != 0) return false;
+  return stream == fmt::format("{}:{}", st.st_dev, st.st_ino);
+}
+
 spdlog::logger& logger() {
   // Never destroyed: threads may log while the program ends.
   static spdlog::logger* const instance = [] {
@@ -56,8 +67,8 @@ void set_level(Level level) { logger().set_level(spdlog_level(level)); }
 bool enabled(Level level) { return logger().should_log(spdlog_level(level)); }
 
 void write(Level level, std::string_view prefix, std::string_view message) {
-  static const bool terminal = ::isatty(STDERR_FILENO) == 1;
-  logger().log(spdlog_level(level), "{}{}: {}", terminal ? "" : priority(level), prefix, message);
+  static const bool journal = journal_reads_stderr();
+  logger().log(spdlog_level(level), "{}{}: {}", journal ? priority(level) : "", prefix, message);
 }
 
 }  // namespace rmem::log

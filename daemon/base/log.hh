@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Log lines on stderr: "<6>pager data cookie=17: text".
+// Log lines on stderr: "pager data cookie=17: text".
 #pragma once
 
 #include <fmt/core.h>
@@ -15,9 +15,8 @@ namespace rmem::log {
 // everything else.
 enum class Level { kDebug, kInfo, kWarning, kError };
 
-// Lines below `level` are dropped; kInfo until told otherwise. Each line starts
-// with "<n>", the priority that journald understands, unless stderr is a
-// terminal.
+// Lines below `level` are dropped; kInfo until told otherwise. For the journal
+// each line starts with its priority, "<6>".
 void set_level(Level level);
 bool enabled(Level level);
 

@@ -116,8 +116,11 @@ int main(int argc, char** argv) {
   CLI::App app("Serves the regions of this host; stays in the foreground.", "rmemd");
   std::string socket = rmem::control::kDefaultSocket;
   std::string instance = rmem::control::kDefaultInstance;
-  app.add_option("--socket", socket, "control socket")->envname("RMEM_SOCKET")->type_name("PATH");
-  app.add_option("--instance", instance, "adopt and make only regions of this instance")
+  app.add_option("--socket", socket, "control socket [" + socket + "]")
+      ->envname("RMEM_SOCKET")
+      ->type_name("PATH");
+  app.add_option("--instance", instance,
+                 "adopt and make only regions of this instance [" + instance + "]")
       ->type_name("ID");
   app.set_version_flag("--version", "rmemd " RMEM_VERSION);
   if (const auto code = rmem::cli::parse(app, argc, argv)) return *code;

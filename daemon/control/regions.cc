@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <thread>
 #include <utility>
 
 namespace rmem::control {
@@ -46,7 +48,13 @@ void Regions::adopt(const kchan::RegionInfo& info) {
   if (info.state == RMEM_STATE_FAILED) {
     return a->strand(Status(Code::kCorrupt, info.reason, {}, ESTALE));
   }
-  if (const int err = a->serve(info)) {
+  int err = a->serve(info);
+  for (int i = 0; err == EBUSY && i < 20; ++i) {
+    // Whoever served it was killed a moment ago and has not let go of it yet.
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    err = a->serve(info);
+  }
+  if (err != 0) {
     a->log().error("cannot be served: {}", std::strerror(err));
     by_name_.erase(info.name);
     return;

@@ -52,10 +52,6 @@ class Factory final : public SourceFactory {
  private:
   Result<std::unique_ptr<Source>> make_local(const std::string& uri, const SourceOptions& options,
                                              Source::Listener& listener) {
-    if (uri.find("://") == std::string::npos) {
-      return Status(Code::kUsage, "`" + uri + "' is no URI",
-                    "for instance rmem://host:7070/export or file:///path");
-    }
     auto spec = store::Spec::parse(uri);
     if (!spec.ok()) return spec.status();
     if (spec->kind != store::Spec::Kind::kFile) {

@@ -51,7 +51,8 @@ Status module_error(int err, std::string what) {
 
 Status module_absent(std::string cause) {
   return Status(Code::kNotFound, "the rmem module is not loaded (" + std::move(cause) + ")",
-                "modprobe rmem", ENODEV);
+                "modprobe rmem, or insmod build/kmod/$(uname -r)/rmem.ko where it was built",
+                ENODEV);
 }
 
 }  // namespace rmem::kchan

@@ -89,18 +89,12 @@ ReadAhead::Window ReadAhead::advance(Stream& s, std::uint64_t from) {
 ReadAhead::Stream& ReadAhead::replace(std::uint32_t tid) {
   // A thread that jumps replaces its own unproven stream, so that a random
   // reader cannot drive out the sequential ones.
-  const auto unproven = [](const Stream& s) { return s.window == 0; };
-  Stream* victim = nullptr;
-  for (Stream& s : streams_) {
-    if (!s.used) return s;
-  }
-  for (Stream& s : streams_) {
-    const bool better = !victim || std::tuple(!unproven(s), s.tid != tid || tid == 0, s.last_use) <
-                                       std::tuple(!unproven(*victim),
-                                                  victim->tid != tid || tid == 0, victim->last_use);
-    if (better) victim = &s;
-  }
-  return *victim;
+  const auto worth = [tid](const Stream& s) {
+    const bool own = tid != 0 && s.tid == tid;
+    return std::tuple(s.used, s.window != 0, !own, s.last_use);
+  };
+  return *std::min_element(streams_.begin(), streams_.end(),
+                           [&](const Stream& a, const Stream& b) { return worth(a) < worth(b); });
 }
 
 }  // namespace rmem::pager

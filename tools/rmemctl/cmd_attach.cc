@@ -47,7 +47,8 @@ class Attach final : public Command {
     add_name(app, options_.name);
     app.add_option("URI", options_.source,
                    "rmem://host:port/export, rmem+unix:///export?socket=/path, or file:///path")
-        ->required();
+        ->required()
+        ->type_name("");
     cli::add_size(app, "--chunk", chunk_, "unit of transfer, 4KiB to 2MiB [256KiB]");
     app.add_flag("--read-only", options_.read_only, "refuse writing; any number may attach so");
     app.add_option("--owner", owner_, "of node and file [the caller]")->type_name("USER[:GROUP]");

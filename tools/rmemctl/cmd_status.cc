@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include <unistd.h>
+
 #include "command.hh"
 #include "control/options.hh"
 #include "format.hh"
@@ -30,7 +32,8 @@ class ShowStatus final : public Command {
       if (!one.ok()) return one.status();
       shown.push_back(std::move(*one));
     }
-    *context.out << (json_ ? status_json(shown) : status_table(shown)) << std::flush;
+    *context.out << (json_ ? status_json(shown) : status_table(shown, ::geteuid() == 0))
+                 << std::flush;
     return Status();
   }
 

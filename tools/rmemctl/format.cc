@@ -88,8 +88,8 @@ std::string status_json(const std::vector<kchan::RegionInfo>& regions) {
   return dump(document);
 }
 
-std::string status_table(const std::vector<kchan::RegionInfo>& regions) {
-  if (regions.empty()) return "no regions\n";
+std::string status_table(const std::vector<kchan::RegionInfo>& regions, bool all) {
+  if (regions.empty()) return all ? "no regions\n" : "no regions that you may open\n";
   constexpr std::size_t kColumns = 10;
   using Row = std::array<std::string, kColumns>;
   std::vector<Row> rows = {{"NAME", "STATE", "SIZE", "RESIDENT", "DIRTY", "FETCHED", "PUSHED",

@@ -20,8 +20,9 @@ nlohmann::ordered_json region_json(const kchan::RegionInfo& region);
 
 // {"schema":1,"regions":[...]}, one line.
 std::string status_json(const std::vector<kchan::RegionInfo>& regions);
-// An aligned table, and below it why regions are not active.
-std::string status_table(const std::vector<kchan::RegionInfo>& regions);
+// An aligned table, and below it why regions are not active. `all`: nothing was
+// left out because the caller may not open it.
+std::string status_table(const std::vector<kchan::RegionInfo>& regions, bool all);
 
 std::string event_json(const kchan::Event& event);
 std::string event_text(const kchan::Event& event);

@@ -14,6 +14,7 @@ constexpr std::unique_ptr<Command> (*kCommands[])(CLI::App&) = {
 void add_name(CLI::App& app, std::string& name) {
   app.add_option("NAME", name, "the region")
       ->required()
+      ->type_name("")
       ->check([](const std::string& text) -> std::string {
         if (control::valid_region_name(text)) return {};
         return "`" + text +
@@ -26,7 +27,9 @@ int run(int argc, const char* const* argv, Context& context) {
   CLI::App program("Maps memory of other machines: attaches, watches and detaches regions.",
                    "rmemctl");
   context.socket = control::kDefaultSocket;
-  program.add_option("--socket", context.socket, "control socket of rmemd")
+  program
+      .add_option("--socket", context.socket,
+                  std::string("control socket of rmemd [") + control::kDefaultSocket + "]")
       ->envname("RMEM_SOCKET")
       ->type_name("PATH");
   program.set_version_flag("--version", "rmemctl " RMEM_VERSION);

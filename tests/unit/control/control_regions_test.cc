@@ -336,6 +336,17 @@ TEST_F(RegionsTest, AdoptsOnlyItsOwnInstance) {
   EXPECT_EQ(attach(options()).status().code(), Code::kBusy);
 }
 
+// kill -9, and the next daemon is there before the kernel has ended the first.
+TEST_F(RegionsTest, AdoptsWhatADyingDaemonLetsGoOf) {
+  ASSERT_TRUE(attach(options()).ok());
+  restart();
+  turn();
+  module.serve_error = EBUSY;
+  module.serve_errors = 3;
+  ASSERT_TRUE(regions->adopt().ok());
+  EXPECT_EQ(script.resumed, 1);
+}
+
 TEST_F(RegionsTest, RegionServedByAnotherDaemonIsLeftAlone) {
   ASSERT_TRUE(attach(options()).ok());
   restart();

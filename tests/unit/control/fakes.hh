@@ -49,6 +49,8 @@ class FakeModule final : public Kernel {
   }
   int serve(std::uint32_t id) override {
     served.push_back(id);
+    if (serve_error == 0 || serve_errors == 0) return 0;
+    --serve_errors;
     return serve_error;
   }
   void sync(const std::string& name, Finished done) override {
@@ -68,6 +70,7 @@ class FakeModule final : public Kernel {
   std::uint32_t last_id = 0;
   std::vector<std::uint32_t> served;
   int serve_error = 0;
+  int serve_errors = 1000;  // so often
   bool in_use = false;
   Status sync_result;
   bool hold = false;

@@ -150,7 +150,7 @@ TEST(ModuleError, MapsToTheCodesOfTheContract) {
   EXPECT_EQ(module_error(ENOSPC, "region x").err(), ENOSPC);
   EXPECT_NE(module_error(EBUSY, "region x").cause().find("region x"), std::string::npos);
   EXPECT_EQ(module_absent("no /dev/rmem").code(), Code::kNotFound);
-  EXPECT_EQ(module_absent("no /dev/rmem").hint(), "modprobe rmem");
+  EXPECT_NE(module_absent("no /dev/rmem").hint().find("modprobe rmem"), std::string::npos);
 }
 
 }  // namespace

@@ -186,6 +186,8 @@ TEST_F(Ctl, UsageErrors) {
       {"sync"},
       {"drop"},
       {"pull", "a"},
+      {"attach", "a", "data.img"},
+      {"attach", "a", "rmem://h:99999/x"},
   };
   for (const auto& arguments : bad) {
     std::string all;
@@ -194,6 +196,11 @@ TEST_F(Ctl, UsageErrors) {
     EXPECT_TRUE(out.empty()) << all;
     EXPECT_NE(err.find("rmemctl: "), std::string::npos) << all;
   }
+}
+
+TEST_F(Ctl, UnknownCommandIsNamed) {
+  EXPECT_EQ(run({"frobnicate"}), 2);
+  EXPECT_NE(err.find("no command `frobnicate'"), std::string::npos) << err;
 }
 
 TEST_F(Ctl, ModuleAbsentIsNotFound) {
