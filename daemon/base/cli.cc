@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "base/cli.hh"
 
+#include <cstdio>
+#include <exception>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -50,6 +52,15 @@ std::optional<int> parse(CLI::App& app, int argc, const char* const* argv) {
     const std::string cause = unknown ? "no command `" + rest.front() + "'" : error.what();
     return fail(app.get_name(), Status(Code::kUsage, cause), json);
   }
+}
+
+int guard(const char* program, int (*body)(int, char**), int argc, char** argv) noexcept {
+  try {
+    return body(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s: %s\n", program, error.what());
+  }
+  return static_cast<int>(Code::kFailed);
 }
 
 std::string error_json(const Status& status) {

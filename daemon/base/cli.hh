@@ -31,6 +31,10 @@ std::optional<int> parse(CLI::App& app, int argc, const char* const* argv);
 // {"schema":1,"error":{"code":7,"name":"unreachable","cause":"...","hint":"..."}}
 std::string error_json(const Status& status);
 
+// Runs a program: hands on what `body` returns. An exception, out of memory most
+// likely since nothing else throws, is told on stderr and is kFailed.
+int guard(const char* program, int (*body)(int, char**), int argc, char** argv) noexcept;
+
 // Tells on stderr why `program` fails, as text or as JSON, and returns its exit
 // code. Nothing is printed for an ok status.
 int fail(std::string_view program, const Status& status, bool json = false);

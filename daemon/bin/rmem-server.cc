@@ -98,12 +98,4 @@ int program(int argc, char** argv) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  try {
-    return program(argc, argv);
-  } catch (const std::exception& error) {
-    // Out of memory, most likely: nothing else throws.
-    std::fprintf(stderr, "rmem-server: %s\n", error.what());
-    return static_cast<int>(Code::kFailed);
-  }
-}
+int main(int argc, char** argv) { return cli::guard("rmem-server", program, argc, argv); }

@@ -75,9 +75,8 @@ Status run(const std::string& socket_path, const std::string& instance) {
   control::Verbs verbs(regions, *sources, instance);
   control::Server server(
       **reactor, std::move(*socket),
-      [&](const control::Peer& peer, const nlohmann::json& request, control::Server::Reply reply) {
-        verbs.handle(peer, request, std::move(reply));
-      });
+      [&](const control::Peer& peer, const nlohmann::json& request,
+          const control::Server::Reply& reply) { verbs.handle(peer, request, reply); });
 
   bool leaving = false;
   auto signals = Signals::create(**reactor, [&](int) {
@@ -109,13 +108,10 @@ Status run(const std::string& socket_path, const std::string& instance) {
   return ended;
 }
 
-}  // namespace
-}  // namespace rmem
-
-int main(int argc, char** argv) {
+int program(int argc, char** argv) {
   CLI::App app("Serves the regions of this host; stays in the foreground.", "rmemd");
-  std::string socket = rmem::control::kDefaultSocket;
-  std::string instance = rmem::control::kDefaultInstance;
+  std::string socket = control::kDefaultSocket;
+  std::string instance = control::kDefaultInstance;
   app.add_option("--socket", socket, "control socket [" + socket + "]")
       ->envname("RMEM_SOCKET")
       ->type_name("PATH");
@@ -123,6 +119,11 @@ int main(int argc, char** argv) {
                  "adopt and make only regions of this instance [" + instance + "]")
       ->type_name("ID");
   app.set_version_flag("--version", "rmemd " RMEM_VERSION);
-  if (const auto code = rmem::cli::parse(app, argc, argv)) return *code;
-  return rmem::cli::fail("rmemd", rmem::run(socket, instance));
+  if (const auto code = cli::parse(app, argc, argv)) return *code;
+  return cli::fail("rmemd", run(socket, instance));
 }
+
+}  // namespace
+}  // namespace rmem
+
+int main(int argc, char** argv) { return rmem::cli::guard("rmemd", rmem::program, argc, argv); }

@@ -3,8 +3,18 @@
 
 #include "command.hh"
 
-int main(int argc, char** argv) {
-  rmem::ctl::Context context;
+namespace rmem::ctl {
+namespace {
+
+int program(int argc, char** argv) {
+  Context context;
   context.out = &std::cout;
-  return rmem::ctl::run(argc, argv, context);
+  return run(argc, argv, context);
+}
+
+}  // namespace
+}  // namespace rmem::ctl
+
+int main(int argc, char** argv) {
+  return rmem::cli::guard("rmemctl", rmem::ctl::program, argc, argv);
 }

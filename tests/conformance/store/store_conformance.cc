@@ -90,7 +90,7 @@ class StoreConformance : public testing::TestWithParam<Kind>, private store::Rem
     auto remote = store::RemoteStore::create(loop.reactor(), address, remote_options, *this);
     ASSERT_TRUE(remote.ok()) << remote.status().cause();
     bool opened = false;
-    (*remote)->open([&](Result<store::Geometry> geometry) {
+    (*remote)->open([&](const Result<store::Geometry>& geometry) {
       EXPECT_TRUE(geometry.ok()) << geometry.status().cause();
       opened = true;
     });

@@ -61,7 +61,7 @@ class RegionsTest : public testing::Test {
     turn();
     return result;
   }
-  nlohmann::json ask(nlohmann::json request, Peer peer = {}) {
+  nlohmann::json ask(nlohmann::json request, const Peer& peer = {}) {
     nlohmann::json reply;
     request = nlohmann::json::parse(request.dump());  // as it comes off a socket
     verbs->handle(peer, request, [&](nlohmann::json r) { reply = std::move(r); });
@@ -447,7 +447,7 @@ TEST_F(RegionsTest, OnlyRootLendsTheDaemonsRights) {
   user.uid = 1000;
   user.gid = 1000;
   user.groups = {1000, 44};
-  const auto attach_as = [&](const Peer& peer, nlohmann::json more) {
+  const auto attach_as = [&](const Peer& peer, const nlohmann::json& more) {
     nlohmann::json request = {{"verb", "attach"}, {"name", "a"}, {"source", "rmem://h/x"}};
     request.update(more);
     return ask(request, peer)["error"].value("code", 0);
