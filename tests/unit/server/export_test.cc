@@ -92,7 +92,7 @@ TEST_F(ExportsTest, FileIsCreatedSparseAndFoundAgain) {
 }
 
 TEST_F(ExportsTest, DirectoryAndEmptyFileAreRefused) {
-  std::ofstream(dir / "empty");
+  std::ofstream{dir / "empty"}.close();
   EXPECT_FALSE(open({"a=file://DIR/empty"}).ok());
   EXPECT_FALSE(open({"a=file://DIR,ro"}).ok());
 }
