@@ -95,7 +95,7 @@ Status bind_region(const std::string& name, const std::string& path) {
     created = true;
   }
   const std::string file = region_file(control::kRegionDirectory, name);
-  const Status status = exists(file) ? bind_file(file, path) : bind_through_own_mount(name, path);
+  Status status = exists(file) ? bind_file(file, path) : bind_through_own_mount(name, path);
   if (!status.ok() && created) ::unlink(path.c_str());
   return status;
 }

@@ -83,7 +83,7 @@ class Attach final : public Command {
     if (!reply.ok()) return reply.status();
     if (options_.bind.empty()) return Status();
 
-    const Status bound = bind_region(options_.name, options_.bind);
+    Status bound = bind_region(options_.name, options_.bind);
     if (!bound.ok() && reply->value("made", false)) {
       // As if nothing had happened.
       (void)daemon->call({{"verb", "detach"}, {"name", options_.name}},
