@@ -21,6 +21,12 @@ ReadAhead::Window ReadAhead::on_miss(std::uint64_t offset, std::uint32_t tid) {
       if (++s.steps < kStepsBeforeWindow) return {};
       return advance(s, s.next);
     }
+    if (s.window != 0 && chunk == s.begin && s.marked != chunk) {
+      // It ran past the last window before the daemon saw that it had entered it,
+      // and asked for this chunk itself; the others of the window are under way.
+      s.last_use = ++uses_;
+      return {};
+    }
     if (s.window != 0 && chunk >= s.begin && chunk < s.next) {
       // Fetched ahead and gone before it was used: memory is short, or the
       // kernel gave the fetch up. Begin anew, with small windows.

@@ -83,10 +83,26 @@ TEST(ReadAhead, ChunksThatWereEvictedBeforeUseShrinkTheWindow) {
   ReadAhead::Window w = policy.on_miss(2 * kChunk, 1);
   policy.take_mark(w.offset);
   w = policy.on_hit(w.offset);
+  policy.take_mark(w.offset);
   EXPECT_TRUE(policy.on_miss(w.offset, 1).empty());
   EXPECT_TRUE(policy.on_miss(w.offset + kChunk, 1).empty());
   const ReadAhead::Window again = policy.on_miss(w.offset + 2 * kChunk, 1);
   EXPECT_EQ(again.length, 2 * kChunk);
+}
+
+TEST(ReadAhead, ReaderThatRanPastItsWindowKeepsIt) {
+  ReadAhead policy(kSize, kChunk);
+  policy.on_miss(0, 1);
+  policy.on_miss(kChunk, 1);
+  ReadAhead::Window w = policy.on_miss(2 * kChunk, 1);
+  policy.take_mark(w.offset);
+  // Both lay in the ring: it entered the window, and it missed behind it.
+  w = policy.on_hit(w.offset);
+  EXPECT_EQ(w.length, 4 * kChunk);
+  EXPECT_TRUE(policy.on_miss(w.offset, 1).empty());
+  // The second chunk of the window is the first that was fetched ahead.
+  EXPECT_TRUE(policy.take_mark(w.offset + kChunk));
+  EXPECT_EQ(policy.on_hit(w.offset + kChunk).length, 8 * kChunk);
 }
 
 TEST(ReadAhead, RandomReadersDoNotDriveOutASequentialOne) {
