@@ -155,6 +155,35 @@ static u64 dirty_folio_pages(struct rmem_region *region, struct folio *folio)
 	return count ?: folio_nr_pages(folio);
 }
 
+/*
+ * rmem_dirty_run() - the next written pages of a dirty folio
+ * @from: where to begin, a page of the folio
+ *
+ * Return: false if none is left; else [@first, @end).
+ */
+bool rmem_dirty_run(struct rmem_region *region, struct folio *folio, pgoff_t from,
+		    pgoff_t *first, pgoff_t *end)
+{
+	unsigned int mask = (1u << region->chunk_order) - 1;
+	unsigned int begin = folio->index & mask, last = begin + folio_nr_pages(folio);
+	unsigned int at = last, stop = last;
+	pgoff_t base = folio->index - begin;
+	struct rmem_dirty *dirty;
+
+	spin_lock(&region->dirty_lock);
+	dirty = xa_load(&region->dirty, rmem_chunk_of(region, folio->index));
+	if (dirty && find_next_bit(dirty->pages, last, begin) < last) {
+		at = find_next_bit(dirty->pages, last, from - base);
+		stop = find_next_zero_bit(dirty->pages, last, at);
+	} else {
+		at = from - base;
+	}
+	spin_unlock(&region->dirty_lock);
+	*first = base + at;
+	*end = base + stop;
+	return at < last;
+}
+
 /* Bytes in dirty pages, counted: the page cache is the truth. */
 u64 rmem_dirty_bytes(struct rmem_region *region)
 {

@@ -137,6 +137,10 @@ static vm_fault_t rmem_page_mkwrite(struct vm_fault *vmf)
 		folio_unlock(folio);
 		return VM_FAULT_NOPAGE;
 	}
+	if (READ_ONCE(region->dead)) {
+		folio_unlock(folio);
+		return VM_FAULT_SIGBUS;
+	}
 	if (rmem_dirty_set(region, vmf->pgoff, 1)) {
 		folio_unlock(folio);
 		return VM_FAULT_OOM;

@@ -112,7 +112,7 @@ static int rmem_write_begin(struct file *file, struct address_space *mapping, lo
 	}
 	/* @len may exceed the folio; the caller then writes less */
 	end = min_t(pgoff_t, DIV_ROUND_UP(pos + len, PAGE_SIZE), folio_next_index(folio));
-	err = rmem_dirty_set(region, index, end - index);
+	err = READ_ONCE(region->dead) ? -EIO : rmem_dirty_set(region, index, end - index);
 	if (err) {
 		folio_unlock(folio);
 		folio_put(folio);
@@ -216,6 +216,27 @@ static long ioctl_info(struct rmem_region *region, unsigned long arg)
 	return copy_to_user((void __user *)arg, &info, sizeof(info)) ? -EFAULT : 0;
 }
 
+static long ioctl_unsafe(struct rmem_region *region, unsigned long arg)
+{
+	struct rmem_ioc_unsafe args;
+	u32 usize;
+	int err;
+
+	BUILD_BUG_ON(sizeof(args) != 32);
+	err = rmem_copy_args(&args, sizeof(args), sizeof(args), arg, &usize);
+	if (err)
+		return err;
+	if (args.flags || args.__reserved)
+		return -EOPNOTSUPP;
+	if (!args.run_count || !PAGE_ALIGNED(args.offset))
+		return -EINVAL;
+	err = rmem_region_unsafe(region, &args);
+	if (err)
+		return err;
+	args.size = usize;
+	return copy_to_user((void __user *)arg, &args, sizeof(args)) ? -EFAULT : 0;
+}
+
 static long ioctl_range(struct file *file, unsigned int nr, unsigned long arg)
 {
 	struct rmem_region *region = file->private_data;
@@ -250,6 +271,8 @@ long rmem_file_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	switch (nr) {
 	case _IOC_NR(RMEM_IOC_INFO):
 		return region ? ioctl_info(region, arg) : -ENOTCONN;
+	case _IOC_NR(RMEM_IOC_UNSAFE):
+		return region ? ioctl_unsafe(region, arg) : -ENOTCONN;
 	case _IOC_NR(RMEM_IOC_PUNCH):
 	case _IOC_NR(RMEM_IOC_DROP):
 		return region ? ioctl_range(file, nr, arg) : -ENOTCONN;

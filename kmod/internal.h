@@ -195,6 +195,7 @@ struct rmem_req {
 			struct mem_cgroup *memcg; /* of the first that waits: it pays */
 			/* fill_mutex */
 			u64 cursor;		/* bytes filled */
+			unsigned long starving;	/* since when its cgroup has no room, or 0 */
 			struct list_head folios;
 		} fetch;
 		struct {
@@ -261,7 +262,7 @@ bool rmem_name_is_valid(const char *name);
 int rmem_region_init(void);
 void rmem_region_exit(void);
 struct rmem_region *rmem_region_new(const struct rmem_region_config *config);
-int rmem_region_del(struct rmem_region *region, bool force);
+int rmem_region_del(struct rmem_region *region, bool force, u64 *lost);
 struct rmem_region *rmem_region_get(u32 id);
 struct rmem_region *rmem_region_get_by_name(const char *name, size_t len);
 void rmem_region_put(struct rmem_region *region);
@@ -319,6 +320,7 @@ void rmem_request_put(struct rmem_req *req);
 void rmem_request_requeue_all(struct rmem_region *region);
 void rmem_request_forget_channel(struct rmem_region *region);
 void rmem_request_fail_all(struct rmem_region *region, int error);
+void rmem_request_abort(struct rmem_region *region);
 void rmem_request_deadline(struct work_struct *work);
 u64 rmem_request_cookie(const struct rmem_req *req, const struct rmem_channel *channel);
 
@@ -350,12 +352,16 @@ int rmem_dirty_hold(struct rmem_region *region, pgoff_t chunk);
 void rmem_dirty_take(struct rmem_region *region, struct folio *folio, unsigned long *pages);
 void rmem_dirty_give_back(struct rmem_region *region, pgoff_t chunk, const unsigned long *again);
 u64 rmem_dirty_bytes(struct rmem_region *region);
+bool rmem_dirty_run(struct rmem_region *region, struct folio *folio, pgoff_t from,
+		    pgoff_t *first, pgoff_t *end);
 void rmem_dirty_free(struct rmem_region *region);
 
 /* writeback.c */
 int rmem_writepages(struct address_space *mapping, struct writeback_control *wbc);
 void rmem_writeback_end(struct rmem_req *req);
 int rmem_region_push(struct rmem_region *region);
+u64 rmem_region_discard(struct rmem_region *region);
+int rmem_region_unsafe(struct rmem_region *region, struct rmem_ioc_unsafe *args);
 int rmem_region_sync(struct rmem_region *region, loff_t start, loff_t end);
 int rmem_region_punch(struct rmem_region *region, u64 offset, u64 end);
 bool rmem_region_clean(struct rmem_region *region);

@@ -219,6 +219,7 @@ int rmem_nl_region_new_doit(struct sk_buff *skb, struct genl_info *info)
 	struct nlattr **attrs = info->attrs;
 	struct rmem_region_config config;
 	struct rmem_region *region;
+	u64 lost;
 	int err;
 
 	err = check_authority(info);
@@ -263,7 +264,7 @@ int rmem_nl_region_new_doit(struct sk_buff *skb, struct genl_info *info)
 	region = rmem_region_new(&config);
 	err = IS_ERR(region) ? PTR_ERR(region) : reply_new(info, region);
 	if (err && !IS_ERR(region))
-		rmem_region_del(region, true);
+		rmem_region_del(region, true, &lost);
 	mutex_unlock(&rmem_mutex);
 	return err;
 }
@@ -299,9 +300,35 @@ static int region_set(struct rmem_region *region, struct genl_info *info)
 	return 0;
 }
 
+static int reply_lost(struct genl_info *info, u64 lost)
+{
+	struct sk_buff *reply = genlmsg_new(NLMSG_GOODSIZE, GFP_KERNEL);
+	void *header;
+
+	if (!reply)
+		return -ENOMEM;
+	header = genlmsg_put_reply(reply, info, &rmem_family, 0, RMEM_CMD_REGION_DEL);
+	if (!header || put_u64(reply, RMEM_A_REGION_LOST_BYTES, lost)) {
+		nlmsg_free(reply);
+		return -EMSGSIZE;
+	}
+	genlmsg_end(reply, header);
+	return genlmsg_reply(reply, info);
+}
+
 static int region_unmake(struct rmem_region *region, struct genl_info *info)
 {
-	return rmem_region_del(region, nla_get_flag(info->attrs[RMEM_A_REGION_FORCE]));
+	bool force = nla_get_flag(info->attrs[RMEM_A_REGION_FORCE]);
+	u64 lost;
+	int err = rmem_region_del(region, force, &lost);
+
+	return err || !force ? err : reply_lost(info, lost);
+}
+
+static int region_abort(struct rmem_region *region, struct genl_info *info)
+{
+	rmem_request_abort(region);
+	return 0;
 }
 
 static int change_region(struct genl_info *info,
@@ -334,6 +361,11 @@ int rmem_nl_region_set_doit(struct sk_buff *skb, struct genl_info *info)
 int rmem_nl_region_del_doit(struct sk_buff *skb, struct genl_info *info)
 {
 	return change_region(info, region_unmake);
+}
+
+int rmem_nl_region_abort_doit(struct sk_buff *skb, struct genl_info *info)
+{
+	return change_region(info, region_abort);
 }
 
 /* Tells the events group, in every network namespace; lost without memory. */

@@ -52,8 +52,14 @@ const struct nla_policy rmem_region_del_nl_policy[RMEM_A_REGION_FORCE + 1] = {
 	[RMEM_A_REGION_FORCE] = { .type = NLA_FLAG, },
 };
 
+/* RMEM_CMD_REGION_ABORT - do */
+const struct nla_policy rmem_region_abort_nl_policy[RMEM_A_REGION_CONTROL_FD + 1] = {
+	[RMEM_A_REGION_CONTROL_FD] = { .type = NLA_U32, },
+	[RMEM_A_REGION_ID] = { .type = NLA_U32, },
+};
+
 /* Ops table for rmem */
-const struct genl_ops rmem_nl_ops[4] = {
+const struct genl_ops rmem_nl_ops[5] = {
 	{
 		.cmd		= RMEM_CMD_REGION_GET,
 		.doit		= rmem_nl_region_get_doit,
@@ -78,5 +84,11 @@ const struct genl_ops rmem_nl_ops[4] = {
 		.doit		= rmem_nl_region_del_doit,
 		.policy		= rmem_region_del_nl_policy,
 		.maxattr	= RMEM_A_REGION_FORCE,
+	},
+	{
+		.cmd		= RMEM_CMD_REGION_ABORT,
+		.doit		= rmem_nl_region_abort_doit,
+		.policy		= rmem_region_abort_nl_policy,
+		.maxattr	= RMEM_A_REGION_CONTROL_FD,
 	},
 };

@@ -18,9 +18,29 @@
 #include "internal.h"
 #include "trace.h"
 
+/*
+ * How long a fetch may find no room in its payer's memory cgroup before somebody
+ * there is killed for it.
+ */
+#define RMEM_OOM_PATIENCE (5 * HZ)
+
 static gfp_t pages_gfp(struct address_space *mapping)
 {
 	return mapping_gfp_constraint(mapping, ~__GFP_FS);
+}
+
+/*
+ * A cgroup whose pages are all dirty gets room as soon as the daemon has pushed
+ * some, so the daemon must not end as the one who calls the OOM killer: it is
+ * told ENOMEM and comes again, up to a point.
+ */
+static gfp_t pages_charge_gfp(struct rmem_req *req)
+{
+	gfp_t gfp = pages_gfp(req->region->inode->i_mapping);
+
+	if (req->fetch.starving && time_after(jiffies, req->fetch.starving + RMEM_OOM_PATIENCE))
+		return gfp;
+	return gfp | __GFP_NORETRY | __GFP_NOWARN;
 }
 
 /* The folio that holds page @index, with a reference, or NULL. */
@@ -160,8 +180,9 @@ int rmem_pages_zero(struct rmem_req *req, u64 offset, u64 length)
 }
 
 /* Some pages of @folio's range are resident already: insert the others singly. */
-static int pages_insert_singly(struct rmem_region *region, struct folio *folio, pgoff_t index)
+static int pages_insert_singly(struct rmem_req *req, struct folio *folio, pgoff_t index)
 {
+	struct rmem_region *region = req->region;
 	struct address_space *mapping = region->inode->i_mapping;
 	long i;
 
@@ -176,7 +197,7 @@ static int pages_insert_singly(struct rmem_region *region, struct folio *folio, 
 			return -ENOMEM;
 		copy_highpage(folio_page(single, 0), folio_page(folio, i));
 		folio_mark_uptodate(single);
-		err = filemap_add_folio(mapping, single, index + i, pages_gfp(mapping));
+		err = filemap_add_folio(mapping, single, index + i, pages_charge_gfp(req));
 		if (!err) {
 			folio_unlock(single);
 			atomic64_add(PAGE_SIZE, &region->fetched_bytes);
@@ -211,7 +232,7 @@ int rmem_pages_insert(struct rmem_req *req, bool mark)
 
 		list_del(&folio->lru);
 		folio_mark_uptodate(folio);
-		err = filemap_add_folio(mapping, folio, index, pages_gfp(mapping));
+		err = filemap_add_folio(mapping, folio, index, pages_charge_gfp(req));
 		if (!err) {
 			if (mark)
 				folio_set_readahead(folio);
@@ -219,7 +240,7 @@ int rmem_pages_insert(struct rmem_req *req, bool mark)
 			folio_unlock(folio);
 			atomic64_add(pages * PAGE_SIZE, &region->fetched_bytes);
 		} else if (err == -EEXIST) {
-			err = pages > 1 ? pages_insert_singly(region, folio, index) : 0;
+			err = pages > 1 ? pages_insert_singly(req, folio, index) : 0;
 		}
 		folio_put(folio);
 		if (err)
@@ -227,6 +248,8 @@ int rmem_pages_insert(struct rmem_req *req, bool mark)
 		index += pages;
 	}
 	set_active_memcg(payer);
+	if (err == -ENOMEM && !req->fetch.starving)
+		req->fetch.starving = jiffies ?: 1;
 	return err;
 }
 

@@ -193,6 +193,28 @@ unmount:
 	return err;
 }
 
+const char *rmem_state_name(u32 state)
+{
+	static const char * const names[] = {
+		[RMEM_STATE_ACTIVE] = "active",
+		[RMEM_STATE_DEGRADED] = "degraded",
+		[RMEM_STATE_QUIESCED] = "quiesced",
+		[RMEM_STATE_FAILED] = "failed",
+	};
+
+	return names[state];
+}
+
+static void region_enter(struct rmem_region *region, u32 state, const char *reason)
+{
+	lockdep_assert_held(&region->lock);
+	region->state = state;
+	strscpy(region->reason, reason, sizeof(region->reason));
+	if (state == RMEM_STATE_ACTIVE)
+		region->lost = false;
+	trace_rmem_state(region, state);
+}
+
 /*
  * rmem_region_new() - make a region, with its node
  *
@@ -242,24 +264,29 @@ put:
 
 /*
  * rmem_region_del() - unmake a region
+ * @force: forget what is not durable, and who uses it
+ * @lost: bytes that were forgotten
  *
- * @force: forget what is not durable
+ * What the region was for those who have it open ends at once: SIGBUS in
+ * mappings, EIO for files. The object itself lives until they let go.
  *
  * Caller holds rmem_mutex. Return: 0, EBUSY while it is open or mapped or
  * something written is not durable, ENODEV.
  */
-int rmem_region_del(struct rmem_region *region, bool force)
+int rmem_region_del(struct rmem_region *region, bool force, u64 *lost)
 {
 	int err = 0;
 
 	lockdep_assert_held(&rmem_mutex);
 	spin_lock(&region->lock);
-	if (region->dead)
+	if (region->dead) {
 		err = -ENODEV;
-	else if (region->users || (!force && !rmem_region_clean(region)))
+	} else if (!force && (region->users || !rmem_region_clean(region))) {
 		err = -EBUSY;
-	else
+	} else {
 		region->dead = true;
+		region_enter(region, RMEM_STATE_FAILED, "unmade");
+	}
 	spin_unlock(&region->lock);
 	if (err)
 		return err;
@@ -269,10 +296,9 @@ int rmem_region_del(struct rmem_region *region, bool force)
 	rmem_request_fail_all(region, -ENODEV);
 	rmem_region_abandon(region);
 	cancel_delayed_work_sync(&region->deadline_work);
-	/* with @force some of it is dirty: the flusher must not find it any more */
-	truncate_inode_pages(region->inode->i_mapping, 0);
+	*lost = rmem_region_discard(region);
 	rmem_netlink_event(region, RMEM_EVENT_DEL);
-	pr_info("region %s: unmade\n", region->name);
+	pr_info("region %s: unmade%s\n", region->name, *lost ? ", what was written is lost" : "");
 	rmem_region_put(region);
 	return 0;
 }
@@ -353,28 +379,6 @@ void rmem_region_release(struct rmem_region *region)
 	region->users--;
 	spin_unlock(&region->lock);
 	rmem_region_put(region);
-}
-
-const char *rmem_state_name(u32 state)
-{
-	static const char * const names[] = {
-		[RMEM_STATE_ACTIVE] = "active",
-		[RMEM_STATE_DEGRADED] = "degraded",
-		[RMEM_STATE_QUIESCED] = "quiesced",
-		[RMEM_STATE_FAILED] = "failed",
-	};
-
-	return names[state];
-}
-
-static void region_enter(struct rmem_region *region, u32 state, const char *reason)
-{
-	lockdep_assert_held(&region->lock);
-	region->state = state;
-	strscpy(region->reason, reason, sizeof(region->reason));
-	if (state == RMEM_STATE_ACTIVE)
-		region->lost = false;
-	trace_rmem_state(region, state);
 }
 
 /* The region's requests go to @channel from now on; EBUSY or EISCONN if served. */

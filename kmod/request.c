@@ -355,6 +355,9 @@ int rmem_fetch_populate(struct rmem_region *region, pgoff_t index)
 		err = rmem_fetch_wait(req, MAX_SCHEDULE_TIMEOUT);
 		rmem_request_put(req);
 	}
+	/* unmade by force */
+	if (err == -ENODEV)
+		err = -EIO;
 	if (err == -ETIME) {
 		if (READ_ONCE(region->on_loss) == RMEM_ON_LOSS_KILL &&
 		    !(current->flags & PF_KTHREAD))
@@ -720,6 +723,28 @@ void rmem_request_fail_all(struct rmem_region *region, int error)
 		rmem_request_put(req);
 	}
 	spin_unlock(&region->lock);
+}
+
+/*
+ * rmem_request_abort() - whoever waits now gets an error
+ *
+ * What comes meanwhile is not waited for: as many as there were, oldest first.
+ */
+void rmem_request_abort(struct rmem_region *region)
+{
+	struct rmem_req *req;
+	unsigned long count = 0;
+
+	spin_lock(&region->lock);
+	list_for_each_entry(req, &region->fetch_list, node)
+		count++;
+	list_for_each_entry(req, &region->write_list, node)
+		count++;
+	spin_unlock(&region->lock);
+	while (count-- && (req = request_first(region))) {
+		request_finish(req, -EIO);
+		rmem_request_put(req);
+	}
 }
 
 /*

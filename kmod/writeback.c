@@ -250,6 +250,38 @@ int rmem_writepages(struct address_space *mapping, struct writeback_control *wbc
 	return err == -EAGAIN ? 0 : err;
 }
 
+/*
+ * rmem_region_discard() - empty the page cache of a dead region
+ *
+ * Return: the bytes that were written and never became durable. A write is let
+ * in under its folio's lock and looks there whether the region is dead, so once
+ * every lock was had, the count is exact.
+ */
+u64 rmem_region_discard(struct rmem_region *region)
+{
+	struct address_space *mapping = region->inode->i_mapping;
+	struct folio_batch batch;
+	pgoff_t index = 0;
+	unsigned int i;
+	u64 lost;
+
+	/* all are over; whoever ended the last ones is still putting pages back */
+	wait_event(region->write_wait, !READ_ONCE(region->nr_writes));
+	unmap_mapping_range(mapping, 0, 0, 0);
+	folio_batch_init(&batch);
+	while (filemap_get_folios(mapping, &index, ULONG_MAX, &batch)) {
+		for (i = 0; i < folio_batch_count(&batch); i++) {
+			folio_lock(batch.folios[i]);
+			folio_unlock(batch.folios[i]);
+		}
+		folio_batch_release(&batch);
+		cond_resched();
+	}
+	lost = rmem_dirty_bytes(region);
+	truncate_inode_pages(mapping, 0);
+	return lost;
+}
+
 /* RMEM_IOC_PUSH: like the flusher, now. */
 int rmem_region_push(struct rmem_region *region)
 {
@@ -261,6 +293,73 @@ bool rmem_region_clean(struct rmem_region *region)
 {
 	return !mapping_tagged(region->inode->i_mapping, PAGECACHE_TAG_DIRTY) &&
 	       !READ_ONCE(region->nr_writes) && !atomic64_read(&region->writeback_bytes);
+}
+
+/* The next pages at or behind @index that are not durable; false: no more. */
+static bool unsafe_next(struct rmem_region *region, pgoff_t index, pgoff_t *first, pgoff_t *end)
+{
+	struct xarray *pages = &region->inode->i_mapping->i_pages;
+	bool found = false;
+
+	while (!found) {
+		unsigned long dirty = index, writeback = index;
+		struct folio *folio;
+
+		if (!xa_find(pages, &dirty, ULONG_MAX, PAGECACHE_TAG_DIRTY))
+			dirty = ULONG_MAX;
+		if (!xa_find(pages, &writeback, ULONG_MAX, PAGECACHE_TAG_WRITEBACK))
+			writeback = ULONG_MAX;
+		index = max(index, min(dirty, writeback));
+		if (index >= region->nr_pages)
+			return false;
+		folio = rmem_pages_get(region, index);
+		if (!folio) {	/* durable and evicted meanwhile */
+			index++;
+			continue;
+		}
+		*first = index;
+		*end = folio_next_index(folio);
+		found = folio_test_writeback(folio) ||
+			(folio_test_dirty(folio) &&
+			 rmem_dirty_run(region, folio, index, first, end));
+		index = folio_next_index(folio);
+		folio_put(folio);
+	}
+	return true;
+}
+
+/* RMEM_IOC_UNSAFE */
+int rmem_region_unsafe(struct rmem_region *region, struct rmem_ioc_unsafe *args)
+{
+	struct rmem_run __user *runs = u64_to_user_ptr(args->runs);
+	pgoff_t first, end = args->offset >> PAGE_SHIFT;
+	struct rmem_run run = {};
+	u32 count = 0;
+
+	while (unsafe_next(region, end, &first, &end)) {
+		u64 offset = (u64)first << PAGE_SHIFT;
+		u64 length = writeback_clip(region, offset, (u64)(end - first) << PAGE_SHIFT);
+
+		if (run.length && offset == run.offset + run.length) {
+			run.length += length;
+		} else {
+			if (run.length && copy_to_user(&runs[count++], &run, sizeof(run)))
+				return -EFAULT;
+			run = (struct rmem_run) { .offset = offset, .length = length };
+			if (count == args->run_count)
+				break;
+		}
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		cond_resched();
+	}
+	args->offset = region->size;
+	if (count == args->run_count)
+		args->offset = run.offset;
+	else if (run.length && copy_to_user(&runs[count++], &run, sizeof(run)))
+		return -EFAULT;
+	args->run_count = count;
+	return 0;
 }
 
 static bool writes_over(struct rmem_region *region, u64 seq, u64 start, u64 end)
@@ -319,6 +418,9 @@ int rmem_region_sync(struct rmem_region *region, loff_t start, loff_t end)
 	for (;;) {
 		struct failures before = region_failures(region), after;
 
+		/* unmade by force: what was written is lost */
+		if (READ_ONCE(region->dead))
+			return -EIO;
 		if (!mapping_tagged(mapping, PAGECACHE_TAG_DIRTY) && rmem_region_clean(region))
 			return 0;
 		err = filemap_fdatawrite_range(mapping, start, end);
@@ -362,7 +464,9 @@ static int punch_resident(struct rmem_region *region, u64 offset, u64 end)
 			pgoff_t first = from >> PAGE_SHIFT;
 
 			folio_lock(folio);
-			if (folio->mapping == mapping)
+			if (READ_ONCE(region->dead))
+				err = -EIO;
+			else if (folio->mapping == mapping)
 				err = rmem_dirty_set(region, first,
 						     ((to - 1) >> PAGE_SHIFT) - first + 1);
 			if (folio->mapping == mapping && !err) {
@@ -397,7 +501,7 @@ int rmem_region_punch(struct rmem_region *region, u64 offset, u64 end)
 
 	/* a region that cannot carry it out keeps its bytes */
 	if (READ_ONCE(region->state) == RMEM_STATE_FAILED)
-		return -ESTALE;
+		return READ_ONCE(region->dead) ? -EIO : -ESTALE;
 	filemap_invalidate_lock(mapping);
 	spin_lock(&region->lock);
 	list_add(&punch.node, &region->punches);

@@ -66,7 +66,8 @@ void Regions::attach(const AttachOptions& options, std::function<void(Result<Att
   auto existing = kernel_.get(options.name);
   if (existing.ok()) return attach_again(*existing, options, done);
   if (existing.status().code() != Code::kNotFound) return done(existing.status());
-  by_name_.erase(options.name);  // unmade behind our back
+  if (auto gone = by_name_.extract(options.name))
+    bury(std::move(gone.mapped()));  // unmade by others
 
   auto a = std::make_shared<Attachment>(Notes{options, {}, 0}, kernel_, pager_);
   SourceOptions how;

@@ -16,40 +16,54 @@ constexpr std::chrono::seconds kReleaseTime{3};
 }  // namespace
 
 struct Regions::Detaching {
-  Detaching(Reactor& reactor, Handle handle, std::function<void(Result<Detached>)> then)
-      : a(std::move(handle)), done(std::move(then)), timer(reactor, [this] { late(); }) {}
+  Detaching(Reactor& reactor, Handle handle, bool by_force,
+            std::function<void(Result<Detached>)> then)
+      : a(std::move(handle)),
+        force(by_force),
+        done(std::move(then)),
+        timer(reactor, [this] { late(); }) {}
 
   void late() {
     if (on_late) std::exchange(on_late, nullptr)();
   }
 
   Handle a;
+  bool force;
+  std::uint64_t lost_bytes = 0;
   Attachment::Phase phase_before{};
   std::function<void(Result<Detached>)> done;
   Reactor::Timer timer;
   std::function<void()> on_late;
 };
 
-void Regions::detach(const std::string& name, std::function<void(Result<Detached>)> done) {
+void Regions::detach(const std::string& name, bool force,
+                     std::function<void(Result<Detached>)> done) {
   auto found = find(name);
   if (!found.ok()) {
     const auto info = kernel_.get(name);
     if (info.ok() && info->instance == instance_ && !by_name_.count(name)) {
-      return done(detach_foreign(*info));
+      return done(detach_foreign(*info, force));
     }
     return done(found.status());
   }
-  auto d = std::make_shared<Detaching>(reactor_, *found, std::move(done));
+  auto d = std::make_shared<Detaching>(reactor_, *found, force, std::move(done));
   Attachment& a = *d->a;
   d->phase_before = a.phase;
   a.phase = Attachment::Phase::kDetaching;
+  // Who syncs now waits for a store that is away; force does not.
+  if (force && !a.up()) return detach_synced(d, Status());
   a.when_unused([this, d] {
     if (d->a->options().read_only) return detach_synced(d, Status());
     kernel_.sync(d->a->name(), [this, d](const Status& s) { detach_synced(d, s); });
   });
 }
 
-Result<Regions::Detached> Regions::detach_foreign(const kchan::RegionInfo& info) {
+Result<Regions::Detached> Regions::detach_foreign(const kchan::RegionInfo& info, bool force) {
+  if (force) {
+    const auto lost = kernel_.unmake_by_force(info.id);
+    if (!lost.ok()) return lost.status().with_context("region " + info.name);
+    return Detached{{}, *lost};
+  }
   const Status s = kernel_.unmake(info.id);
   if (!s.ok()) return s.with_context("region " + info.name);
   return Detached{};
@@ -60,7 +74,14 @@ void Regions::detach_synced(const std::shared_ptr<Detaching>& d, const Status& s
   Status why;
   auto info = kernel_.get(a.name());
   if (!info.ok() && info.status().code() == Code::kNotFound) return detach_unmade(d);
-  if (!synced.ok() && (!info.ok() || info->dirty_bytes + info->writeback_bytes != 0)) {
+  if (d->force && info.ok()) {
+    const auto lost = kernel_.unmake_by_force(info->id);
+    if (lost.ok()) {
+      d->lost_bytes = *lost;
+      return detach_unmade(d);
+    }
+    why = lost.status();
+  } else if (!synced.ok() && (!info.ok() || info->dirty_bytes + info->writeback_bytes != 0)) {
     why = explain(a, synced, true).with_context("detach");
   } else if (const Status s = kernel_.unmake(info.ok() ? info->id : a.id()); !s.ok()) {
     why = s.err() == EBUSY
@@ -85,6 +106,7 @@ void Regions::detach_unmade(const std::shared_ptr<Detaching>& d) {
     d->on_late = nullptr;
     d->timer.disarm();
     Detached result;
+    result.lost_bytes = d->lost_bytes;
     if (!released.ok()) {
       result.warning = d->a->options().source + " still counts this host as its writer (" +
                        released.cause() + "); the next attach needs --take-over";

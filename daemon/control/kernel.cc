@@ -62,6 +62,9 @@ class ModuleKernel final : public Kernel {
     return netlink_->set_blob(device_.fd(), id, blob);
   }
   Status unmake(std::uint32_t id) override { return netlink_->unmake(device_.fd(), id); }
+  Result<std::uint64_t> unmake_by_force(std::uint32_t id) override {
+    return netlink_->unmake_by_force(device_.fd(), id);
+  }
   int serve(std::uint32_t id) override { return device_.serve(id); }
 
   void sync(const std::string& name, Finished done) override {

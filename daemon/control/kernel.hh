@@ -26,6 +26,8 @@ class Kernel {
   virtual Result<kchan::Netlink::Made> make(const kchan::RegionInfo& wanted) = 0;
   virtual Status set_blob(std::uint32_t id, const std::string& blob) = 0;
   virtual Status unmake(std::uint32_t id) = 0;
+  // Bytes that were lost.
+  virtual Result<std::uint64_t> unmake_by_force(std::uint32_t id) = 0;
   // 0 or a positive errno.
   virtual int serve(std::uint32_t id) = 0;
 

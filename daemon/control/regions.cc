@@ -136,7 +136,8 @@ Status Regions::explain(const Attachment& a, const Status& status, bool refused)
   if (status.ok()) return status;
   if (!a.failure().ok()) {
     return Status(a.failure().code(), "region " + a.name() + " has failed: " + a.failure().cause(),
-                  "what was not synced is kept, dirty, in the region", ESTALE);
+                  "rmemctl salvage " + a.name() + " FILE keeps what was not synced; then detach --force",
+                  ESTALE);
   }
   if (status.err() == EIO && !a.up()) {
     const std::string why = a.down_reason().ok() ? "not reached yet" : a.down_reason().cause();

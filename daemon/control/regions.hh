@@ -47,9 +47,12 @@ class Regions {
   void attach(const AttachOptions& options, std::function<void(Result<Attached>)> done);
 
   struct Detached {
-    std::string warning;  // for people; empty: all well
+    std::string warning;           // for people; empty: all well
+    std::uint64_t lost_bytes = 0;  // only by force
   };
-  void detach(const std::string& name, std::function<void(Result<Detached>)> done);
+  // By force: what the store cannot take now is lost, and who uses the region
+  // gets errors.
+  void detach(const std::string& name, bool force, std::function<void(Result<Detached>)> done);
 
   void sync(const std::string& name, Finished done);
   void drop(const std::string& name, Finished done);
@@ -75,7 +78,7 @@ class Regions {
   void detach_synced(const std::shared_ptr<Detaching>& d, const Status& synced);
   void detach_unmade(const std::shared_ptr<Detaching>& d);
   // Of our instance, but not in our hands.
-  Result<Detached> detach_foreign(const kchan::RegionInfo& info);
+  Result<Detached> detach_foreign(const kchan::RegionInfo& info, bool force);
 
   void adopt(const kchan::RegionInfo& info);
   // kNotFound, or why there is no such region here.

@@ -32,16 +32,18 @@ void Verbs::handle(const Peer& peer, const nlohmann::json& request, const Server
   if (verb == "attach") return attach(peer, request, reply);
 
   const bool named = verb == "detach" || verb == "sync" || verb == "drop";
+  bool force = false;
   if (named) fields.take("name", name);
+  if (verb == "detach") fields.take("force", force);
   if (const Status s = fields.status(); !s.ok()) return reply(Server::error(malformed(s)));
   if (named && !valid_region_name(name)) {
     return reply(Server::error(Status(Code::kUsage, "`" + name + "' is not a region name")));
   }
 
   if (verb == "detach") {
-    return regions_.detach(name, [reply](Result<Regions::Detached> detached) {
+    return regions_.detach(name, force, [reply](Result<Regions::Detached> detached) {
       if (!detached.ok()) return reply(Server::error(detached.status()));
-      reply(success({{"warning", detached->warning}}));
+      reply(success({{"warning", detached->warning}, {"lost_bytes", detached->lost_bytes}}));
     });
   }
   if (verb == "sync") {

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -45,23 +46,33 @@ Result<UniqueFd> open_device(const char* path, int flags) {
   return module_error(err, path);
 }
 
-// Opens the region `name` through /dev/rmem and runs `use` on its descriptor.
+// Opens the region `name` for reading and runs `use` on its descriptor.
 template <class Use>
-Status with_region(const std::string& name, int flags, Use use) {
-  auto fd = open_device(kRegionPath, flags);
+Status with_region(const std::string& name, Use use) {
+  const auto fd = open_region(name);
   if (!fd.ok()) return fd.status();
-  rmem_ioc_attach attach{};
-  if (name.size() >= sizeof(attach.name)) return module_error(EINVAL, name);
-  std::memcpy(attach.name, name.data(), name.size());
-  int err = call(fd->get(), RMEM_IOC_ATTACH, attach);
-  if (err == 0) err = use(fd->get());
+  const int err = use(fd->get());
   return err == 0 ? Status() : module_error(err, "region " + name);
 }
 
 }  // namespace
 
+Result<UniqueFd> open_control() { return open_device(kControlPath, O_RDWR); }
+
+Result<UniqueFd> open_region(const std::string& name) {
+  auto fd = open_device(kRegionPath, O_RDONLY);
+  if (!fd.ok()) return fd.status();
+  rmem_ioc_attach attach{};
+  if (name.size() >= sizeof(attach.name)) return module_error(EINVAL, name);
+  std::memcpy(attach.name, name.data(), name.size());
+  if (const int err = call(fd->get(), RMEM_IOC_ATTACH, attach)) {
+    return module_error(err, "region " + name);
+  }
+  return fd;
+}
+
 Result<std::unique_ptr<Device>> Device::open(std::uint32_t ring_entries) {
-  auto fd = open_device(kControlPath, O_RDWR);
+  auto fd = open_control();
   if (!fd.ok()) return fd.status();
   std::unique_ptr<Device> device(new Device(std::move(*fd)));
 
@@ -163,14 +174,30 @@ int Device::set_state(std::uint32_t region, std::uint32_t state, std::string_vie
 }
 
 Status sync_region(const std::string& name) {
-  return with_region(name, O_RDONLY, [](int fd) { return ::fsync(fd) == 0 ? 0 : errno; });
+  return with_region(name, [](int fd) { return ::fsync(fd) == 0 ? 0 : errno; });
 }
 
 Status drop_region(const std::string& name) {
-  return with_region(name, O_RDONLY, [](int fd) {
+  return with_region(name, [](int fd) {
     rmem_ioc_range all{};
     return call(fd, RMEM_IOC_DROP, all);
   });
+}
+
+Status for_each_unsafe(int fd, const std::function<Status(const rmem_run&)>& use) {
+  std::array<rmem_run, 1024> runs;
+  rmem_ioc_unsafe unsafe{};
+  do {
+    unsafe.runs = address(runs.data());
+    unsafe.run_count = runs.size();
+    if (const int err = call(fd, RMEM_IOC_UNSAFE, unsafe)) {
+      return module_error(err, "what is not durable");
+    }
+    for (std::uint32_t i = 0; i < unsafe.run_count && i < runs.size(); ++i) {
+      if (Status s = use(runs[i]); !s.ok()) return s;
+    }
+  } while (unsafe.run_count == runs.size());
+  return Status();
 }
 
 std::optional<std::string> region_at(const std::string& path) {

@@ -2,6 +2,7 @@
 // /dev/rmem_control: the daemon's channel to the module.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -56,6 +57,14 @@ class Device final : public KernelChannel {
 // A region's file, for what a program would do with it. These calls block as a
 // program's would, some of them on the daemon itself: never make them on the
 // daemon's reactor thread.
+
+// /dev/rmem_control, as an authority for netlink.
+Result<UniqueFd> open_control();
+// The region's file, for reading.
+Result<UniqueFd> open_region(const std::string& name);
+// Calls `use` for every run of bytes of the region `fd` that is not durable, in
+// rising order; its first failure ends the walk. They can be read at once.
+Status for_each_unsafe(int fd, const std::function<Status(const rmem_run&)>& use);
 
 // Makes everything written so far durable. The errno is the one fsync(2) gave.
 Status sync_region(const std::string& name);

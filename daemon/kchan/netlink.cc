@@ -72,6 +72,7 @@ RegionInfo parse_region(nlattr* const* attributes) {
   u64(RMEM_A_REGION_FAULTS_RESIDENT, r.faults_resident);
   u64(RMEM_A_REGION_FAULTS_WRITE_PROTECT, r.faults_write_protect);
   u64(RMEM_A_REGION_ERRORS, r.errors);
+  u64(RMEM_A_REGION_LOST_BYTES, r.lost_bytes);
   return r;
 }
 
@@ -267,16 +268,41 @@ Status Netlink::set_blob(int control_fd, std::uint32_t id, const std::string& bl
   return err == 0 ? Status() : module_error(err, "keeping the region's options");
 }
 
-Status Netlink::unmake(int control_fd, std::uint32_t id) {
-  Message m = message(RMEM_CMD_REGION_DEL, NLM_F_ACK);
-  if (!m) return Status::from_errno(ENOMEM, "netlink");
+Netlink::Message Netlink::command(std::uint8_t command, int control_fd, std::uint32_t id) const {
+  Message m = message(command, NLM_F_ACK);
+  if (!m) return nullptr;
   int bad = 0;
   bad |= nla_put_u32(m.get(), RMEM_A_REGION_CONTROL_FD, static_cast<std::uint32_t>(control_fd));
   bad |= nla_put_u32(m.get(), RMEM_A_REGION_ID, id);
-  if (bad) return Status::from_errno(ENOMEM, "netlink");
+  return bad ? nullptr : std::move(m);
+}
+
+Status Netlink::unmake(int control_fd, std::uint32_t id) {
+  const Message m = command(RMEM_CMD_REGION_DEL, control_fd, id);
+  if (!m) return Status::from_errno(ENOMEM, "netlink");
   std::vector<RegionInfo> none;
   const int err = exchange(m.get(), none);
   return err == 0 ? Status() : module_error(err, "unmaking the region");
+}
+
+Result<std::uint64_t> Netlink::unmake_by_force(int control_fd, std::uint32_t id) {
+  const Message m = command(RMEM_CMD_REGION_DEL, control_fd, id);
+  if (!m || nla_put_flag(m.get(), RMEM_A_REGION_FORCE) < 0) {
+    return Status::from_errno(ENOMEM, "netlink");
+  }
+  std::vector<RegionInfo> answer;
+  if (const int err = exchange(m.get(), answer)) {
+    return module_error(err, "unmaking the region by force");
+  }
+  return answer.empty() ? 0 : answer.front().lost_bytes;
+}
+
+Status Netlink::abort(int control_fd, std::uint32_t id) {
+  const Message m = command(RMEM_CMD_REGION_ABORT, control_fd, id);
+  if (!m) return Status::from_errno(ENOMEM, "netlink");
+  std::vector<RegionInfo> none;
+  const int err = exchange(m.get(), none);
+  return err == 0 ? Status() : module_error(err, "ending the waits");
 }
 
 EventStream::EventStream(std::unique_ptr<Netlink> netlink) : netlink_(std::move(netlink)) {}

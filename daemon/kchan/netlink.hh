@@ -54,6 +54,7 @@ struct RegionInfo {
   std::uint64_t faults_resident = 0;
   std::uint64_t faults_write_protect = 0;
   std::uint64_t errors = 0;
+  std::uint64_t lost_bytes = 0;  // only in the answer to unmaking by force
 
   bool read_only() const { return (flags & RMEM_REGION_READ_ONLY) != 0; }
 };
@@ -97,6 +98,11 @@ class Netlink {
   Status set_blob(int control_fd, std::uint32_t id, const std::string& blob);
   // kBusy: open, mapped, or with bytes that are not durable.
   Status unmake(int control_fd, std::uint32_t id);
+  // Whoever uses it and whatever is not durable: how many bytes were lost. Never
+  // waits for a daemon.
+  Result<std::uint64_t> unmake_by_force(int control_fd, std::uint32_t id);
+  // Whoever waits for the region gets an error; nothing is lost.
+  Status abort(int control_fd, std::uint32_t id);
 
  private:
   struct SocketCloser {
@@ -109,6 +115,8 @@ class Netlink {
 
   Netlink() = default;
   Message message(std::uint8_t command, int flags) const;
+  // One about a region, with the caller's authority; null without memory.
+  Message command(std::uint8_t command, int control_fd, std::uint32_t id) const;
   // Sends and collects every region in the answer. 0 or a positive errno.
   int exchange(nl_msg* request, std::vector<RegionInfo>& answer);
 

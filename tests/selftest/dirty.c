@@ -1070,3 +1070,78 @@ TEST(drop_against_writes)
 		stop(&f);
 	}
 }
+
+/*
+ * What is not durable: RMEM_IOC_UNSAFE
+ */
+
+TEST(unsafe_runs)
+{
+	static const int written[] = { 0, 1, 3, 16, 17, 31, 32, PAGES - 1 };
+	struct region_conf conf = plain;
+	struct rmem_run runs[PAGES];
+	__u64 offset;
+	size_t i;
+
+	for_each_order(conf) {
+		struct fix f;
+
+		/* the last page is a partial one */
+		conf.size = SIZE - 100;
+		start(&f, &conf);
+		offset = 0;
+		EXPECT_RET(region_unsafe(f.fd, &offset, runs, PAGES), 0);
+		EXPECT_EQ(offset, conf.size);
+		for (i = 0; i < ARRAY_SIZE(written); i++)
+			f.map[written[i] * PAGE] = 1;
+		offset = 0;
+		ASSERT_RET(region_unsafe(f.fd, &offset, runs, PAGES), 5);
+		EXPECT_EQ(offset, conf.size);
+		EXPECT_EQ(runs[0].offset, 0);
+		EXPECT_EQ(runs[0].length, 2 * PAGE);
+		EXPECT_EQ(runs[1].offset, 3 * PAGE);
+		EXPECT_EQ(runs[1].length, PAGE);
+		EXPECT_EQ(runs[2].offset, 16 * PAGE);
+		EXPECT_EQ(runs[2].length, 2 * PAGE);
+		/* across chunks */
+		EXPECT_EQ(runs[3].offset, 31 * PAGE);
+		EXPECT_EQ(runs[3].length, 2 * PAGE);
+		EXPECT_EQ(runs[4].offset, (PAGES - 1) * PAGE);
+		EXPECT_EQ(runs[4].length, PAGE - 100);
+		/* in small steps */
+		for (i = 0, offset = 0; offset < conf.size; i++)
+			ASSERT_RET(region_unsafe(f.fd, &offset, &runs[i], 1), 1);
+		EXPECT_EQ(i, 5);
+		EXPECT_EQ(runs[3].offset, 31 * PAGE);
+		EXPECT_EQ(runs[3].length, 2 * PAGE);
+
+		/* under way is not durable */
+		writes(&f, MINI_HOLD, 0, 0);
+		EXPECT_RET(fix_push(&f), 0);
+		ASSERT_SOON(MINI_GET(f.m, held) > 0);
+		offset = 0;
+		EXPECT_GE(region_unsafe(f.fd, &offset, runs, PAGES), 1);
+		writes(&f, MINI_OK, 0, 0);
+		EXPECT_RET(SYS(fsync(f.fd)), 0);
+		offset = 0;
+		EXPECT_RET(region_unsafe(f.fd, &offset, runs, PAGES), 0);
+		stop(&f);
+	}
+}
+
+TEST(unsafe_arguments)
+{
+	struct rmem_run runs[2];
+	__u64 offset = 1;
+	struct fix f;
+
+	start(&f, &plain);
+	EXPECT_RET(region_unsafe(f.fd, &offset, runs, 1), -EINVAL);
+	offset = 0;
+	EXPECT_RET(region_unsafe(f.fd, &offset, runs, 0), -EINVAL);
+	stamp(f.map, 1);
+	EXPECT_RET(region_unsafe(f.fd, &offset, NULL, 1), -EFAULT);
+	offset = SIZE + PAGE;
+	EXPECT_RET(region_unsafe(f.fd, &offset, runs, 1), 0);
+	stop(&f);
+}

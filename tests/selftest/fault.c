@@ -1413,6 +1413,37 @@ TEST(timeout_on_loss_wait)
 	}
 }
 
+/* region-abort: whoever waits gets an error now; what comes later waits again. */
+TEST(abort_ends_every_wait)
+{
+	static const int want[] = { SIGBUS, SIGBUS, EIO, EIO, EIO, EFAULT };
+	struct fix f;
+	int status;
+	pid_t pid;
+	size_t i;
+
+	start(&f, &plain);
+	for (i = 0; i < ARRAY_SIZE(accesses); i++) {
+		context("%s", accesses[i].name);
+		ASSERT_RET(region_drop(f.fd, 0, 0), 0);
+		hold(&f);
+		pid = spawn(accesses[i].fn, &f);
+		ASSERT_SOON(STAT(f.id, waiting) == 1);
+		EXPECT_RET(region_abort(f.id), 0);
+		ASSERT_EQ(waitpid(pid, &status, 0), pid);
+		if (want[i] == SIGBUS)
+			EXPECT_EQ(WIFSIGNALED(status) ? WTERMSIG(status) : -1, SIGBUS);
+		else
+			EXPECT_EQ(WIFEXITED(status) ? WEXITSTATUS(status) : -1, want[i]);
+		EXPECT_EQ(STAT(f.id, state), RMEM_STATE_ACTIVE);
+		release(&f);
+		EXPECT_SOON(pattern_diff(f.map + CHUNK, CHUNK, CHUNK) == -1);
+	}
+	EXPECT_RET(region_abort(f.id), 0);
+	EXPECT_RET(region_abort(f.id + 1000), -ENOENT);
+	stop(&f);
+}
+
 static int touch_in_a_thread(void *arg)
 {
 	struct fix *f = arg;

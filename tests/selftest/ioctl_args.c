@@ -68,6 +68,16 @@ static void set_range(void *arg, struct env *e)
 	r->length = CHUNK;
 }
 
+static void set_unsafe(void *arg, struct env *e)
+{
+	static struct rmem_run runs[4];
+	struct rmem_ioc_unsafe *u = arg;
+
+	(void)e;
+	u->runs = (unsigned long)runs;
+	u->run_count = ARRAY_SIZE(runs);
+}
+
 static void set_setup(void *arg, struct env *e)
 {
 	struct rmem_ioc_setup *s = arg;
@@ -143,6 +153,7 @@ static const struct sample samples[] = {
 	{ "INFO", RMEM_IOC_INFO, 272, ON_REGION, 0, set_none },
 	{ "PUNCH", RMEM_IOC_PUNCH, 24, ON_REGION, 0, set_range },
 	{ "DROP", RMEM_IOC_DROP, 24, ON_REGION, 0, set_range },
+	{ "UNSAFE", RMEM_IOC_UNSAFE, 32, ON_REGION, 28, set_unsafe },
 	{ "SETUP", RMEM_IOC_SETUP, 32, ON_FRESH_CONTROL, 0, set_setup },
 	{ "SERVE", RMEM_IOC_SERVE, 16, ON_CONTROL, 12, set_region },
 	{ "FILL", RMEM_IOC_FILL, 40, ON_CONTROL, 0, set_fill },
@@ -458,7 +469,7 @@ TEST(wrong_kind_of_file)
 TEST(ioctl_unknown)
 {
 	static const int reserved[] = {
-		0x04, 0x3f, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x7f, 0xff,
+		0x05, 0x3f, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x7f, 0xff,
 	};
 	char buf[256] = { 0 };
 	struct env e;

@@ -88,11 +88,16 @@ TEST(del_while_dirty)
 	EXPECT_RET(region_del(f.id), 0);
 }
 
-/* By force what is not durable is forgotten; who uses the region is not. */
+/*
+ * By force what is not durable is forgotten, and counted; for those who use the
+ * region it ends at once, for the daemon, too.
+ */
 TEST(del_by_force)
 {
 	struct region_conf conf = plain;
+	__u64 lost;
 	struct fix f;
+	char byte;
 
 	for (conf.order = 0; conf.order <= 4; conf.order += 4) {
 		context("order %d", conf.order);
@@ -104,17 +109,96 @@ TEST(del_by_force)
 		EXPECT_RET(fix_push(&f), 0);
 		ASSERT_SOON(MINI_GET(f.m, held) == 2);
 		stamp(f.map + 2 * CHUNK, 2);
-		EXPECT_RET(region_del_force(f.id), -EBUSY);
-		munmap(f.map, SIZE);
-		EXPECT_RET(region_del_force(f.id), -EBUSY);
-		close(f.fd);
 		EXPECT_RET(region_del(f.id), -EBUSY);
-		EXPECT_RET(region_del_force(f.id), 0);
-		EXPECT_RET(region_del_force(f.id), -ENOENT);
+		lost = 0;
+		EXPECT_RET(region_del_force(f.id, &lost), 0);
+		EXPECT_EQ(lost, 3 * PAGE);
+		EXPECT_RET(region_del_force(f.id, &lost), -ENOENT);
+
+		EXPECT_RET(try_read(f.map, NULL, NULL), -EFAULT);
+		EXPECT_RET(try_write(f.map + 2 * CHUNK, 1, NULL), -EFAULT);
+		EXPECT_RET(SYS(pread(f.fd, &byte, 1, 0)), -EIO);
+		EXPECT_RET(SYS(pwrite(f.fd, &byte, 1, CHUNK)), -EIO);
+		EXPECT_RET(SYS(fsync(f.fd)), -EIO);
+		EXPECT_RET(SYS(msync(f.map, SIZE, MS_SYNC)), -EIO);
+		EXPECT_RET(region_punch(f.fd, 0, PAGE), -EIO);
+		EXPECT_RET(region_attach(f.fd, "x"), -EISCONN);
 		/* The daemon's late answers hit nothing. */
 		MINI_SET(f.m, write_mode, MINI_OK);
 		EXPECT_SOON(MINI_GET(f.m, held) == 0);
 		EXPECT_EQ(MINI_GET(f.m, unknown), 2);
+		munmap(f.map, SIZE);
+		close(f.fd);
+		mini_kill(f.m);
+	}
+}
+
+TEST(del_by_force_loses_nothing_that_is_durable)
+{
+	__u64 lost = 1;
+	struct fix f;
+
+	ASSERT_RET(fix_start(&f, &plain), 0);
+	stamp(f.map, 1);
+	ASSERT_RET(SYS(fsync(f.fd)), 0);
+	EXPECT_RET(region_del_force(f.id, &lost), 0);
+	EXPECT_EQ(lost, 0);
+	EXPECT(stamped(f.store, 1));
+	/* The name is free for another one. */
+	munmap(f.map, SIZE);
+	close(f.fd);
+	mini_kill(f.m);
+}
+
+static void *map_writer(void *arg)
+{
+	struct fix *f = arg;
+	size_t i = 0;
+
+	while (!try_write(f->map + i++ % (SIZE / PAGE) * PAGE, 1, NULL))
+		;
+	return NULL;
+}
+
+static void *file_writer(void *arg)
+{
+	struct fix *f = arg;
+	char buf[3 * PAGE] = "x";
+	size_t i = 0;
+	ssize_t n;
+
+	do {
+		n = pwrite(f->fd, buf, sizeof(buf), i++ % (SIZE / PAGE - 3) * PAGE);
+	} while (n > 0);
+	return (void *)(long)(n < 0 ? errno : 0);
+}
+
+/* In the middle of faults, writes and fetches that nobody answers. */
+TEST(del_by_force_under_load)
+{
+	pthread_t t[4];
+	void *seen;
+	int round, i;
+	struct fix f;
+	__u64 lost;
+
+	for (round = 0; round < 20; round++) {
+		context("round %d", round);
+		ASSERT_RET(fix_start(&f, &plain), 0);
+		MINI_SET(f.m, write_mode, round % 2 ? MINI_HOLD : MINI_OK);
+		MINI_SET(f.m, fetch_mode, round % 3 == 2 ? MINI_HOLD : MINI_OK);
+		for (i = 0; i < 4; i++)
+			ASSERT_EQ(pthread_create(&t[i], NULL, i % 2 ? file_writer : map_writer,
+						 &f), 0);
+		usleep(1000 * (round * 7 % 40));
+		fix_push(&f);
+		EXPECT_RET(region_del_force(f.id, &lost), 0);
+		for (i = 0; i < 4; i++) {
+			pthread_join(t[i], &seen);
+			EXPECT_EQ((long)seen, i % 2 ? EIO : 0);
+		}
+		munmap(f.map, SIZE);
+		close(f.fd);
 		mini_kill(f.m);
 	}
 }

@@ -22,6 +22,7 @@ TEST(ioctl_numbers)
 		{ "INFO", RMEM_IOC_INFO, 0xc110e501 },
 		{ "PUNCH", RMEM_IOC_PUNCH, 0x4018e502 },
 		{ "DROP", RMEM_IOC_DROP, 0x4018e503 },
+		{ "UNSAFE", RMEM_IOC_UNSAFE, 0xc020e504 },
 		{ "SETUP", RMEM_IOC_SETUP, 0xc020e540 },
 		{ "SERVE", RMEM_IOC_SERVE, 0x4010e541 },
 		{ "FILL", RMEM_IOC_FILL, 0x4028e542 },
@@ -47,6 +48,7 @@ TEST(structs_have_no_holes)
 	EXPECT_EQ(sizeof(struct rmem_ioc_info), 6 * 4 + 6 * 8 +
 		  RMEM_NAME_SIZE + RMEM_REASON_SIZE);
 	EXPECT_EQ(sizeof(struct rmem_ioc_range), 2 * 4 + 2 * 8);
+	EXPECT_EQ(sizeof(struct rmem_ioc_unsafe), 4 * 4 + 2 * 8);
 	EXPECT_EQ(sizeof(struct rmem_ioc_setup), 3 * 4 + 2 * 2 + 8 + 2 * 4);
 	EXPECT_EQ(sizeof(struct rmem_ioc_region), 4 * 4);
 	EXPECT_EQ(sizeof(struct rmem_ioc_fill), 2 * 4 + 4 * 8);

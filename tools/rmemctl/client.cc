@@ -45,6 +45,16 @@ class NetlinkRegions final : public Regions {
   explicit NetlinkRegions(std::unique_ptr<kchan::Netlink> netlink) : netlink_(std::move(netlink)) {}
   Result<std::vector<kchan::RegionInfo>> list() override { return netlink_->list(); }
   Result<kchan::RegionInfo> get(const std::string& name) override { return netlink_->get(name); }
+  Result<std::uint64_t> unmake_by_force(std::uint32_t id) override {
+    const auto control = kchan::open_control();
+    if (!control.ok()) return control.status();
+    return netlink_->unmake_by_force(control->get(), id);
+  }
+  Status abort(std::uint32_t id) override {
+    const auto control = kchan::open_control();
+    if (!control.ok()) return control.status();
+    return netlink_->abort(control->get(), id);
+  }
 
  private:
   std::unique_ptr<kchan::Netlink> netlink_;

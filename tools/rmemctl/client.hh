@@ -42,6 +42,9 @@ class Regions {
   virtual Result<std::vector<kchan::RegionInfo>> list() = 0;
   // kNotFound: there is no such region, or the caller may not see it.
   virtual Result<kchan::RegionInfo> get(const std::string& name) = 0;
+  // Without the daemon; both need to open /dev/rmem_control for writing.
+  virtual Result<std::uint64_t> unmake_by_force(std::uint32_t id) = 0;  // bytes that were lost
+  virtual Status abort(std::uint32_t id) = 0;
 };
 
 // kNotFound: the module is absent.

@@ -14,7 +14,8 @@ class ShowStatus final : public Command {
   explicit ShowStatus(CLI::App& app) : Command(app) {
     add_name(app, name_);
     app.get_option("NAME")->required(false);
-    app.add_flag("--json", json_, "for programs");
+    auto* json = app.add_flag("--json", json_, "for programs");
+    app.add_flag("--why", why_, "why each is in its state, and what can be done")->excludes(json);
   }
 
   bool json() const override { return json_; }
@@ -32,6 +33,10 @@ class ShowStatus final : public Command {
       if (!one.ok()) return one.status();
       shown.push_back(std::move(*one));
     }
+    if (why_) {
+      for (const auto& r : shown) *context.out << status_why(r);
+      if (!shown.empty()) return Status();
+    }
     *context.out << (json_ ? status_json(shown) : status_table(shown, ::geteuid() == 0))
                  << std::flush;
     return Status();
@@ -40,6 +45,7 @@ class ShowStatus final : public Command {
  private:
   std::string name_;
   bool json_ = false;
+  bool why_ = false;
 };
 
 }  // namespace

@@ -40,7 +40,9 @@ std::unique_ptr<Command> detach_command(CLI::App& program);
 std::unique_ptr<Command> status_command(CLI::App& program);
 std::unique_ptr<Command> sync_command(CLI::App& program);
 std::unique_ptr<Command> drop_command(CLI::App& program);
+std::unique_ptr<Command> abort_command(CLI::App& program);
 std::unique_ptr<Command> events_command(CLI::App& program);
+std::unique_ptr<Command> salvage_command(CLI::App& program);
 
 // The whole program; `context.socket` is overwritten. The exit code.
 int run(int argc, const char* const* argv, Context& context);

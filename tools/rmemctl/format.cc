@@ -121,6 +121,51 @@ std::string status_table(const std::vector<kchan::RegionInfo>& regions, bool all
   return out;
 }
 
+std::string status_why(const kchan::RegionInfo& r) {
+  std::string out = fmt::format("{}: {}", r.name, kchan::state_name(r.state));
+  if (!r.reason.empty()) out += ": " + printable(r.reason);
+  out += "\n";
+  const auto line = [&out](const std::string& text) { out += "  " + text + "\n"; };
+  const std::uint64_t unsafe = r.dirty_bytes + r.writeback_bytes;
+  const bool failed = r.state == RMEM_STATE_FAILED, active = r.state == RMEM_STATE_ACTIVE;
+
+  if (r.waiting != 0) {
+    const std::string patience = fmt::format("{} ms", r.fault_timeout_ms);
+    const std::string then = r.on_loss == RMEM_ON_LOSS_KILL    ? ", then it is killed"
+                             : r.on_loss == RMEM_ON_LOSS_ERROR ? ", then it gets an error"
+                                                               : " and longer, and may be killed";
+    line(fmt::format("{} waiting for a page: each for {}{}", r.waiting, patience, then));
+  }
+  if (unsafe != 0) {
+    line(human_size(unsafe) + " not durable" +
+         (failed   ? ": no store takes it any more"
+          : active ? ": pushed before long, or by rmemctl sync"
+                   : ": kept here, and pushed once the store is back"));
+  }
+  if (r.errors != 0) line(fmt::format("{} fetches and writes failed so far", r.errors));
+  if (r.users != 0) line(fmt::format("{} open or mapped", r.users));
+
+  switch (r.state) {
+    case RMEM_STATE_DEGRADED:
+      line("next: see that the server runs and is reached; rmemd tries again every second");
+      break;
+    case RMEM_STATE_QUIESCED:
+      line("next: start rmemd" +
+           (r.instance == control::kDefaultInstance ? "" : " --instance " + printable(r.instance)));
+      break;
+    case RMEM_STATE_FAILED:
+      if (unsafe != 0) line(fmt::format("next: rmemctl salvage {} FILE", r.name));
+      line(fmt::format("next: rmemctl detach {} --force, then attach again", r.name));
+      return out;
+    default:
+      return out;
+  }
+  if (r.waiting != 0) {
+    line(fmt::format("or: rmemctl abort {} gives those who wait an error now", r.name));
+  }
+  return out;
+}
+
 std::string event_json(const kchan::Event& event) {
   return dump({{"schema", 1},
                {"event", kchan::event_name(event.kind)},

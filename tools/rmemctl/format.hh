@@ -23,6 +23,8 @@ std::string status_json(const std::vector<kchan::RegionInfo>& regions);
 // An aligned table, and below it why regions are not active. `all`: nothing was
 // left out because the caller may not open it.
 std::string status_table(const std::vector<kchan::RegionInfo>& regions, bool all);
+// Why it is in its state, who waits for what, and what can be done about it.
+std::string status_why(const kchan::RegionInfo& region);
 
 std::string event_json(const kchan::Event& event);
 std::string event_text(const kchan::Event& event);

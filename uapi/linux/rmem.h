@@ -54,7 +54,8 @@
  *   ENOSPC      writing beyond the end; or the store is full (fsync)
  *   ESPIPE      RMEM_IOC_FILL out of order: @offset is not where the request's
  *               cursor stands
- *   EIO         the store failed, or the region's deadline passed (fsync)
+ *   EIO         the store failed, or the region's deadline passed (fsync); or
+ *               the region was unmade by force
  *   ESTALE      the region has failed: its store is another one now, or its
  *               writer claim was taken over
  *   ENODEV      the region is being unmade
@@ -200,6 +201,37 @@ struct rmem_ioc_range {
 #define RMEM_IOC_PUNCH _IOW(RMEM_IOC_TYPE, 0x02, struct rmem_ioc_range)
 #define RMEM_IOC_DROP _IOW(RMEM_IOC_TYPE, 0x03, struct rmem_ioc_range)
 
+/* One run of bytes: offset is counted from the region's start. */
+struct rmem_run {
+	__aligned_u64 offset;
+	__aligned_u64 length;
+};
+
+/**
+ * struct rmem_ioc_unsafe - RMEM_IOC_UNSAFE: which bytes are not durable?
+ * @size: sizeof(struct rmem_ioc_unsafe)
+ * @flags: must be 0
+ * @offset: in: where to begin, in bytes; out: where to go on, the region's
+ *	size at the end
+ * @runs: address of struct rmem_run[@run_count]
+ * @run_count: in: room; out: used
+ * @__reserved: must be 0
+ *
+ * Dirty pages and those under writeback, in rising order, clipped to the
+ * region. They are resident: reading them waits for nobody, in every state of
+ * the region. A picture of the moment while somebody writes or pushes; of a
+ * FAILED region, the list of what only this kernel has.
+ */
+struct rmem_ioc_unsafe {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 offset;
+	__aligned_u64 runs;
+	__u32 run_count;
+	__u32 __reserved;
+};
+#define RMEM_IOC_UNSAFE _IOWR(RMEM_IOC_TYPE, 0x04, struct rmem_ioc_unsafe)
+
 /*
  * Part 2: the daemon's side, ioctls on /dev/rmem_control
  *
@@ -320,12 +352,6 @@ struct rmem_ioc_complete {
 	__u32 __reserved;
 };
 #define RMEM_IOC_COMPLETE _IOWR(RMEM_IOC_TYPE, 0x43, struct rmem_ioc_complete)
-
-/* One run of bytes to be written: offset is counted from the region's start. */
-struct rmem_run {
-	__aligned_u64 offset;
-	__aligned_u64 length;
-};
 
 /**
  * struct rmem_ioc_writeout - RMEM_IOC_WRITEOUT: the bytes of a write, by copy

@@ -45,6 +45,13 @@ FIELD(rmem_ioc_range, size, 0, 4);
 FIELD(rmem_ioc_range, flags, 4, 4);
 FIELD(rmem_ioc_range, offset, 8, 8);
 FIELD(rmem_ioc_range, length, 16, 8);
+SIZE(rmem_ioc_unsafe, 32);
+FIELD(rmem_ioc_unsafe, size, 0, 4);
+FIELD(rmem_ioc_unsafe, flags, 4, 4);
+FIELD(rmem_ioc_unsafe, offset, 8, 8);
+FIELD(rmem_ioc_unsafe, runs, 16, 8);
+FIELD(rmem_ioc_unsafe, run_count, 24, 4);
+FIELD(rmem_ioc_unsafe, __reserved, 28, 4);
 
 SIZE(rmem_ioc_setup, 32);
 FIELD(rmem_ioc_setup, size, 0, 4);
@@ -134,6 +141,7 @@ FIELD(rmem_request, __reserved1, 52, 12);
 NUMBER(RMEM_IOC_ATTACH, 0x4050e500);
 NUMBER(RMEM_IOC_INFO, 0xc110e501);
 NUMBER(RMEM_IOC_PUNCH, 0x4018e502);
+NUMBER(RMEM_IOC_UNSAFE, 0xc020e504);
 NUMBER(RMEM_IOC_DROP, 0x4018e503);
 NUMBER(RMEM_IOC_SETUP, 0xc020e540);
 NUMBER(RMEM_IOC_SERVE, 0x4010e541);
@@ -214,6 +222,7 @@ NUMBER(RMEM_A_REGION_FAULTS_WRITE_PROTECT, 30);
 NUMBER(RMEM_A_REGION_ERRORS, 31);
 NUMBER(RMEM_A_REGION_EVENT, 32);
 NUMBER(RMEM_A_REGION_FORCE, 33);
+NUMBER(RMEM_A_REGION_LOST_BYTES, 35);
 
 #undef SIZE
 #undef FIELD

@@ -682,7 +682,7 @@ int fix_push(struct fix *f)
 
 int fix_stop(struct fix *f)
 {
-	int ret = 0;
+	int ret = 0, busy = 0, i;
 
 	MINI_SET(f->m, stall, 0);
 	MINI_SET(f->m, fetch_mode, MINI_OK);
@@ -696,8 +696,14 @@ int fix_stop(struct fix *f)
 		       strerrorname_np(f->m->trouble_errno));
 		ret = -EPROTO;
 	}
-	if (!ret)
-		ret = region_del(f->id);
+	/* an address space that reclaim is looking at goes away a little later */
+	for (i = 0; !ret && i < 300; i++) {
+		busy = region_del(f->id);
+		if (busy != -EBUSY)
+			break;
+		usleep(10000);
+	}
+	ret = ret ?: busy;
 	mini_kill(f->m);
 	munmap(f->store, f->size);
 	munmap(f->m, sizeof(*f->m));
@@ -729,7 +735,7 @@ void harness_after(void)
 	if (region_dump(find_left, &l))
 		return;
 	for (i = 0; i < l.nr; i++) {
-		ret = region_del_force(l.id[i]);
+		ret = region_del_force(l.id[i], NULL);
 		printf("# left over: region %u, deleted: %s\n", l.id[i],
 		       ret ? strerrorname_np(-ret) : "yes");
 	}

@@ -297,7 +297,14 @@ int region_new(const struct region_conf *c, __u32 *id)
 	return ret;
 }
 
-static int unmake(__u32 id, bool force)
+static void take_lost(__u8 cmd, const void *attrs, size_t len, void *arg)
+{
+	if (cmd == RMEM_CMD_REGION_DEL)
+		*(__u64 *)arg = attr_u64(attrs, len, RMEM_A_REGION_LOST_BYTES);
+}
+
+/* A request that needs an authority and an id, and may have a flag. */
+static int command(__u8 cmd, __u32 id, __u16 flag, __u64 *lost)
 {
 	struct nl_msg m;
 	struct nl nl;
@@ -308,12 +315,12 @@ static int unmake(__u32 id, bool force)
 		return -errno;
 	ret = nl_open(&nl);
 	if (!ret) {
-		nl_start(&nl, &m, RMEM_CMD_REGION_DEL, 0);
+		nl_start(&nl, &m, cmd, 0);
 		nl_put_u32(&m, RMEM_A_REGION_CONTROL_FD, fd);
 		nl_put_u32(&m, RMEM_A_REGION_ID, id);
-		if (force)
-			nl_put(&m, RMEM_A_REGION_FORCE, NULL, 0);
-		ret = nl_send(&nl, &m, NULL, NULL);
+		if (flag)
+			nl_put(&m, flag, NULL, 0);
+		ret = nl_send(&nl, &m, lost ? take_lost : NULL, lost);
 		nl_close(&nl);
 	}
 	close(fd);
@@ -322,12 +329,19 @@ static int unmake(__u32 id, bool force)
 
 int region_del(__u32 id)
 {
-	return unmake(id, false);
+	return command(RMEM_CMD_REGION_DEL, id, 0, NULL);
 }
 
-int region_del_force(__u32 id)
+int region_del_force(__u32 id, __u64 *lost)
 {
-	return unmake(id, true);
+	__u64 unused;
+
+	return command(RMEM_CMD_REGION_DEL, id, RMEM_A_REGION_FORCE, lost ?: &unused);
+}
+
+int region_abort(__u32 id)
+{
+	return command(RMEM_CMD_REGION_ABORT, id, 0, NULL);
 }
 
 int region_set(__u32 id, __u32 fault_ms, __u32 sync_ms, __u32 on_loss)
@@ -539,6 +553,19 @@ int region_punch(int fd, __u64 offset, __u64 length)
 int region_drop(int fd, __u64 offset, __u64 length)
 {
 	return range_ioctl(fd, RMEM_IOC_DROP, offset, length);
+}
+
+int region_unsafe(int fd, __u64 *offset, struct rmem_run *runs, __u32 room)
+{
+	struct rmem_ioc_unsafe u = {
+		.size = sizeof(u), .offset = *offset, .runs = (uintptr_t)runs,
+		.run_count = room,
+	};
+
+	if (ioctl(fd, RMEM_IOC_UNSAFE, &u))
+		return -errno;
+	*offset = u.offset;
+	return u.run_count;
 }
 
 const char *const frontend_names[FE_COUNT] = { "device", "node", "file" };
@@ -764,6 +791,18 @@ pid_t spawn(int (*fn)(void *arg), void *arg)
 	_exit(fn(arg));
 }
 
+/* A process that should have ended: where it hangs, and what the module thinks. */
+static void tell_where(pid_t pid)
+{
+	char cmd[256];
+
+	snprintf(cmd, sizeof(cmd),
+		 "{ grep -H . /proc/%d/status /proc/%d/stack; ps -eo pid,stat,wchan:32,args | grep '[m]iniserve\\|[f]ault'; grep -rH . /sys/kernel/debug/rmem; } 2>/dev/null | sed 's/^/# /'",
+		 pid, pid);
+	fflush(stdout);
+	(void)!system(cmd);
+}
+
 int reap(pid_t pid, int ms)
 {
 	const char *scale = getenv("RMEM_TIMEOUT_SCALE");
@@ -778,8 +817,10 @@ int reap(pid_t pid, int ms)
 		if (waitpid(pid, &status, WNOHANG) == pid)
 			return status;
 		clock_gettime(CLOCK_MONOTONIC, &now);
-		if (now.tv_sec * 1000LL + now.tv_nsec / 1000000 >= end)
+		if (now.tv_sec * 1000LL + now.tv_nsec / 1000000 >= end) {
+			tell_where(pid);
 			return -ETIMEDOUT;
+		}
 		nanosleep(&t, NULL);
 	}
 }

@@ -92,8 +92,9 @@ const char *region_fresh_name(void);
 
 int region_new(const struct region_conf *c, __u32 *id);
 int region_del(__u32 id);
-/* Even if something is not durable yet. */
-int region_del_force(__u32 id);
+/* Whoever uses it, and whatever is not durable: @lost bytes, if not NULL. */
+int region_del_force(__u32 id, __u64 *lost);
+int region_abort(__u32 id);
 int region_set(__u32 id, __u32 fault_ms, __u32 sync_ms, __u32 on_loss);
 int region_get(__u32 id, struct region_stat *st);
 int region_get_name(const char *name, struct region_stat *st);
@@ -106,6 +107,8 @@ int region_attach(int fd, const char *name);
 int region_info(int fd, struct rmem_ioc_info *info);
 int region_punch(int fd, __u64 offset, __u64 length);
 int region_drop(int fd, __u64 offset, __u64 length);
+/* Runs from *@offset, which goes on; the number of them. */
+int region_unsafe(int fd, __u64 *offset, struct rmem_run *runs, __u32 room);
 /* One number of region_get(), by its offset: STAT(id, dirty) */
 long long region_stat_u64(__u32 id, size_t offset);
 long long region_stat_u32(__u32 id, size_t offset);

@@ -49,9 +49,9 @@ class RegionsTest : public testing::Test {
     turn();
     return result;
   }
-  Result<Regions::Detached> detach(const std::string& name) {
+  Result<Regions::Detached> detach(const std::string& name, bool force = false) {
     Result<Regions::Detached> result = Status(Code::kTimeout, "no answer");
-    regions->detach(name, [&](Result<Regions::Detached> r) { result = std::move(r); });
+    regions->detach(name, force, [&](Result<Regions::Detached> r) { result = std::move(r); });
     turn();
     return result;
   }
@@ -260,6 +260,47 @@ TEST_F(RegionsTest, DetachThatCannotPushLeavesTheRegion) {
   EXPECT_EQ(module.regions.size(), 1u);
 }
 
+TEST_F(RegionsTest, DetachByForcePushesWhatItCan) {
+  const auto r = attach(options());
+  ASSERT_TRUE(r.ok());
+  module.in_use = true;
+  const auto d = detach("data", true);
+  ASSERT_TRUE(d.ok());
+  EXPECT_EQ(d->lost_bytes, 0u);
+  EXPECT_EQ(module.syncs.size(), 1u);
+  EXPECT_TRUE(module.regions.empty());
+  EXPECT_EQ(script.released, 1);
+  EXPECT_EQ(script.alive, 0);
+}
+
+TEST_F(RegionsTest, DetachByForceTellsWhatIsLost) {
+  const auto r = attach(options());
+  ASSERT_TRUE(r.ok());
+  module.sync_result = Status(Code::kFailed, "eio", {}, EIO);
+  module.regions.at(r->id).dirty_bytes = 4096;
+  const auto d = detach("data", true);
+  ASSERT_TRUE(d.ok());
+  EXPECT_EQ(d->lost_bytes, 4096u);
+  EXPECT_TRUE(module.regions.empty());
+}
+
+TEST_F(RegionsTest, DetachByForceWaitsForNoStore) {
+  const auto r = attach(options());
+  ASSERT_TRUE(r.ok());
+  script.listener->on_down(Status(Code::kUnreachable, "refused"));
+  module.hold = true;
+  bool synced = false;
+  regions->sync("data", [&](const Status&) { synced = true; });
+  EXPECT_TRUE(detach("data", true).ok());
+  EXPECT_TRUE(module.regions.empty());
+  EXPECT_FALSE(synced);
+  module.held[0](Status(Code::kFailed, "eio", {}, EIO));  // as the kernel then answers
+  module.held.clear();
+  turn();
+  EXPECT_TRUE(synced);
+  EXPECT_EQ(script.alive, 0);
+}
+
 TEST_F(RegionsTest, DetachTellsWhenTheClaimStays) {
   ASSERT_TRUE(attach(options()).ok());
   script.release_result = Status(Code::kUnreachable, "refused");
@@ -272,7 +313,7 @@ TEST_F(RegionsTest, ServerThatNeverAcceptsTheReleaseDoesNotHoldUpDetach) {
   ASSERT_TRUE(attach(options()).ok());
   script.hold_release = true;
   Result<Regions::Detached> result = Status(Code::kTimeout, "");
-  regions->detach("data", [&](auto r) { result = std::move(r); });
+  regions->detach("data", false, [&](auto r) { result = std::move(r); });
   wait(std::chrono::milliseconds(3200));
   ASSERT_TRUE(result.ok());
   EXPECT_FALSE(result->warning.empty());
@@ -286,7 +327,7 @@ TEST_F(RegionsTest, DetachWaitsForASyncUnderWay) {
   module.hold = true;
   bool synced = false, detached = false;
   regions->sync("data", [&](const Status&) { synced = true; });
-  regions->detach("data", [&](auto) { detached = true; });
+  regions->detach("data", false, [&](auto) { detached = true; });
   EXPECT_EQ(module.held.size(), 1u);
   EXPECT_EQ(sync("data").code(), Code::kBusy);  // it is being detached
   module.hold = false;

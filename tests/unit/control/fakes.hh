@@ -47,6 +47,13 @@ class FakeModule final : public Kernel {
     regions.erase(id);
     return Status();
   }
+  Result<std::uint64_t> unmake_by_force(std::uint32_t id) override {
+    const auto it = regions.find(id);
+    if (it == regions.end()) return Status(Code::kNotFound, "gone", {}, ENOENT);
+    const std::uint64_t lost = it->second.dirty_bytes;
+    regions.erase(it);
+    return lost;
+  }
   int serve(std::uint32_t id) override {
     served.push_back(id);
     if (serve_error == 0 || serve_errors == 0) return 0;

@@ -60,6 +60,16 @@ class FakeRegions final : public Regions {
     }
     return kchan::module_error(ENOENT, "region " + name);
   }
+  Result<std::uint64_t> unmake_by_force(std::uint32_t) override {
+    ++forced;
+    return all_.front().dirty_bytes + all_.front().writeback_bytes;
+  }
+  Status abort(std::uint32_t) override {
+    ++aborted;
+    return Status();
+  }
+
+  static inline int forced = 0, aborted = 0;  // since the test began
 
  private:
   std::vector<kchan::RegionInfo> all_;
@@ -115,6 +125,7 @@ class Ctl : public testing::Test {
     directory_ = directory;
     socket = directory_ + "/sock";
     ::unsetenv("RMEM_SOCKET");
+    FakeRegions::forced = FakeRegions::aborted = 0;
   }
   void TearDown() override {
     daemon.reset();
@@ -181,7 +192,9 @@ TEST_F(Ctl, UsageErrors) {
       {"attach", "a", "rmem://h/x", "--resident-limit", "1GiB"},
       {"detach"},
       {"detach", "a b"},
-      {"detach", "a", "--force"},
+      {"detach", "a", "--gently"},
+      {"abort"},
+      {"salvage", "a"},
       {"status", "a", "b"},
       {"sync"},
       {"drop"},
@@ -334,6 +347,58 @@ TEST_F(Ctl, OtherVerbsNameTheRegion) {
     ASSERT_EQ(run({verb, "a"}), 0);
     EXPECT_EQ(daemon->request(), (json{{"verb", verb}, {"name", "a"}}));
   }
+}
+
+TEST_F(Ctl, ForceLeavesItToADaemonThatAnswers) {
+  regions = {region("a")};
+  answer(R"({"ok":true,"warning":"","lost_bytes":0})"
+         "\n");
+  EXPECT_EQ(run({"detach", "a", "--force"}), 0);
+  EXPECT_EQ(daemon->request()["force"], true);
+  answer(R"({"ok":true,"warning":"","lost_bytes":4096})"
+         "\n");
+  EXPECT_EQ(run({"detach", "a", "--force"}), 1);
+  EXPECT_NE(err.find("lost_bytes=4096"), std::string::npos);
+  EXPECT_EQ(FakeRegions::forced, 0);
+}
+
+TEST_F(Ctl, ForceNeedsNoDaemon) {
+  regions = {region("a")};
+  EXPECT_EQ(run({"detach", "a", "--force"}), 1);
+  EXPECT_NE(err.find("lost_bytes=12288"), std::string::npos);
+  EXPECT_NE(err.find("--take-over"), std::string::npos);
+  answer("hang up");
+  EXPECT_EQ(run({"detach", "a", "--force"}), 1);
+  EXPECT_EQ(FakeRegions::forced, 2);
+  regions[0].dirty_bytes = regions[0].writeback_bytes = 0;
+  EXPECT_EQ(run({"detach", "a", "--force"}), 0);
+  // Without it, the daemon has to do it.
+  EXPECT_EQ(run({"detach", "a"}), 7);
+  EXPECT_EQ(FakeRegions::forced, 3);
+}
+
+TEST_F(Ctl, AbortNeedsNoDaemon) {
+  EXPECT_EQ(run({"abort", "a"}), 3);
+  regions = {region("a")};
+  EXPECT_EQ(run({"abort", "a"}), 0);
+  EXPECT_EQ(FakeRegions::aborted, 1);
+}
+
+TEST_F(Ctl, WhyTellsStateAndNextStep) {
+  regions = {region("a"), region("b"), region("c")};
+  regions[0].state = RMEM_STATE_DEGRADED;
+  regions[0].reason = "rmem://host/a: refused\033[2J";
+  regions[1].state = RMEM_STATE_FAILED;
+  regions[1].waiting = 0;
+  EXPECT_EQ(run({"status", "--why"}), 0);
+  EXPECT_NE(out.find("a: degraded: rmem://host/a: refused?[2J\n"), std::string::npos) << out;
+  EXPECT_NE(out.find("1 waiting for a page"), std::string::npos) << out;
+  EXPECT_NE(out.find("12KiB not durable"), std::string::npos) << out;
+  EXPECT_NE(out.find("rmemctl abort a"), std::string::npos) << out;
+  EXPECT_NE(out.find("rmemctl salvage b FILE"), std::string::npos) << out;
+  EXPECT_EQ(out.find("rmemctl abort b"), std::string::npos) << out;
+  EXPECT_EQ(run({"status", "c", "--why"}), 0);
+  EXPECT_EQ(out.find("next:"), std::string::npos) << out;
 }
 
 TEST_F(Ctl, DetachPassesOnAWarning) {
