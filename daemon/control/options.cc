@@ -53,7 +53,8 @@ Status validate(const AttachOptions& o) {
     return bad("the URI is empty or longer than " + std::to_string(RMEM_SOURCE_MAX) + " bytes");
   }
   if (const auto uri = Uri::parse(o.source); !uri.ok()) {
-    return bad("URI " + uri.status().cause(), "for instance rmem://host:7070/export or file:///path");
+    return bad("URI " + uri.status().cause(),
+               "for instance rmem://host:7070/export or file:///path");
   }
   if (!std::has_single_bit(o.chunk) || o.chunk < RMEM_CHUNK_MIN || o.chunk > RMEM_CHUNK_MAX) {
     return bad("--chunk is " + std::to_string(o.chunk) + " bytes",

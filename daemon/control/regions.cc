@@ -115,6 +115,21 @@ void Regions::drop(const std::string& name, Finished done) {
   use_file(name, true, std::move(done));
 }
 
+Result<std::uint64_t> Regions::pull(const std::string& name, std::uint64_t offset,
+                                    std::uint64_t length) {
+  const auto found = find(name);
+  if (!found.ok()) return found.status();
+  const Attachment& a = **found;
+  if (!a.failure().ok()) return explain(a, Status(Code::kFailed, "pull"), false);
+  const auto info = kernel_.get(name);
+  if (!info.ok()) return info.status();
+  if (offset >= info->size || length > info->size - offset) {
+    return Status(Code::kUsage, "region " + name + " has " + std::to_string(info->size) +
+                                    " bytes; the range leaves it");
+  }
+  return pager_.pull(a.id(), offset, length != 0 ? length : info->size - offset);
+}
+
 void Regions::use_file(const std::string& name, bool drop, Finished done) {
   auto found = find(name);
   if (!found.ok()) return done(found.status());
@@ -135,9 +150,10 @@ void Regions::use_file(const std::string& name, bool drop, Finished done) {
 Status Regions::explain(const Attachment& a, const Status& status, bool refused) {
   if (status.ok()) return status;
   if (!a.failure().ok()) {
-    return Status(a.failure().code(), "region " + a.name() + " has failed: " + a.failure().cause(),
-                  "rmemctl salvage " + a.name() + " FILE keeps what was not synced; then detach --force",
-                  ESTALE);
+    return Status(
+        a.failure().code(), "region " + a.name() + " has failed: " + a.failure().cause(),
+        "rmemctl salvage " + a.name() + " FILE keeps what was not synced; then detach --force",
+        ESTALE);
   }
   if (status.err() == EIO && !a.up()) {
     const std::string why = a.down_reason().ok() ? "not reached yet" : a.down_reason().cause();
@@ -170,6 +186,12 @@ nlohmann::json Regions::status() const {
                     {"repeated", stats.repeated},
                     {"damaged", stats.damaged},
                     {"malformed", stats.malformed}});
+    const pager::Puller* puller = pager_.puller(a->id());
+    if (!puller) continue;
+    list.back()["pulls_done"] = puller->done();
+    if (const auto p = puller->progress()) {
+      list.back()["pull"] = {{"offset", p->offset}, {"length", p->length}, {"done_bytes", p->done}};
+    }
   }
   return {{"instance", instance_},
           {"requests", pager_.requests_in_use()},

@@ -56,6 +56,8 @@ class Regions {
 
   void sync(const std::string& name, Finished done);
   void drop(const std::string& name, Finished done);
+  // Begins to make the range resident; length 0: to the end. The pull's number.
+  Result<std::uint64_t> pull(const std::string& name, std::uint64_t offset, std::uint64_t length);
 
   // The daemon's side of every region.
   nlohmann::json status() const;

@@ -31,10 +31,15 @@ void Verbs::handle(const Peer& peer, const nlohmann::json& request, const Server
   fields.skip("id");
   if (verb == "attach") return attach(peer, request, reply);
 
-  const bool named = verb == "detach" || verb == "sync" || verb == "drop";
+  const bool named = verb == "detach" || verb == "sync" || verb == "drop" || verb == "pull";
   bool force = false;
   if (named) fields.take("name", name);
   if (verb == "detach") fields.take("force", force);
+  std::uint64_t offset = 0, length = 0;
+  if (verb == "pull") {
+    fields.take("offset", offset, INT64_MAX);
+    fields.take("length", length, INT64_MAX);
+  }
   if (const Status s = fields.status(); !s.ok()) return reply(Server::error(malformed(s)));
   if (named && !valid_region_name(name)) {
     return reply(Server::error(Status(Code::kUsage, "`" + name + "' is not a region name")));
@@ -51,6 +56,10 @@ void Verbs::handle(const Peer& peer, const nlohmann::json& request, const Server
   }
   if (verb == "drop") {
     return regions_.drop(name, [reply](const Status& s) { reply(result(s)); });
+  }
+  if (verb == "pull") {
+    const auto number = regions_.pull(name, offset, length);
+    return reply(number.ok() ? success({{"pull", *number}}) : Server::error(number.status()));
   }
   if (verb == "status") return reply(success(regions_.status()));
   if (verb == "ping") {

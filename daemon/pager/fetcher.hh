@@ -36,6 +36,8 @@ class Fetcher {
   bool issue_demand();
   bool issue_prefetch();
   bool wants_to_issue() const { return !demand_.empty() || !ahead_.empty(); }
+  // Fetches for which nobody waits, here or at the store.
+  std::size_t under_way_ahead() const { return ahead_.size() + reading_ahead_; }
 
   // The bytes of `write` are durable and may leave the page cache from now on.
   // What was read before, and is not filled yet, may be older: read it again.

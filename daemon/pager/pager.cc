@@ -168,6 +168,7 @@ bool Pager::issue_round() {
   for (std::size_t i = 0; i < turns_.size(); ++i) {
     issued |= turns_[i]->write_back().issue();
     issued |= turns_[i]->fetcher().issue_prefetch();
+    turns_[i]->puller().advance();
   }
   return issued;
 }
@@ -217,6 +218,19 @@ void Pager::wake_no_later_than(Clock::time_point due) {
 }
 
 int Pager::push(std::uint32_t id) { return channel_.push(id); }
+
+std::uint64_t Pager::pull(std::uint32_t id, std::uint64_t offset, std::uint64_t length) {
+  Region* region = find(id);
+  if (!region) return 0;
+  const std::uint64_t number = region->puller().add(offset, length);
+  kick(*region);
+  return number;
+}
+
+const Puller* Pager::puller(std::uint32_t id) const {
+  const Region* region = find(id);
+  return region ? &region->puller() : nullptr;
+}
 
 bool Pager::idle(std::uint32_t id) const {
   Region* region = find(id);

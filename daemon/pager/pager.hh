@@ -74,6 +74,10 @@ class Pager {
 
   // Dirty pages become requests now. 0 or a positive errno.
   int push(std::uint32_t id);
+  // What the range lacks is prefetched, before anybody asks; within the region.
+  // The number of the pull (Puller::done()), 0 if there is no such region.
+  std::uint64_t pull(std::uint32_t id, std::uint64_t offset, std::uint64_t length);
+  const Puller* puller(std::uint32_t id) const;
   // Nothing of the region waits to become durable.
   bool idle(std::uint32_t id) const;
   bool failed(std::uint32_t id) const;

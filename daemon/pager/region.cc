@@ -16,7 +16,8 @@ Region::Region(RegionConfig config, Shared& shared)
                     ? Clock::time_point::max()
                     : shared.now() + config_.push_interval),
       fetcher_(*this, shared),
-      write_back_(*this, shared) {}
+      write_back_(*this, shared),
+      puller_(*this, shared) {}
 
 void Region::connect(store::Store& store) {
   if (gone_) return;
@@ -89,6 +90,7 @@ Region::Clock::time_point Region::due() const {
   Clock::time_point due = push_due_;
   if (ready()) due = std::min(due, write_back_.flush_due());
   if (paused_until_ != Clock::time_point{}) due = std::min(due, paused_until_);
+  if (ready() && puller_.active()) due = std::min(due, shared_.now() + kPullInterval);
   if (fetcher_.has_unfilled()) due = std::min(due, shared_.now() + kPauseOnNoMemory);
   return due;
 }

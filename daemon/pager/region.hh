@@ -12,6 +12,7 @@
 #include "kchan/kernel_channel.hh"
 #include "pager/arena.hh"
 #include "pager/fetcher.hh"
+#include "pager/puller.hh"
 #include "pager/request.hh"
 #include "pager/write_back.hh"
 #include "store/store.hh"
@@ -66,6 +67,8 @@ class Region {
   static constexpr std::chrono::milliseconds kPauseOnStale{100};
   // How long to wait when the kernel has no memory.
   static constexpr std::chrono::milliseconds kPauseOnNoMemory{20};
+  // How often to see whether a pull can go on.
+  static constexpr std::chrono::milliseconds kPullInterval{10};
 
   Region(RegionConfig config, Shared& shared);
 
@@ -74,6 +77,8 @@ class Region {
   const log::Source& log() const { return log_; }
   Fetcher& fetcher() { return fetcher_; }
   WriteBack& write_back() { return write_back_; }
+  Puller& puller() { return puller_; }
+  const Puller& puller() const { return puller_; }
 
   // `store` is reachable and stays valid until disconnect() or until the region
   // is gone. Tells the kernel: active.
@@ -134,6 +139,7 @@ class Region {
   Clock::time_point complained_{};
   Fetcher fetcher_;
   WriteBack write_back_;
+  Puller puller_;
 };
 
 }  // namespace rmem::pager

@@ -198,7 +198,7 @@ TEST_F(Ctl, UsageErrors) {
       {"status", "a", "b"},
       {"sync"},
       {"drop"},
-      {"pull", "a"},
+      {"pull"},
       {"attach", "a", "data.img"},
       {"attach", "a", "rmem://h:99999/x"},
   };
@@ -375,6 +375,18 @@ TEST_F(Ctl, ForceNeedsNoDaemon) {
   // Without it, the daemon has to do it.
   EXPECT_EQ(run({"detach", "a"}), 7);
   EXPECT_EQ(FakeRegions::forced, 3);
+}
+
+TEST_F(Ctl, PullSendsItsRange) {
+  regions = {region("a")};
+  answer(R"({"ok":true,"pull":1})"
+         "\n");
+  EXPECT_EQ(run({"pull", "a", "--range", "1MiB+64KiB"}), 0) << err;
+  EXPECT_EQ(daemon->request(),
+            json({{"verb", "pull"}, {"name", "a"}, {"offset", 1 << 20}, {"length", 64 << 10}}));
+  for (const char* bad : {"4096", "+4096", "1MiB+", "1MiB+0", "a+b", "0+1+2"}) {
+    EXPECT_EQ(run({"pull", "a", "--range", bad}), 2) << bad;
+  }
 }
 
 TEST_F(Ctl, AbortNeedsNoDaemon) {

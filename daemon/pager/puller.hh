@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MIT
+// Ranges of a region that shall be resident before anybody asks.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+
+#include "pager/request.hh"
+
+namespace rmem::pager {
+
+// Asks the kernel for prefetches, a window at a time, as fast as the fetcher gets
+// rid of them: demand fetches and read-ahead go first. One range after the
+// other. Prefetches that were given up (lost connection, no memory) are asked for
+// in another pass.
+class Puller {
+ public:
+  Puller(Region& region, Shared& shared) : region_(region), shared_(shared) {}
+
+  // Bytes, within the region. The number of the pull, from 1.
+  std::uint64_t add(std::uint64_t offset, std::uint64_t length);
+  // Asks for the next window if there is room. False: nothing to do now.
+  bool advance();
+  bool active() const { return !ranges_.empty(); }
+
+  struct Progress {
+    std::uint64_t offset = 0;
+    std::uint64_t length = 0;
+    std::uint64_t done = 0;  // bytes
+  };
+  std::optional<Progress> progress() const;     // of the range at work
+  std::uint64_t done() const { return done_; }  // pulls that are over
+
+ private:
+  // Chunks: a window, and how few the fetcher has left when it gets the next.
+  static constexpr std::uint64_t kWindow = 32;
+  static constexpr std::size_t kLow = 16;
+  // Where the kernel evicts what it has just got, another pass would not help.
+  static constexpr int kMaxPasses = 3;
+
+  struct Range {
+    std::uint64_t offset = 0;
+    std::uint64_t end = 0;
+  };
+  void next_pass();
+
+  Region& region_;
+  Shared& shared_;
+  std::deque<Range> ranges_;
+  std::uint64_t at_ = 0;  // where the next window begins
+  std::uint64_t furthest_ = 0;
+  bool asked_ = false;  // in this pass
+  int passes_ = 0;
+  std::uint64_t added_ = 0;
+  std::uint64_t done_ = 0;
+};
+
+}  // namespace rmem::pager
