@@ -80,13 +80,14 @@ int program(int argc, char** argv) {
       ->type_name("ADDR")
       ->required()
       ->allow_extra_args(false);
-  app.add_option("--export", exports,
-                 "what to serve: mem://1GiB, file:///path, file:///path?size=1GiB; `,ro' makes it "
-                 "read-only")
+  app.add_option(
+         "--export", exports,
+         "what to serve: mem://1GiB, file:///path, dir:///path; ?size=1GiB creates it, `,ro' makes "
+         "it read-only")
       ->type_name("NAME=STORE[,ro]")
       ->required()
       ->allow_extra_args(false);
-  app.add_option("--state-dir", options.state_dir, "where identities and claims of files are kept")
+  app.add_option("--state-dir", options.state_dir, "where identities and claims are kept")
       ->type_name("DIR")
       ->capture_default_str();
   app.add_flag("--insecure", options.insecure,

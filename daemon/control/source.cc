@@ -54,7 +54,7 @@ class Factory final : public SourceFactory {
                                              Source::Listener& listener) {
     auto spec = store::Spec::parse(uri);
     if (!spec.ok()) return spec.status();
-    if (spec->kind != store::Spec::Kind::kFile) {
+    if (spec->kind == store::Spec::Kind::kMem) {
       return Status(Code::kUsage, "`" + uri + "' is not a store that lasts",
                     "export it by rmem-server and attach rmem://host:7070/export");
     }
@@ -70,7 +70,7 @@ class Factory final : public SourceFactory {
   static constexpr unsigned kWorkers = 4;
 
   Reactor& reactor_;
-  std::unique_ptr<Workers> workers_;  // for files, made with the first of them
+  std::unique_ptr<Workers> workers_;  // for local stores, made with the first of them
 };
 
 }  // namespace

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Stores as people write them: mem://1GiB, file:///path?size=1GiB.
+// Stores as people write them: mem://1GiB, file:///path?size=1GiB,
+// dir:///path?size=1GiB&chunk=1MiB.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +17,10 @@ namespace rmem::store {
 
 // A local store, understood but not opened.
 struct Spec {
-  enum class Kind { kMem, kFile } kind{};
-  std::string path;                   // of a file
-  std::optional<std::uint64_t> size;  // bytes; always there for mem
+  enum class Kind { kMem, kFile, kDir } kind{};
+  std::string path;                    // of a file or directory
+  std::optional<std::uint64_t> size;   // bytes; always there for mem
+  std::optional<std::uint64_t> chunk;  // bytes, for dir
 
   // kUsage for what is no STORE.
   static Result<Spec> parse(std::string_view text);

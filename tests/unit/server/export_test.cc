@@ -24,10 +24,28 @@ TEST(ExportSpec, NameStoreAndReadOnly) {
 }
 
 TEST(ExportSpec, EverythingElseIsAUsageError) {
-  for (const char* text :
-       {"", "data", "=mem://1", "a b=mem://1", ".a=mem://1", "a/b=mem://1", "a=", "a=/srv/a",
-        "a=mem://", "a=mem://0", "a=mem://1GB", "a=mem://1?x=y", "a=file://", "a=file://host/a",
-        "a=file:///a?size=x", "a=file:///a?size=0", "a=file:///a?chunk=1", "a=dir:///a"}) {
+  for (const char* text : {"",
+                           "data",
+                           "=mem://1",
+                           "a b=mem://1",
+                           ".a=mem://1",
+                           "a/b=mem://1",
+                           "a=",
+                           "a=/srv/a",
+                           "a=mem://",
+                           "a=mem://0",
+                           "a=mem://1GB",
+                           "a=mem://1?x=y",
+                           "a=file://",
+                           "a=file://host/a",
+                           "a=file:///a?size=x",
+                           "a=file:///a?size=0",
+                           "a=file:///a?chunk=1",
+                           "a=dir://",
+                           "a=dir://host/a",
+                           "a=dir:///a?size=0",
+                           "a=dir:///a?size=1MiB&chunk=x",
+                           "a=dir:///a?sizes=1"}) {
     const auto spec = ExportSpec::parse(text);
     ASSERT_FALSE(spec.ok()) << text;
     EXPECT_EQ(spec.status().code(), Code::kUsage) << text;
@@ -97,6 +115,32 @@ TEST_F(ExportsTest, DirectoryAndEmptyFileAreRefused) {
   EXPECT_FALSE(open({"a=file://DIR,ro"}).ok());
 }
 
+TEST_F(ExportsTest, DirectoryIsMadeAndFoundAgain) {
+  Uuid identity;
+  {
+    const auto exports = open({"a=dir://DIR/new?size=1TiB&chunk=4MiB", "b=dir://DIR/new,ro"});
+    ASSERT_TRUE(exports.ok()) << exports.status().cause();
+    ServedStore* const served = exports->find("a")->store;
+    EXPECT_EQ(served->store().geometry().size, 1ull << 40);
+    EXPECT_EQ(exports->find("b")->store, served);
+    identity = served->store().geometry().identity;
+    EXPECT_EQ(open({"c=dir://DIR/new"}).status().code(), Code::kBusy);
+  }
+  for (const char* text : {"a=dir://DIR/new", "a=dir://DIR/new,ro"}) {
+    const auto again = open({text});
+    ASSERT_TRUE(again.ok()) << again.status().cause();
+    EXPECT_EQ(again->find("a")->store->store().geometry().identity, identity);
+  }
+}
+
+TEST_F(ExportsTest, SecondNameWithAnotherSizeOrChunkIsCorrupt) {
+  EXPECT_EQ(open({"a=dir://DIR/d?size=1MiB", "b=dir://DIR/d?size=2MiB"}).status().code(),
+            Code::kCorrupt);
+  EXPECT_EQ(open({"a=dir://DIR/d", "b=dir://DIR/d?chunk=4KiB"}).status().code(), Code::kCorrupt);
+  EXPECT_EQ(open({"a=file://DIR/f?size=1MiB", "b=file://DIR/f?size=2MiB,ro"}).status().code(),
+            Code::kCorrupt);
+}
+
 TEST_F(ExportsTest, MemoryAloneNeedsNoStateDirectory) {
   ASSERT_TRUE(open({"a=mem://1MiB"}).ok());
   EXPECT_FALSE(std::filesystem::exists(dir / "state"));
@@ -118,7 +162,7 @@ struct Answer {
 };
 
 TEST(ServedStore, AnswersAClaimOnlyWhenOldWritesAreDone) {
-  ServedStore served(std::make_unique<store::MemStore>(4096));
+  ServedStore served{store::LocalStore(std::make_unique<store::MemStore>(4096))};
   Somebody old, young;
   Answer first, second;
   served.claim({.writer = {1}, .session = 1}, old, first.take());
@@ -136,7 +180,7 @@ TEST(ServedStore, AnswersAClaimOnlyWhenOldWritesAreDone) {
 }
 
 TEST(ServedStore, ClaimantThatLeavesHearsNothingMore) {
-  ServedStore served(std::make_unique<store::MemStore>(4096));
+  ServedStore served{store::LocalStore(std::make_unique<store::MemStore>(4096))};
   Answer answer;
   served.modification_started();
   {
@@ -153,7 +197,7 @@ TEST(ServedStore, ClaimantThatLeavesHearsNothingMore) {
 }
 
 TEST(ServedStore, WaitingClaimThatIsTakenOverIsStale) {
-  ServedStore served(std::make_unique<store::MemStore>(4096));
+  ServedStore served{store::LocalStore(std::make_unique<store::MemStore>(4096))};
   Somebody one, two;
   Answer first, second;
   served.modification_started();
@@ -168,7 +212,7 @@ TEST(ServedStore, WaitingClaimThatIsTakenOverIsStale) {
 }
 
 TEST(ServedStore, ReleaseNeedsTheClaim) {
-  ServedStore served(std::make_unique<store::MemStore>(4096));
+  ServedStore served{store::LocalStore(std::make_unique<store::MemStore>(4096))};
   Somebody one, two;
   Answer answer;
   EXPECT_EQ(served.release(one), EPERM);
