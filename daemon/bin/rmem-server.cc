@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // rmem-server: exports stores to rmemd. Reads the command line, assembles the
 // objects, nothing else.
+#include <csignal>
 #include <cstdio>
 #include <exception>
 
@@ -9,6 +10,7 @@
 #include "base/process.hh"
 #include "base/signals.hh"
 #include "server/server.hh"
+#include "store/filter.hh"
 
 namespace {
 
@@ -47,6 +49,7 @@ Status run(const std::vector<std::string>& listen, const std::vector<std::string
   std::unique_ptr<server::Server> server;
   // Before the workers, which inherit the signal mask.
   auto signals = Signals::create(**reactor, [&](int number) {
+    if (number == SIGUSR1) return store::log_stats();
     static bool stopping = false;
     if (std::exchange(stopping, true)) return;
     kLog.info("signal {}: stopping", number);
@@ -67,6 +70,7 @@ Status run(const std::vector<std::string>& listen, const std::vector<std::string
   for (const auto& address : server->addresses()) kLog.info("listening at {}", address.to_string());
   announce_ready();
   (*reactor)->run();
+  store::log_stats();
   return outcome;
 }
 

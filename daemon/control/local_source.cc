@@ -12,7 +12,8 @@ namespace rmem::control {
 
 LocalSource::LocalSource(Reactor& reactor, Workers& workers, store::Spec spec,
                          SourceOptions options, Listener& listener)
-    : workers_(workers),
+    : reactor_(reactor),
+      workers_(workers),
       spec_(std::move(spec)),
       options_(options),
       listener_(listener),
@@ -23,7 +24,7 @@ Status LocalSource::try_open() {
   store::Spec spec = spec_;
   // What was there is not made anew, it is waited for.
   if (options_.expected) spec.size.reset();
-  auto opened = store::LocalStore::open(workers_, spec, options_.read_only);
+  auto opened = store::LocalStore::open(reactor_, workers_, spec, options_.read_only);
   if (!opened.ok()) return opened.status();
   const store::Geometry& g = opened->store().geometry();
   if (options_.expected &&

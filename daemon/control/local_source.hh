@@ -34,6 +34,7 @@ class LocalSource final : public Source {
   Status try_claim();
   void try_resume();
 
+  Reactor& reactor_;
   Workers& workers_;
   store::Spec spec_;
   SourceOptions options_;

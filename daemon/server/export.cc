@@ -116,8 +116,8 @@ Result<ExportSpec> ExportSpec::parse(std::string_view text) {
   return spec;
 }
 
-Result<Exports> Exports::open(Workers& workers, const std::vector<ExportSpec>& specs,
-                              const std::string& state_dir) {
+Result<Exports> Exports::open(Reactor& reactor, Workers& workers,
+                              const std::vector<ExportSpec>& specs, const std::string& state_dir) {
   Exports exports;
   // Those for writing first: what has several names is opened once, for all.
   for (const bool read_only : {false, true})
@@ -125,14 +125,14 @@ Result<Exports> Exports::open(Workers& workers, const std::vector<ExportSpec>& s
       if (spec.read_only != read_only) continue;
       if (exports.find(spec.name) != nullptr)
         return Status(Code::kUsage, "export `" + spec.name + "' is given twice");
-      auto served = exports.add(workers, spec, state_dir);
+      auto served = exports.add(reactor, workers, spec, state_dir);
       if (!served) return served.status().with_context("export `" + spec.name + "'");
       exports.exports_.push_back({spec.name, spec.read_only, *served});
     }
   return exports;
 }
 
-Result<ServedStore*> Exports::add(Workers& workers, const ExportSpec& spec,
+Result<ServedStore*> Exports::add(Reactor& reactor, Workers& workers, const ExportSpec& spec,
                                   const std::string& state_dir) {
   if (ServedStore* const same = same_as(spec.store)) {
     if (const Status fits = same->check(spec.store); !fits.ok()) return fits;
@@ -144,7 +144,7 @@ Result<ServedStore*> Exports::add(Workers& workers, const ExportSpec& spec,
     if (!state) return state.status();
     state_ = std::make_unique<StateDir>(std::move(state).value());
   }
-  auto store = store::LocalStore::open(workers, spec.store, spec.read_only);
+  auto store = store::LocalStore::open(reactor, workers, spec.store, spec.read_only);
   if (!store) return store.status();
   if (!lasts) {
     stores_.push_back(std::make_unique<ServedStore>(std::move(store).value()));

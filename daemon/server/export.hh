@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/reactor.hh"
 #include "base/result.hh"
 #include "base/workers.hh"
 #include "server/claims.hh"
@@ -99,15 +100,16 @@ struct Export {
 class Exports {
  public:
   // Opens every store. The state directory is opened only if something lasts.
-  static Result<Exports> open(Workers& workers, const std::vector<ExportSpec>& specs,
-                              const std::string& state_dir);
+  static Result<Exports> open(Reactor& reactor, Workers& workers,
+                              const std::vector<ExportSpec>& specs, const std::string& state_dir);
 
   // Null if there is none.
   const Export* find(std::string_view name) const;
   const std::vector<std::unique_ptr<ServedStore>>& stores() const { return stores_; }
 
  private:
-  Result<ServedStore*> add(Workers& workers, const ExportSpec& spec, const std::string& state_dir);
+  Result<ServedStore*> add(Reactor& reactor, Workers& workers, const ExportSpec& spec,
+                           const std::string& state_dir);
   ServedStore* same_as(const store::Spec& spec) const;
 
   std::unique_ptr<StateDir> state_;

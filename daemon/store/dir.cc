@@ -8,6 +8,7 @@
 #include <sys/uio.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -495,9 +496,10 @@ void DirStore::remove_unlisted() {
   std::vector<std::uint64_t> chunks;
   {
     const std::lock_guard lock(mutex_);
-    for (std::uint64_t chunk = present_.next(0); chunk < present_.words().size() * 64;
-         chunk = present_.next(chunk + 1))
-      if (!written_.test(chunk) && !kept_.test(chunk)) chunks.push_back(chunk);
+    for (std::size_t i = 0; i < present_.words().size(); ++i)
+      for (std::uint64_t word = present_.words()[i] & ~written_.words()[i] & ~kept_.words()[i];
+           word != 0; word &= word - 1)
+        chunks.push_back(i * 64 + static_cast<unsigned>(std::countr_zero(word)));
   }
   for (const std::uint64_t chunk : chunks) {
     Slot& slot = slot_of(chunk);

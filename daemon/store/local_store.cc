@@ -7,10 +7,12 @@
 
 namespace rmem::store {
 
-Result<LocalStore> LocalStore::open(Workers& workers, const Spec& spec, bool read_only) {
-  if (spec.kind == Spec::Kind::kMem) return LocalStore(std::make_unique<MemStore>(*spec.size));
+Result<LocalStore> LocalStore::open(Reactor& reactor, Workers& workers, const Spec& spec,
+                                    bool read_only) {
   LocalStore local(nullptr);
-  if (spec.kind == Spec::Kind::kFile) {
+  if (spec.kind == Spec::Kind::kMem) {
+    local.store_ = std::make_unique<MemStore>(*spec.size);
+  } else if (spec.kind == Spec::Kind::kFile) {
     auto file = FileStore::open(workers, spec.path, {.read_only = read_only, .size = spec.size});
     if (!file) return file.status();
     local.file_ = file->get();
@@ -22,6 +24,8 @@ Result<LocalStore> LocalStore::open(Workers& workers, const Spec& spec, bool rea
     local.dir_ = dir->get();
     local.store_ = std::move(dir).value();
   }
+  local.filters_ = FilterStack(reactor, spec.filters, *local.store_, spec.base);
+  local.filters_given_ = spec.filters;
   return local;
 }
 
@@ -31,6 +35,9 @@ const FileFacts* LocalStore::facts() const {
 }
 
 Status LocalStore::check(const Spec& spec) const {
+  if (spec.filters != filters_given_)
+    return Status(Code::kUsage, spec.base + ": the same store with other filters",
+                  "give all names of a store the same filters");
   const std::uint64_t size = store_->geometry().size;
   if (Status same = expect_same(spec.path, "size", size, spec.size.value_or(size)); !same.ok())
     return same;

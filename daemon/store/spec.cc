@@ -10,7 +10,7 @@ namespace {
 Status bad(std::string_view text, const std::string& why) {
   return Status(Code::kUsage, "`" + std::string(text) + "': " + why,
                 "stores are mem://1GiB, file:///path, file:///path?size=1GiB, dir:///path and "
-                "dir:///path?size=1GiB&chunk=1MiB");
+                "dir:///path?size=1GiB&chunk=1MiB, with filters in front as in delay+mem://1GiB");
 }
 
 Result<std::uint64_t> positive(const std::string& text) {
@@ -22,9 +22,13 @@ Result<std::uint64_t> positive(const std::string& text) {
 }  // namespace
 
 Result<Spec> Spec::parse(std::string_view text) {
-  auto uri = Uri::parse(text);
+  auto filtered = FilteredUri::parse(text);
+  if (!filtered) return filtered.status();
+  auto uri = Uri::parse(filtered->base);
   if (!uri) return bad(text, "not a store");
   Spec spec;
+  spec.filters = std::move(filtered->filters);
+  spec.base = std::move(filtered->base);
   if (uri->scheme == "mem") {
     if (const Status keys = uri->expect_keys({}); !keys.ok()) return bad(text, keys.cause());
     if (uri->port || (!uri->path.empty() && uri->path != "/"))

@@ -44,7 +44,7 @@ class StoreConformance : public testing::TestWithParam<Kind>, private store::Rem
       workers_ = std::move(Workers::create(loop.reactor(), 2)).value();
       const auto spec = store::Spec::parse(uri());
       ASSERT_TRUE(spec.ok()) << spec.status().cause();
-      auto local = store::LocalStore::open(*workers_, *spec, false);
+      auto local = store::LocalStore::open(loop.reactor(), *workers_, *spec, false);
       ASSERT_TRUE(local.ok()) << local.status().cause();
       local_ = std::move(local).value();
     } else {
@@ -313,7 +313,20 @@ std::vector<Kind> kinds() {
       // More chunks than a dir store has slots.
       {"dir_of_small_chunks", "dir://DIR/data?size=SIZE&chunk=16KiB", ""},
   };
-  std::vector<Kind> all = local;
+  // Filters that do nothing, or nothing that the interface does not allow.
+  const std::string all_filters =
+      "stats+cache+delay+error+dir://DIR/data?size=SIZE&chunk=64KiB&cache.size=1MiB"
+      "&delay.read=0ms-1ms&error.read=0";
+  std::vector<Kind> all = {
+      {"error", "error+mem://SIZE?error.read=0&error.errno=ENOSPC", ""},
+      {"delay", "delay+file://DIR/data?size=SIZE&delay.read=0ms-2ms&delay.write=0ms-2ms", ""},
+      {"stats", "stats+file://DIR/data?size=SIZE", ""},
+      {"cache", "cache+file://DIR/data?size=SIZE&cache.size=256KiB&cache.block=4KiB", ""},
+      {"large_cache", "cache+mem://SIZE?cache.size=1GiB", ""},
+      {"all_filters", all_filters, ""},
+      {"remote_unix_all_filters", all_filters, "unix"},
+  };
+  all.insert(all.end(), local.begin(), local.end());
   for (const char* transport : {"tcp4", "tcp6", "unix"})
     for (const Kind& kind : local)
       if (kind.name != "dir_of_small_chunks")

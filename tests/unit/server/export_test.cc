@@ -45,7 +45,11 @@ TEST(ExportSpec, EverythingElseIsAUsageError) {
                            "a=dir://host/a",
                            "a=dir:///a?size=0",
                            "a=dir:///a?size=1MiB&chunk=x",
-                           "a=dir:///a?sizes=1"}) {
+                           "a=dir:///a?sizes=1",
+                           "a=stats+mem://",
+                           "a=error+mem://1?error.x=1",
+                           "a=mem://1?error.read=1",
+                           "a=nofilter+mem://1"}) {
     const auto spec = ExportSpec::parse(text);
     ASSERT_FALSE(spec.ok()) << text;
     EXPECT_EQ(spec.status().code(), Code::kUsage) << text;
@@ -54,14 +58,15 @@ TEST(ExportSpec, EverythingElseIsAUsageError) {
 
 class ExportsTest : public testing::Test {
  protected:
-  Result<Exports> open(std::initializer_list<const char*> texts) {
+  Result<Exports> open(std::initializer_list<const char*> texts,
+                       const std::string& state = "state") {
     std::vector<ExportSpec> specs;
     for (std::string text : texts) {
       if (const auto at = text.find("DIR"); at != std::string::npos)
         text.replace(at, 3, dir.path());
       specs.push_back(*ExportSpec::parse(text));
     }
-    return Exports::open(*workers, specs, dir / "state");
+    return Exports::open(loop.reactor(), *workers, specs, dir / state);
   }
   test::TempDir dir;
   test::Loop loop;
@@ -124,13 +129,33 @@ TEST_F(ExportsTest, DirectoryIsMadeAndFoundAgain) {
     EXPECT_EQ(served->store().geometry().size, 1ull << 40);
     EXPECT_EQ(exports->find("b")->store, served);
     identity = served->store().geometry().identity;
-    EXPECT_EQ(open({"c=dir://DIR/new"}).status().code(), Code::kBusy);
+    // By a server that has a state directory of its own.
+    EXPECT_EQ(open({"c=dir://DIR/new"}, "other").status().code(), Code::kBusy);
   }
   for (const char* text : {"a=dir://DIR/new", "a=dir://DIR/new,ro"}) {
     const auto again = open({text});
     ASSERT_TRUE(again.ok()) << again.status().cause();
     EXPECT_EQ(again->find("a")->store->store().geometry().identity, identity);
   }
+}
+
+TEST_F(ExportsTest, FiltersAreOnTheStoreNotOnTheName) {
+  const auto exports = open({"a=error+file://DIR/f?size=1MiB&error.read=1",
+                             "b=error+file://DIR/f?error.read=1,ro", "c=mem://1"});
+  ASSERT_TRUE(exports.ok()) << exports.status().cause();
+  ServedStore& served = *exports->find("a")->store;
+  EXPECT_EQ(exports->find("b")->store, &served);
+  std::byte byte{};
+  int err = 0;
+  served.store().read(
+      0, {&byte, 1},
+      {[](void* ctx, const store::Outcome& outcome) { *static_cast<int*>(ctx) = outcome.err; },
+       &err});
+  EXPECT_EQ(err, EIO);
+  const Status status =
+      open({"a=file://DIR/g?size=1MiB", "b=stats+file://DIR/g"}, "other").status();
+  EXPECT_EQ(status.code(), Code::kUsage);
+  EXPECT_NE(status.cause().find("filters"), std::string::npos);
 }
 
 TEST_F(ExportsTest, SecondNameWithAnotherSizeOrChunkIsCorrupt) {

@@ -143,6 +143,20 @@ TEST_F(ProgramTest, FileOfAnotherSizeIsEight) {
   EXPECT_EQ(run(good("file://" + (dir / "file") + "?size=1MiB")), 8);
 }
 
+TEST_F(ProgramTest, TellsStatsWhenAskedAndAtTheEnd) {
+  start(good("stats+mem://1MiB"));
+  EXPECT_EQ(line(), "ready");
+  EXPECT_EQ(errors().find("stats: "), std::string::npos);
+  ::kill(pid, SIGUSR1);
+  for (int i = 0; i < 200 && errors().find("flush: 0 done") == std::string::npos; ++i)
+    ::usleep(50'000);
+  const std::string asked = errors();
+  EXPECT_NE(asked.find("stats: mem://1MiB: read: 0 done, 0 failed"), std::string::npos) << asked;
+  EXPECT_EQ(finish(SIGTERM), 0);
+  // The server flushes at its end.
+  EXPECT_NE(errors().find("flush: 1 done"), std::string::npos) << errors();
+}
+
 TEST_F(ProgramTest, DirectoryThatDoesNotFitIsThreeOrEight) {
   const std::string uri = "dir://" + (dir / "store");
   EXPECT_EQ(run(good(uri)), 3);
