@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// SIGTERM and SIGINT as events of the loop.
+// SIGTERM, SIGINT and SIGUSR1 as events of the loop.
 #pragma once
 
 #include <functional>
@@ -10,7 +10,7 @@
 
 namespace rmem {
 
-// Blocks SIGTERM and SIGINT for the calling thread and those it starts later
+// Blocks SIGTERM, SIGINT and SIGUSR1 for the calling thread and those it starts later
 // (so make it before any thread), and calls `on_signal` on the reactor's thread
 // for each that arrives. SIGPIPE and SIGXFSZ are ignored from then on: a peer that
 // went away is an EPIPE, a file that may not grow is an EFBIG. Must not outlive the reactor.

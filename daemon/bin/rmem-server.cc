@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // rmem-server: exports stores to rmemd. Reads the command line, assembles the
 // objects, nothing else.
+#include <csignal>
 #include <cstdio>
 #include <exception>
 
@@ -9,6 +10,7 @@
 #include "base/process.hh"
 #include "base/signals.hh"
 #include "server/server.hh"
+#include "store/filter.hh"
 
 namespace {
 
@@ -47,6 +49,7 @@ Status run(const std::vector<std::string>& listen, const std::vector<std::string
   std::unique_ptr<server::Server> server;
   // Before the workers, which inherit the signal mask.
   auto signals = Signals::create(**reactor, [&](int number) {
+    if (number == SIGUSR1) return store::log_stats();
     static bool stopping = false;
     if (std::exchange(stopping, true)) return;
     kLog.info("signal {}: stopping", number);
@@ -67,6 +70,7 @@ Status run(const std::vector<std::string>& listen, const std::vector<std::string
   for (const auto& address : server->addresses()) kLog.info("listening at {}", address.to_string());
   announce_ready();
   (*reactor)->run();
+  store::log_stats();
   return outcome;
 }
 
@@ -80,13 +84,14 @@ int program(int argc, char** argv) {
       ->type_name("ADDR")
       ->required()
       ->allow_extra_args(false);
-  app.add_option("--export", exports,
-                 "what to serve: mem://1GiB, file:///path, file:///path?size=1GiB; `,ro' makes it "
-                 "read-only")
+  app.add_option(
+         "--export", exports,
+         "what to serve: mem://1GiB, file:///path, dir:///path; ?size=1GiB creates it, `,ro' makes "
+         "it read-only")
       ->type_name("NAME=STORE[,ro]")
       ->required()
       ->allow_extra_args(false);
-  app.add_option("--state-dir", options.state_dir, "where identities and claims of files are kept")
+  app.add_option("--state-dir", options.state_dir, "where identities and claims are kept")
       ->type_name("DIR")
       ->capture_default_str();
   app.add_flag("--insecure", options.insecure,

@@ -23,6 +23,7 @@
 #include "control/verbs.hh"
 #include "kchan/device.hh"
 #include "pager/pager.hh"
+#include "store/filter.hh"
 
 namespace rmem {
 namespace {
@@ -79,7 +80,8 @@ Status run(const std::string& socket_path, const std::string& instance) {
           const control::Server::Reply& reply) { verbs.handle(peer, request, reply); });
 
   bool leaving = false;
-  auto signals = Signals::create(**reactor, [&](int) {
+  auto signals = Signals::create(**reactor, [&](int number) {
+    if (number == SIGUSR1) return store::log_stats();
     if (std::exchange(leaving, true)) return (*reactor)->stop();  // twice: at once
     announce_stopping();
     server.stop();
@@ -93,6 +95,7 @@ Status run(const std::string& socket_path, const std::string& instance) {
   if (Status s = server.start(); !s.ok()) return s;
   announce_ready();
   (*reactor)->run();
+  store::log_stats();
 
   if (::geteuid() == 0 && ended.ok() && !others_serve(**kernel, instance)) {
     warn(control::unmount_rmemfs(control::kRegionDirectory));

@@ -12,7 +12,8 @@ namespace rmem::control {
 
 LocalSource::LocalSource(Reactor& reactor, Workers& workers, store::Spec spec,
                          SourceOptions options, Listener& listener)
-    : workers_(workers),
+    : reactor_(reactor),
+      workers_(workers),
       spec_(std::move(spec)),
       options_(options),
       listener_(listener),
@@ -20,37 +21,40 @@ LocalSource::LocalSource(Reactor& reactor, Workers& workers, store::Spec spec,
 
 Status LocalSource::try_open() {
   if (store_) return Status();
-  store::FileOptions options;
-  options.read_only = options_.read_only;
-  options.size = spec_.size;
-  auto opened = store::FileStore::open(workers_, spec_.path, options);
+  store::Spec spec = spec_;
+  // What was there is not made anew, it is waited for.
+  if (options_.expected) spec.size.reset();
+  auto opened = store::LocalStore::open(reactor_, workers_, spec, options_.read_only);
   if (!opened.ok()) return opened.status();
-  const store::Geometry& g = (*opened)->geometry();
+  const store::Geometry& g = opened->store().geometry();
   if (options_.expected &&
       (g.identity != options_.expected->identity || g.size != options_.expected->size)) {
-    return Status(Code::kCorrupt, spec_.path + ": another file than the one that was attached",
-                  "put the old file back, or detach the region", ESTALE);
+    return Status(Code::kCorrupt, spec_.path + ": another store than the one that was attached",
+                  "put the old one back, or detach the region", ESTALE);
   }
   store_ = std::move(*opened);
   return Status();
 }
 
 Status LocalSource::try_claim() {
-  if (lock_) return Status();
-  UniqueFd fd(::open(spec_.path.c_str(), O_RDWR | O_CLOEXEC | O_NOCTTY));
-  if (!fd) return Status::from_errno(errno, spec_.path);
-  if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK) return Status::from_errno(errno, spec_.path);
-    return Status(Code::kBusy, spec_.path + ": another writer has it",
-                  "detach the other region, or attach with --read-only", EBUSY);
+  if (claimed_) return Status();
+  if (!store_->exclusive()) {
+    UniqueFd fd(::open(spec_.path.c_str(), O_RDWR | O_CLOEXEC | O_NOCTTY));
+    if (!fd) return Status::from_errno(errno, spec_.path);
+    if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+      if (errno != EWOULDBLOCK) return Status::from_errno(errno, spec_.path);
+      return Status(Code::kBusy, spec_.path + ": another writer has it",
+                    "detach the other region, or attach with --read-only", EBUSY);
+    }
+    lock_ = std::move(fd);
   }
-  lock_ = std::move(fd);
+  claimed_ = true;
   return Status();
 }
 
 void LocalSource::open(Opened done) {
   if (const Status s = try_open(); !s.ok()) return done(s);
-  done(store_->geometry());
+  done(store_->store().geometry());
 }
 
 void LocalSource::resume(std::optional<store::WriterClaim> claim) {
@@ -76,7 +80,9 @@ void LocalSource::release(Finished done) {
 
 void LocalSource::close() {
   retry_.disarm();
+  claimed_ = false;
   lock_.reset();
+  if (store_) store_->let_go();
 }
 
 }  // namespace rmem::control

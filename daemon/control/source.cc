@@ -2,16 +2,21 @@
 #include "control/source.hh"
 
 #include <utility>
+#include <vector>
 
 #include "base/workers.hh"
 #include "control/local_source.hh"
+#include "store/filter.hh"
 
 namespace rmem::control {
 namespace {
 
 class RemoteSource final : public Source {
  public:
-  explicit RemoteSource(std::unique_ptr<store::RemoteStore> store) : store_(std::move(store)) {}
+  RemoteSource(Reactor& reactor, std::unique_ptr<store::RemoteStore> store,
+               const std::vector<store::Filter>& filters)
+      : store_(std::move(store)),
+        filters_(reactor, filters, *store_, store_->address().to_string()) {}
 
   void open(Opened done) override { store_->open(std::move(done)); }
   void resume(std::optional<store::WriterClaim> claim) override { store_->resume(claim); }
@@ -21,24 +26,28 @@ class RemoteSource final : public Source {
   std::uint64_t claim_generation() const override { return store_->claim_generation(); }
   void release(Finished done) override { store_->release(std::move(done)); }
   void close() override { store_->close(); }
-  store::Store& store() override { return *store_; }
+  store::Store& store() override {
+    if (filters_.top() != nullptr) return *filters_.top();
+    return *store_;
+  }
 
  private:
   std::unique_ptr<store::RemoteStore> store_;
+  store::FilterStack filters_;
 };
 
 class Factory final : public SourceFactory {
  public:
   explicit Factory(Reactor& reactor) : reactor_(reactor) {}
 
-  bool is_local(const std::string& uri) const override {
-    return !uri.starts_with("rmem://") && !uri.starts_with("rmem+unix://");
-  }
+  bool is_local(const std::string& uri) const override { return !is_remote(uri); }
 
   Result<std::unique_ptr<Source>> make(const std::string& uri, const SourceOptions& options,
                                        Source::Listener& listener) override {
-    if (is_local(uri)) return make_local(uri, options, listener);
-    auto address = store::RemoteAddress::parse(uri);
+    auto filtered = store::FilteredUri::parse(uri);
+    if (!filtered.ok()) return filtered.status();
+    if (!is_remote(filtered->base)) return make_local(uri, options, listener);
+    auto address = store::RemoteAddress::parse(filtered->base);
     if (!address.ok()) return address.status();
     store::RemoteOptions remote;
     remote.read_only = options.read_only;
@@ -46,15 +55,20 @@ class Factory final : public SourceFactory {
     remote.expected = options.expected;
     auto store = store::RemoteStore::create(reactor_, std::move(*address), remote, listener);
     if (!store.ok()) return store.status();
-    return std::unique_ptr<Source>(new RemoteSource(std::move(*store)));
+    return std::unique_ptr<Source>(
+        new RemoteSource(reactor_, std::move(*store), filtered->filters));
   }
 
  private:
+  static bool is_remote(const std::string& uri) {
+    return uri.starts_with("rmem://") || uri.starts_with("rmem+unix://");
+  }
+
   Result<std::unique_ptr<Source>> make_local(const std::string& uri, const SourceOptions& options,
                                              Source::Listener& listener) {
     auto spec = store::Spec::parse(uri);
     if (!spec.ok()) return spec.status();
-    if (spec->kind != store::Spec::Kind::kFile) {
+    if (spec->kind == store::Spec::Kind::kMem) {
       return Status(Code::kUsage, "`" + uri + "' is not a store that lasts",
                     "export it by rmem-server and attach rmem://host:7070/export");
     }
@@ -70,7 +84,7 @@ class Factory final : public SourceFactory {
   static constexpr unsigned kWorkers = 4;
 
   Reactor& reactor_;
-  std::unique_ptr<Workers> workers_;  // for files, made with the first of them
+  std::unique_ptr<Workers> workers_;  // for local stores, made with the first of them
 };
 
 }  // namespace

@@ -53,12 +53,13 @@ class SourceFactory {
   // program knows. `listener` must outlive it.
   virtual Result<std::unique_ptr<Source>> make(const std::string& uri, const SourceOptions& options,
                                                Source::Listener& listener) = 0;
-  // Is it on this host? Then only root may attach it: the daemon would open
-  // files with its own rights for whoever asks.
+  // Is it on this host, or has it filters? Then only root may attach it: the
+  // daemon would open files with its own rights, or spend its own memory, for
+  // whoever asks.
   virtual bool is_local(const std::string& uri) const = 0;
 };
 
-// rmem://, rmem+unix:// and the local stores that rmemd takes.
+// rmem://, rmem+unix:// and the local stores that rmemd takes; filters on all.
 std::unique_ptr<SourceFactory> source_factory(Reactor& reactor);
 
 }  // namespace rmem::control

@@ -92,7 +92,8 @@ void Verbs::attach(const Peer& peer, const nlohmann::json& request, const Server
 Status Verbs::may_attach(const Peer& peer, const AttachOptions& o) const {
   if (peer.uid == 0) return Status();
   if (sources_.is_local(o.source)) {
-    return Status(Code::kPermission, o.source + ": only root may attach a store of this host",
+    return Status(Code::kPermission,
+                  o.source + ": only root may attach a store of this host, or use filters",
                   "export it with rmem-server, or run as root");
   }
   if (!o.bind.empty()) {

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT
 #include "server/export.hh"
 
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
 #include <algorithm>
 #include <cctype>
 #include <cerrno>
 
 #include "base/log.hh"
-#include "store/mem.hh"
 #include "wire/messages.hh"
 
 namespace rmem::server {
@@ -24,25 +26,17 @@ bool valid_name(std::string_view name) {
 
 }  // namespace
 
-ServedStore::ServedStore(std::unique_ptr<store::Store> store) : store_(std::move(store)) {
-  record_.identity = store_->geometry().identity;
+ServedStore::ServedStore(store::LocalStore store) : store_(std::move(store)) {
+  record_.identity = store_.store().geometry().identity;
 }
 
-ServedStore::ServedStore(std::unique_ptr<store::FileStore> file, const StateDir& state,
-                         StoreRecord record)
-    : file_(file.get()), state_(&state), record_(std::move(record)) {
-  file->set_identity(record_.identity);
-  store_ = std::move(file);
-}
-
-void ServedStore::reopen(std::unique_ptr<store::FileStore> file) {
-  file_ = file.get();
-  file->set_identity(record_.identity);
-  store_ = std::move(file);
+ServedStore::ServedStore(store::LocalStore store, const StateDir& state, StoreRecord record)
+    : store_(std::move(store)), state_(&state), record_(std::move(record)) {
+  store_.set_identity(record_.identity);
 }
 
 void ServedStore::claim(const ClaimRequest& request, Claimant& who, Claimed done) {
-  if (store_->geometry().read_only) return done(EROFS, 0);
+  if (store_.store().geometry().read_only) return done(EROFS, 0);
   const ClaimAnswer answer = decide(record_.claim, newest_session_, request);
   if (answer.err != 0) return done(answer.err, 0);
   const bool same_writer = record_.claim.writer == request.writer;
@@ -92,7 +86,7 @@ Status ServedStore::keep(const ClaimRecord& claim) {
   StoreRecord next = record_;
   next.claim = claim;
   if (state_ != nullptr) {
-    if (Status saved = state_->save(file_->facts(), next); !saved.ok()) {
+    if (Status saved = state_->save(*facts(), next); !saved.ok()) {
       kLog.error("cannot keep the claim: {}", saved.cause());
       return saved;
     }
@@ -122,50 +116,58 @@ Result<ExportSpec> ExportSpec::parse(std::string_view text) {
   return spec;
 }
 
-Result<Exports> Exports::open(Workers& workers, const std::vector<ExportSpec>& specs,
-                              const std::string& state_dir) {
+Result<Exports> Exports::open(Reactor& reactor, Workers& workers,
+                              const std::vector<ExportSpec>& specs, const std::string& state_dir) {
   Exports exports;
-  for (const ExportSpec& spec : specs) {
-    if (exports.find(spec.name) != nullptr)
-      return Status(Code::kUsage, "export `" + spec.name + "' is given twice");
-    Export made{.name = spec.name, .read_only = spec.read_only, .store = nullptr};
-    if (spec.store.kind == store::Spec::Kind::kMem) {
-      exports.stores_.push_back(
-          std::make_unique<ServedStore>(std::make_unique<store::MemStore>(*spec.store.size)));
-      made.store = exports.stores_.back().get();
-    } else {
-      if (!exports.state_) {
-        auto state = StateDir::open(state_dir);
-        if (!state) return state.status();
-        exports.state_ = std::make_unique<StateDir>(std::move(state).value());
-      }
-      if (const Status added = exports.add_file(workers, spec, made); !added.ok())
-        return added.with_context("export `" + spec.name + "'");
+  // Those for writing first: what has several names is opened once, for all.
+  for (const bool read_only : {false, true})
+    for (const ExportSpec& spec : specs) {
+      if (spec.read_only != read_only) continue;
+      if (exports.find(spec.name) != nullptr)
+        return Status(Code::kUsage, "export `" + spec.name + "' is given twice");
+      auto served = exports.add(reactor, workers, spec, state_dir);
+      if (!served) return served.status().with_context("export `" + spec.name + "'");
+      exports.exports_.push_back({spec.name, spec.read_only, *served});
     }
-    exports.exports_.push_back(std::move(made));
-  }
   return exports;
 }
 
-Status Exports::add_file(Workers& workers, const ExportSpec& spec, Export& made) {
-  auto file = store::FileStore::open(workers, spec.store.path,
-                                     {.read_only = spec.read_only, .size = spec.store.size});
-  if (!file) return file.status();
-  const store::FileFacts& facts = (*file)->facts();
-  for (const auto& served : stores_) {
-    const store::FileFacts* other = served->facts();
-    if (other == nullptr || other->device != facts.device || other->inode != facts.inode) continue;
-    made.store = served.get();
-    if (served->store().geometry().read_only && !spec.read_only)
-      served->reopen(std::move(file).value());
-    return Status();
+Result<ServedStore*> Exports::add(Reactor& reactor, Workers& workers, const ExportSpec& spec,
+                                  const std::string& state_dir) {
+  if (ServedStore* const same = same_as(spec.store)) {
+    if (const Status fits = same->check(spec.store); !fits.ok()) return fits;
+    return same;
   }
-  auto record = state_->load(facts);
-  if (!record) return record.status();
-  stores_.push_back(
-      std::make_unique<ServedStore>(std::move(file).value(), *state_, *std::move(record)));
-  made.store = stores_.back().get();
-  return Status();
+  const bool lasts = spec.store.kind != store::Spec::Kind::kMem;
+  if (lasts && !state_) {
+    auto state = StateDir::open(state_dir);
+    if (!state) return state.status();
+    state_ = std::make_unique<StateDir>(std::move(state).value());
+  }
+  auto store = store::LocalStore::open(reactor, workers, spec.store, spec.read_only);
+  if (!store) return store.status();
+  if (!lasts) {
+    stores_.push_back(std::make_unique<ServedStore>(std::move(store).value()));
+  } else {
+    auto record = state_->load(*store->facts());
+    if (!record) return record.status();
+    stores_.push_back(std::make_unique<ServedStore>(std::move(store).value(), *state_,
+                                                    std::move(record).value()));
+  }
+  return stores_.back().get();
+}
+
+// A directory can be opened only once, so it is looked for before.
+ServedStore* Exports::same_as(const store::Spec& spec) const {
+  struct stat info = {};
+  if (spec.path.empty() || ::stat(spec.path.c_str(), &info) != 0) return nullptr;
+  const std::uint64_t device = std::uint64_t{major(info.st_dev)} << 32 | minor(info.st_dev);
+  for (const auto& served : stores_) {
+    const store::FileFacts* const facts = served->facts();
+    if (facts != nullptr && facts->device == device && facts->inode == info.st_ino)
+      return served.get();
+  }
+  return nullptr;
 }
 
 const Export* Exports::find(std::string_view name) const {

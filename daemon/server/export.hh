@@ -9,11 +9,12 @@
 #include <string_view>
 #include <vector>
 
+#include "base/reactor.hh"
 #include "base/result.hh"
 #include "base/workers.hh"
 #include "server/claims.hh"
 #include "server/state_dir.hh"
-#include "store/file.hh"
+#include "store/local_store.hh"
 #include "store/spec.hh"
 #include "store/store.hh"
 
@@ -32,20 +33,20 @@ class Claimant {
   ~Claimant() = default;
 };
 
-// A store and its claim. Two exports of one file are one ServedStore. Must not
-// be destroyed while operations are outstanding, unless the workers are gone.
+// A store and its claim. Two exports of one file or directory are one
+// ServedStore. Must not be destroyed while operations are outstanding, unless the
+// workers are gone.
 class ServedStore {
  public:
   // A store in memory: the claim lives as long as it does.
-  explicit ServedStore(std::unique_ptr<store::Store> store);
-  // A file, whose record `state` keeps; not owned.
-  ServedStore(std::unique_ptr<store::FileStore> file, const StateDir& state, StoreRecord record);
+  explicit ServedStore(store::LocalStore store);
+  // A file or directory, whose record `state` keeps; not owned.
+  ServedStore(store::LocalStore store, const StateDir& state, StoreRecord record);
 
-  store::Store& store() { return *store_; }
+  store::Store& store() { return store_.store(); }
   // Null for memory.
-  const store::FileFacts* facts() const { return file_ != nullptr ? &file_->facts() : nullptr; }
-  // The same file, opened again, for writing this time.
-  void reopen(std::unique_ptr<store::FileStore> file);
+  const store::FileFacts* facts() const { return store_.facts(); }
+  Status check(const store::Spec& spec) const { return store_.check(spec); }
 
   // Grants or refuses. When `done` is called with 0, nothing that older sessions
   // sent is still to be applied; that may be later. Otherwise an errno: EBUSY,
@@ -70,8 +71,7 @@ class ServedStore {
 
   Status keep(const ClaimRecord& claim);
 
-  std::unique_ptr<store::Store> store_;
-  store::FileStore* file_ = nullptr;  // store_, if it is one
+  store::LocalStore store_;
   const StateDir* state_ = nullptr;
   StoreRecord record_;
   std::uint64_t newest_session_ = 0;
@@ -99,16 +99,18 @@ struct Export {
 // All that a server exports.
 class Exports {
  public:
-  // Opens every store. The state directory is opened only if there is a file.
-  static Result<Exports> open(Workers& workers, const std::vector<ExportSpec>& specs,
-                              const std::string& state_dir);
+  // Opens every store. The state directory is opened only if something lasts.
+  static Result<Exports> open(Reactor& reactor, Workers& workers,
+                              const std::vector<ExportSpec>& specs, const std::string& state_dir);
 
   // Null if there is none.
   const Export* find(std::string_view name) const;
   const std::vector<std::unique_ptr<ServedStore>>& stores() const { return stores_; }
 
  private:
-  Status add_file(Workers& workers, const ExportSpec& spec, Export& made);
+  Result<ServedStore*> add(Reactor& reactor, Workers& workers, const ExportSpec& spec,
+                           const std::string& state_dir);
+  ServedStore* same_as(const store::Spec& spec) const;
 
   std::unique_ptr<StateDir> state_;
   std::vector<std::unique_ptr<ServedStore>> stores_;

@@ -109,7 +109,8 @@ Result<StoreRecord> StateDir::load(const store::FileFacts& facts) const {
       if (document.at("schema") != 1) throw std::runtime_error("unknown schema");
       const bool same = document.at("path") == printable(facts.path) &&
                         document.at("inode") == facts.inode &&
-                        document.at("birth") == facts.birth && document.at("size") == facts.size;
+                        document.at("birth") == facts.birth && document.at("size") == facts.size &&
+                        (!facts.identity || to_uuid(document.at("identity")) == *facts.identity);
       if (same) {
         StoreRecord record;
         record.identity = to_uuid(document.at("identity"));
@@ -120,7 +121,7 @@ Result<StoreRecord> StateDir::load(const store::FileFacts& facts) const {
           record.claim.fenced.push_back(to_uuid(writer));
         return record;
       }
-      log::Source("state").warning("{} is not the file it was: it gets a new identity", facts.path);
+      log::Source("state").warning("{} is not what it was: it has a new identity", facts.path);
     } catch (const std::exception& error) {
       // Inventing an identity here would fail every region that is attached.
       return Status(Code::kCorrupt, path + ": " + error.what(),
@@ -130,7 +131,7 @@ Result<StoreRecord> StateDir::load(const store::FileFacts& facts) const {
     return Status::from_errno(errno, path);
   }
   StoreRecord record;
-  record.identity = uuid_random();
+  record.identity = facts.identity.value_or(uuid_random());
   if (const Status saved = save(facts, record); !saved.ok()) return saved;
   return record;
 }

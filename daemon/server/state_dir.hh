@@ -9,7 +9,7 @@
 #include "base/unique_fd.hh"
 #include "base/uuid.hh"
 #include "server/claims.hh"
-#include "store/file.hh"
+#include "store/local_fs.hh"
 
 namespace rmem::server {
 
@@ -26,8 +26,9 @@ class StateDir {
   // Creates it (0700) and locks it. kBusy: another server has it.
   static Result<StateDir> open(const std::string& path);
 
-  // The record of the file with these facts. Makes and keeps a new one, with a
-  // new identity, if there is none or the file is not the one it was.
+  // The record of the file or directory with these facts. Makes and keeps a new
+  // one, with a new identity (or the store's own), if there is none or it is not
+  // the one it was.
   // kCorrupt: there is a record, but it cannot be understood.
   Result<StoreRecord> load(const store::FileFacts& facts) const;
 

@@ -9,37 +9,48 @@ namespace {
 
 Status bad(std::string_view text, const std::string& why) {
   return Status(Code::kUsage, "`" + std::string(text) + "': " + why,
-                "stores are mem://1GiB, file:///path or file:///path?size=1GiB");
+                "stores are mem://1GiB, file:///path, file:///path?size=1GiB, dir:///path and "
+                "dir:///path?size=1GiB&chunk=1MiB, with filters in front as in delay+mem://1GiB");
+}
+
+Result<std::uint64_t> positive(const std::string& text) {
+  auto bytes = parse_size(text);
+  if (bytes && *bytes == 0) return Status(Code::kUsage, "the size is 0");
+  return bytes;
 }
 
 }  // namespace
 
 Result<Spec> Spec::parse(std::string_view text) {
-  auto uri = Uri::parse(text);
+  auto filtered = FilteredUri::parse(text);
+  if (!filtered) return filtered.status();
+  auto uri = Uri::parse(filtered->base);
   if (!uri) return bad(text, "not a store");
   Spec spec;
-  std::string size;
+  spec.filters = std::move(filtered->filters);
+  spec.base = std::move(filtered->base);
   if (uri->scheme == "mem") {
     if (const Status keys = uri->expect_keys({}); !keys.ok()) return bad(text, keys.cause());
     if (uri->port || (!uri->path.empty() && uri->path != "/"))
       return bad(text, "not of the form mem://SIZE");
     spec.kind = Kind::kMem;
-    size = uri->host;
-  } else if (uri->scheme == "file") {
-    if (const Status keys = uri->expect_keys({"size"}); !keys.ok()) return bad(text, keys.cause());
+    uri->query["size"] = uri->host;
+  } else if (uri->scheme == "file" || uri->scheme == "dir") {
+    spec.kind = uri->scheme == "dir" ? Kind::kDir : Kind::kFile;
+    const Status keys =
+        spec.kind == Kind::kDir ? uri->expect_keys({"size", "chunk"}) : uri->expect_keys({"size"});
+    if (!keys.ok()) return bad(text, keys.cause());
     if (!uri->host.empty() || uri->port || uri->path.size() < 2)
-      return bad(text, "not of the form file:///path");
-    spec.kind = Kind::kFile;
+      return bad(text, "not of the form " + uri->scheme + ":///path");
     spec.path = uri->path;
-    if (!uri->query.contains("size")) return spec;
-    size = uri->query.at("size");
   } else {
     return bad(text, "unknown kind of store `" + uri->scheme + "'");
   }
-  const auto bytes = parse_size(size);
-  if (!bytes) return bad(text, bytes.status().cause());
-  if (*bytes == 0) return bad(text, "the size is 0");
-  spec.size = *bytes;
+  for (const auto& [key, value] : uri->query) {
+    const auto bytes = positive(value);
+    if (!bytes) return bad(text, bytes.status().cause());
+    (key == "size" ? spec.size : spec.chunk) = *bytes;
+  }
   return spec;
 }
 

@@ -46,7 +46,8 @@ class Attach final : public Command {
   explicit Attach(CLI::App& app) : Command(app) {
     add_name(app, options_.name);
     app.add_option("URI", options_.source,
-                   "rmem://host:port/export, rmem+unix:///export?socket=/path, or file:///path")
+                   "rmem://host:port/export, rmem+unix:///export?socket=/path, file:///path or "
+                   "dir:///path")
         ->required()
         ->type_name("");
     cli::add_size(app, "--chunk", chunk_, "unit of transfer, 4KiB to 2MiB [256KiB]");

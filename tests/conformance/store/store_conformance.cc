@@ -4,16 +4,17 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 
 #include "base/workers.hh"
 #include "server/server.hh"
-#include "store/file.hh"
-#include "store/mem.hh"
+#include "store/local_store.hh"
 #include "store/remote.hh"
 #include "support/loop.hh"
 #include "support/store_ops.hh"
@@ -30,9 +31,9 @@ constexpr std::uint64_t kSize = (8 << 20) + 4097;  // not a multiple of anything
 
 struct Kind {
   std::string name;
+  std::string uri;        // with DIR for a directory of the test's, SIZE for kSize
   std::string transport;  // empty: not remote
-  bool file;
-  bool checksum;
+  bool checksum = false;
 };
 
 class StoreConformance : public testing::TestWithParam<Kind>, private store::RemoteStore::Listener {
@@ -40,29 +41,33 @@ class StoreConformance : public testing::TestWithParam<Kind>, private store::Rem
   void SetUp() override {
     const Kind& kind = GetParam();
     if (kind.transport.empty()) {
-      if (kind.file) {
-        workers_ = std::move(Workers::create(loop.reactor(), 2)).value();
-        auto file = store::FileStore::open(*workers_, dir_ / "data", {.size = kSize});
-        ASSERT_TRUE(file.ok()) << file.status().cause();
-        store_ = std::move(file).value();
-      } else {
-        store_ = std::make_unique<store::MemStore>(kSize);
-      }
+      workers_ = std::move(Workers::create(loop.reactor(), 2)).value();
+      const auto spec = store::Spec::parse(uri());
+      ASSERT_TRUE(spec.ok()) << spec.status().cause();
+      auto local = store::LocalStore::open(loop.reactor(), *workers_, *spec, false);
+      ASSERT_TRUE(local.ok()) << local.status().cause();
+      local_ = std::move(local).value();
     } else {
       serve(kind);
     }
-    ops_ = std::make_unique<test::StoreOps>(loop, *store_);
+    if (!IsSkipped()) ops_ = std::make_unique<test::StoreOps>(loop, store());
   }
 
-  void TearDown() override { store_.reset(); }
+  std::string uri() const {
+    std::string uri = GetParam().uri;
+    const auto put = [&](const char* name, const std::string& value) {
+      if (const auto at = uri.find(name); at != std::string::npos)
+        uri.replace(at, std::strlen(name), value);
+    };
+    put("DIR", dir_.path());
+    put("SIZE", std::to_string(kSize));
+    return uri;
+  }
 
   void serve(const Kind& kind) {
     server::ServerOptions options;
     options.state_dir = dir_ / "state";
-    const std::string size = std::to_string(kSize);
-    const std::string what =
-        kind.file ? "x=file://" + (dir_ / "data") + "?size=" + size : "x=mem://" + size;
-    options.exports.push_back(*server::ExportSpec::parse(what));
+    options.exports.push_back(*server::ExportSpec::parse("x=" + uri()));
     auto server = server::Server::create(loop.reactor(), options);
     ASSERT_TRUE(server.ok()) << server.status().cause();
     server_ = std::move(server).value();
@@ -102,10 +107,13 @@ class StoreConformance : public testing::TestWithParam<Kind>, private store::Rem
     });
     ASSERT_TRUE(loop.until([&] { return claimed; }));
     EXPECT_EQ((*remote)->checksummed(), kind.checksum);
-    store_ = std::move(remote).value();
+    remote_ = std::move(remote).value();
   }
 
-  store::Store& store() { return *store_; }
+  store::Store& store() {
+    if (remote_) return *remote_;
+    return local_->store();
+  }
   test::StoreOps& ops() { return *ops_; }
 
   test::Loop loop;
@@ -119,7 +127,8 @@ class StoreConformance : public testing::TestWithParam<Kind>, private store::Rem
   // The workers go before the store that has jobs there, the client before the
   // server.
   std::unique_ptr<server::Server> server_;
-  std::unique_ptr<store::Store> store_;
+  std::unique_ptr<store::RemoteStore> remote_;
+  std::optional<store::LocalStore> local_;
   std::unique_ptr<Workers> workers_;
   std::unique_ptr<test::StoreOps> ops_;
 };
@@ -297,12 +306,32 @@ TEST_P(StoreConformance, RandomOperationsAgreeWithAModel) {
 }
 
 std::vector<Kind> kinds() {
-  std::vector<Kind> all = {{"mem", "", false, false}, {"file", "", true, false}};
+  const std::vector<Kind> local = {
+      {"mem", "mem://SIZE", ""},
+      {"file", "file://DIR/data?size=SIZE", ""},
+      {"dir", "dir://DIR/data?size=SIZE", ""},
+      // More chunks than a dir store has slots.
+      {"dir_of_small_chunks", "dir://DIR/data?size=SIZE&chunk=16KiB", ""},
+  };
+  // Filters that do nothing, or nothing that the interface does not allow.
+  const std::string all_filters =
+      "stats+cache+delay+error+dir://DIR/data?size=SIZE&chunk=64KiB&cache.size=1MiB"
+      "&delay.read=0ms-1ms&error.read=0";
+  std::vector<Kind> all = {
+      {"error", "error+mem://SIZE?error.read=0&error.errno=ENOSPC", ""},
+      {"delay", "delay+file://DIR/data?size=SIZE&delay.read=0ms-2ms&delay.write=0ms-2ms", ""},
+      {"stats", "stats+file://DIR/data?size=SIZE", ""},
+      {"cache", "cache+file://DIR/data?size=SIZE&cache.size=256KiB&cache.block=4KiB", ""},
+      {"large_cache", "cache+mem://SIZE?cache.size=1GiB", ""},
+      {"all_filters", all_filters, ""},
+      {"remote_unix_all_filters", all_filters, "unix"},
+  };
+  all.insert(all.end(), local.begin(), local.end());
   for (const char* transport : {"tcp4", "tcp6", "unix"})
-    for (const bool file : {false, true})
-      all.push_back(
-          {std::string("remote_") + transport + (file ? "_file" : "_mem"), transport, file, false});
-  all.push_back({"remote_tcp4_file_checksum", "tcp4", true, true});
+    for (const Kind& kind : local)
+      if (kind.name != "dir_of_small_chunks")
+        all.push_back({std::string("remote_") + transport + "_" + kind.name, kind.uri, transport});
+  all.push_back({"remote_tcp4_file_checksum", "file://DIR/data?size=SIZE", "tcp4", true});
   return all;
 }
 

@@ -24,10 +24,32 @@ TEST(ExportSpec, NameStoreAndReadOnly) {
 }
 
 TEST(ExportSpec, EverythingElseIsAUsageError) {
-  for (const char* text :
-       {"", "data", "=mem://1", "a b=mem://1", ".a=mem://1", "a/b=mem://1", "a=", "a=/srv/a",
-        "a=mem://", "a=mem://0", "a=mem://1GB", "a=mem://1?x=y", "a=file://", "a=file://host/a",
-        "a=file:///a?size=x", "a=file:///a?size=0", "a=file:///a?chunk=1", "a=dir:///a"}) {
+  for (const char* text : {"",
+                           "data",
+                           "=mem://1",
+                           "a b=mem://1",
+                           ".a=mem://1",
+                           "a/b=mem://1",
+                           "a=",
+                           "a=/srv/a",
+                           "a=mem://",
+                           "a=mem://0",
+                           "a=mem://1GB",
+                           "a=mem://1?x=y",
+                           "a=file://",
+                           "a=file://host/a",
+                           "a=file:///a?size=x",
+                           "a=file:///a?size=0",
+                           "a=file:///a?chunk=1",
+                           "a=dir://",
+                           "a=dir://host/a",
+                           "a=dir:///a?size=0",
+                           "a=dir:///a?size=1MiB&chunk=x",
+                           "a=dir:///a?sizes=1",
+                           "a=stats+mem://",
+                           "a=error+mem://1?error.x=1",
+                           "a=mem://1?error.read=1",
+                           "a=nofilter+mem://1"}) {
     const auto spec = ExportSpec::parse(text);
     ASSERT_FALSE(spec.ok()) << text;
     EXPECT_EQ(spec.status().code(), Code::kUsage) << text;
@@ -36,14 +58,15 @@ TEST(ExportSpec, EverythingElseIsAUsageError) {
 
 class ExportsTest : public testing::Test {
  protected:
-  Result<Exports> open(std::initializer_list<const char*> texts) {
+  Result<Exports> open(std::initializer_list<const char*> texts,
+                       const std::string& state = "state") {
     std::vector<ExportSpec> specs;
     for (std::string text : texts) {
       if (const auto at = text.find("DIR"); at != std::string::npos)
         text.replace(at, 3, dir.path());
       specs.push_back(*ExportSpec::parse(text));
     }
-    return Exports::open(*workers, specs, dir / "state");
+    return Exports::open(loop.reactor(), *workers, specs, dir / state);
   }
   test::TempDir dir;
   test::Loop loop;
@@ -97,6 +120,52 @@ TEST_F(ExportsTest, DirectoryAndEmptyFileAreRefused) {
   EXPECT_FALSE(open({"a=file://DIR,ro"}).ok());
 }
 
+TEST_F(ExportsTest, DirectoryIsMadeAndFoundAgain) {
+  Uuid identity;
+  {
+    const auto exports = open({"a=dir://DIR/new?size=1TiB&chunk=4MiB", "b=dir://DIR/new,ro"});
+    ASSERT_TRUE(exports.ok()) << exports.status().cause();
+    ServedStore* const served = exports->find("a")->store;
+    EXPECT_EQ(served->store().geometry().size, 1ull << 40);
+    EXPECT_EQ(exports->find("b")->store, served);
+    identity = served->store().geometry().identity;
+    // By a server that has a state directory of its own.
+    EXPECT_EQ(open({"c=dir://DIR/new"}, "other").status().code(), Code::kBusy);
+  }
+  for (const char* text : {"a=dir://DIR/new", "a=dir://DIR/new,ro"}) {
+    const auto again = open({text});
+    ASSERT_TRUE(again.ok()) << again.status().cause();
+    EXPECT_EQ(again->find("a")->store->store().geometry().identity, identity);
+  }
+}
+
+TEST_F(ExportsTest, FiltersAreOnTheStoreNotOnTheName) {
+  const auto exports = open({"a=error+file://DIR/f?size=1MiB&error.read=1",
+                             "b=error+file://DIR/f?error.read=1,ro", "c=mem://1"});
+  ASSERT_TRUE(exports.ok()) << exports.status().cause();
+  ServedStore& served = *exports->find("a")->store;
+  EXPECT_EQ(exports->find("b")->store, &served);
+  std::byte byte{};
+  int err = 0;
+  served.store().read(
+      0, {&byte, 1},
+      {[](void* ctx, const store::Outcome& outcome) { *static_cast<int*>(ctx) = outcome.err; },
+       &err});
+  EXPECT_EQ(err, EIO);
+  const Status status =
+      open({"a=file://DIR/g?size=1MiB", "b=stats+file://DIR/g"}, "other").status();
+  EXPECT_EQ(status.code(), Code::kUsage);
+  EXPECT_NE(status.cause().find("filters"), std::string::npos);
+}
+
+TEST_F(ExportsTest, SecondNameWithAnotherSizeOrChunkIsCorrupt) {
+  EXPECT_EQ(open({"a=dir://DIR/d?size=1MiB", "b=dir://DIR/d?size=2MiB"}).status().code(),
+            Code::kCorrupt);
+  EXPECT_EQ(open({"a=dir://DIR/d", "b=dir://DIR/d?chunk=4KiB"}).status().code(), Code::kCorrupt);
+  EXPECT_EQ(open({"a=file://DIR/f?size=1MiB", "b=file://DIR/f?size=2MiB,ro"}).status().code(),
+            Code::kCorrupt);
+}
+
 TEST_F(ExportsTest, MemoryAloneNeedsNoStateDirectory) {
   ASSERT_TRUE(open({"a=mem://1MiB"}).ok());
   EXPECT_FALSE(std::filesystem::exists(dir / "state"));
@@ -118,7 +187,7 @@ struct Answer {
 };
 
 TEST(ServedStore, AnswersAClaimOnlyWhenOldWritesAreDone) {
-  ServedStore served(std::make_unique<store::MemStore>(4096));
+  ServedStore served{store::LocalStore(std::make_unique<store::MemStore>(4096))};
   Somebody old, young;
   Answer first, second;
   served.claim({.writer = {1}, .session = 1}, old, first.take());
@@ -136,7 +205,7 @@ TEST(ServedStore, AnswersAClaimOnlyWhenOldWritesAreDone) {
 }
 
 TEST(ServedStore, ClaimantThatLeavesHearsNothingMore) {
-  ServedStore served(std::make_unique<store::MemStore>(4096));
+  ServedStore served{store::LocalStore(std::make_unique<store::MemStore>(4096))};
   Answer answer;
   served.modification_started();
   {
@@ -153,7 +222,7 @@ TEST(ServedStore, ClaimantThatLeavesHearsNothingMore) {
 }
 
 TEST(ServedStore, WaitingClaimThatIsTakenOverIsStale) {
-  ServedStore served(std::make_unique<store::MemStore>(4096));
+  ServedStore served{store::LocalStore(std::make_unique<store::MemStore>(4096))};
   Somebody one, two;
   Answer first, second;
   served.modification_started();
@@ -168,7 +237,7 @@ TEST(ServedStore, WaitingClaimThatIsTakenOverIsStale) {
 }
 
 TEST(ServedStore, ReleaseNeedsTheClaim) {
-  ServedStore served(std::make_unique<store::MemStore>(4096));
+  ServedStore served{store::LocalStore(std::make_unique<store::MemStore>(4096))};
   Somebody one, two;
   Answer answer;
   EXPECT_EQ(served.release(one), EPERM);

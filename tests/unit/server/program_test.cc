@@ -143,6 +143,53 @@ TEST_F(ProgramTest, FileOfAnotherSizeIsEight) {
   EXPECT_EQ(run(good("file://" + (dir / "file") + "?size=1MiB")), 8);
 }
 
+TEST_F(ProgramTest, TellsStatsWhenAskedAndAtTheEnd) {
+  start(good("stats+mem://1MiB"));
+  EXPECT_EQ(line(), "ready");
+  EXPECT_EQ(errors().find("stats: "), std::string::npos);
+  ::kill(pid, SIGUSR1);
+  for (int i = 0; i < 200 && errors().find("flush: 0 done") == std::string::npos; ++i)
+    ::usleep(50'000);
+  const std::string asked = errors();
+  EXPECT_NE(asked.find("stats: mem://1MiB: read: 0 done, 0 failed"), std::string::npos) << asked;
+  EXPECT_EQ(finish(SIGTERM), 0);
+  // The server flushes at its end.
+  EXPECT_NE(errors().find("flush: 1 done"), std::string::npos) << errors();
+}
+
+TEST_F(ProgramTest, DirectoryThatDoesNotFitIsThreeOrEight) {
+  const std::string uri = "dir://" + (dir / "store");
+  EXPECT_EQ(run(good(uri)), 3);
+  EXPECT_NE(errors().find("?size="), std::string::npos);
+  start(good(uri + "?size=1MiB"));
+  EXPECT_EQ(line(), "ready");
+  EXPECT_EQ(finish(SIGTERM), 0) << errors();
+  EXPECT_EQ(run(good(uri + "?size=2MiB")), 8);
+  std::ofstream(dir / "store/manifest") << "x";
+  EXPECT_EQ(run(good(uri)), 8);
+  EXPECT_NE(errors().find("manifest"), std::string::npos);
+}
+
+TEST_F(ProgramTest, DirectoryOfAnotherServerIsSix) {
+  const std::string uri = "dir://" + (dir / "store");
+  start(good(uri + "?size=1MiB"));
+  ASSERT_EQ(line(), "ready");
+  const pid_t first = std::exchange(pid, -1);
+  UniqueFd first_out = std::move(out);
+  for (const char* how : {"", ",ro"}) {
+    EXPECT_EQ(run({"--listen", "unix://" + (dir / "other"), "--export", "x=" + uri + how,
+                   "--state-dir", dir / "other-state"}),
+              6);
+    EXPECT_NE(errors().find("uses this directory"), std::string::npos);
+  }
+  pid = first;
+  EXPECT_EQ(finish(SIGKILL), -SIGKILL);
+  // Its lock died with it.
+  start(good(uri));
+  EXPECT_EQ(line(), "ready") << errors();
+  EXPECT_EQ(finish(SIGTERM), 0);
+}
+
 TEST_F(ProgramTest, LiveSocketAndStateDirectoryInUseAreSix) {
   start(good("file://" + (dir / "file") + "?size=1MiB"));
   ASSERT_EQ(line(), "ready");

@@ -65,6 +65,19 @@ TEST_F(StateDirTest, AnotherFileOfTheSameNameIsAnotherStore) {
   EXPECT_NE(state.load(resized)->identity, second.identity);
 }
 
+TEST_F(StateDirTest, IdentityOfTheStoresOwnCounts) {
+  auto own = facts();
+  own.identity = uuid_random();
+  StoreRecord record = *open().load(own);
+  EXPECT_EQ(record.identity, *own.identity);
+  record.claim.generation = 5;
+  ASSERT_TRUE(open().save(own, record).ok());
+  EXPECT_EQ(open().load(own)->claim.generation, 5u);
+  own.identity = uuid_random();
+  EXPECT_EQ(open().load(own)->identity, *own.identity);
+  EXPECT_EQ(open().load(own)->claim, ClaimRecord{});
+}
+
 TEST_F(StateDirTest, DeviceNumbersMayChange) {
   const StateDir state = open();
   const Uuid identity = state.load(facts())->identity;
