@@ -86,6 +86,12 @@ install: programs ## programs, manuals and headers below DESTDIR and PREFIX
 	$(foreach m,$(manuals),install -D -m 0644 $m \
 		$(DESTDIR)$(PREFIX)/share/man/man$(patsubst .%,%,$(suffix $m))/$(notdir $m);)
 
+dkms-install: ## the module under DKMS, for every kernel whose headers are there
+	@DESTDIR='$(DESTDIR)' scripts/dkms.sh install
+
+dkms-uninstall: ## remove the module from DKMS and its source
+	@DESTDIR='$(DESTDIR)' scripts/dkms.sh uninstall
+
 uninstall: ## remove what install put there
 	rm -f $(programs:%=$(DESTDIR)$(PREFIX)/bin/%)
 	rm -f $(patsubst uapi/%,$(DESTDIR)$(PREFIX)/include/%,$(wildcard uapi/linux/*.h))
@@ -97,4 +103,4 @@ clean: ## remove what was built, not what was fetched
 distclean: ## remove build/ altogether
 	rm -rf $(B)
 
-.PHONY: all help deps programs user kmod kmod-running kmod-fetched kernels selftest load test vm demo lint format install uninstall clean distclean
+.PHONY: all help deps programs user kmod kmod-running kmod-fetched kernels selftest load test vm demo lint format install uninstall dkms-install dkms-uninstall clean distclean

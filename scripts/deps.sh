@@ -19,6 +19,8 @@ required=(
 	qemu-system-x86 busybox-static cpio e2fsprogs fdisk iproute2 iputils-ping
 	passwd procps psmisc util-linux xz-utils zstd
 	python3 python3-jsonschema python3-yaml socat sqlite3 strace
+	# packaging
+	dkms
 	# make lint, make format
 	clang-format clang-tidy shellcheck sparse
 )
