@@ -7,6 +7,7 @@
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
+STRIP   ?= -s
 B       := build
 running := /lib/modules/$(shell uname -r)/build
 
@@ -77,14 +78,21 @@ format: ## clang-format the C++ sources
 
 # --- install -----------------------------------------------------------------
 
-manuals   = $(wildcard docs/man/*.[1-8])
+# SOURCE:WHERE, WHERE below PREFIX, of what is not a program
+installed := \
+	$(foreach f,$(wildcard uapi/linux/*.h),$f:include/linux/$(notdir $f)) \
+	$(foreach f,$(wildcard docs/man/*.[1-8]),$f:share/man/man$(subst .,,$(suffix $f))/$(notdir $f)) \
+	$(foreach f,$(wildcard tools/systemd/*.service tools/systemd/*.socket tools/systemd/*.mount),$f:lib/systemd/system/$(notdir $f)) \
+	$(foreach d,sysusers tmpfiles modules-load,$(foreach f,$(wildcard tools/systemd/*.$d),$f:lib/$d.d/$(basename $(notdir $f)).conf)) \
+	$(foreach f,$(wildcard tools/systemd/*.rules),$f:lib/udev/rules.d/$(notdir $f))
 
-install: programs ## programs, manuals and headers below DESTDIR and PREFIX
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include/linux
-	install -s -m 0755 $(programs:%=$(B)/%) $(DESTDIR)$(PREFIX)/bin
-	install -m 0644 uapi/linux/*.h $(DESTDIR)$(PREFIX)/include/linux
-	$(foreach m,$(manuals),install -D -m 0644 $m \
-		$(DESTDIR)$(PREFIX)/share/man/man$(patsubst .%,%,$(suffix $m))/$(notdir $m);)
+install: programs ## programs, manuals, headers and units below DESTDIR and PREFIX
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install $(STRIP) -m 0755 $(programs:%=$(B)/%) $(DESTDIR)$(PREFIX)/bin
+	@set -e; for f in $(installed); do \
+		install -D -m 0644 "$${f%%:*}" "$(DESTDIR)$(PREFIX)/$${f#*:}"; done
+	install -d $(DESTDIR)/etc/rmem/regions
+	sed -i 's|@bindir@|$(PREFIX)/bin|' $(DESTDIR)$(PREFIX)/lib/systemd/system/rmem*.service
 
 dkms-install: ## the module under DKMS, for every kernel whose headers are there
 	@DESTDIR='$(DESTDIR)' scripts/dkms.sh install
@@ -94,8 +102,7 @@ dkms-uninstall: ## remove the module from DKMS and its source
 
 uninstall: ## remove what install put there
 	rm -f $(programs:%=$(DESTDIR)$(PREFIX)/bin/%)
-	rm -f $(patsubst uapi/%,$(DESTDIR)$(PREFIX)/include/%,$(wildcard uapi/linux/*.h))
-	rm -f $(foreach m,$(manuals),$(DESTDIR)$(PREFIX)/share/man/man$(patsubst .%,%,$(suffix $m))/$(notdir $m))
+	rm -f $(foreach f,$(installed),$(DESTDIR)$(PREFIX)/$(lastword $(subst :, ,$f)))
 
 clean: ## remove what was built, not what was fetched
 	find $(B) -mindepth 1 -maxdepth 1 ! -name kernels ! -name linux-source -exec rm -rf {} + 2>/dev/null || true

@@ -149,6 +149,7 @@ packaging() { # NAME
 	echo "== packaging/$1: $((SECONDS - start)) s"
 }
 packaging dkms
+packaging units
 
 # --- in VMs -----------------------------------------------------------------
 
