@@ -8,6 +8,8 @@
 PREFIX  ?= /usr/local
 DESTDIR ?=
 STRIP   ?= -s
+# site-functions; vendor-completions in Debian's packages
+ZSH_DIR ?= site-functions
 B       := build
 running := /lib/modules/$(shell uname -r)/build
 
@@ -82,11 +84,14 @@ format: ## clang-format the C++ sources
 installed := \
 	$(foreach f,$(wildcard uapi/linux/*.h),$f:include/linux/$(notdir $f)) \
 	$(foreach f,$(wildcard docs/man/*.[1-8]),$f:share/man/man$(subst .,,$(suffix $f))/$(notdir $f)) \
+	$(foreach p,$(programs),tools/completion/rmem.bash:share/bash-completion/completions/$p) \
+	$(foreach p,$(programs),tools/completion/rmem.fish:share/fish/vendor_completions.d/$p.fish) \
+	tools/completion/_rmem:share/zsh/$(ZSH_DIR)/_rmem \
 	$(foreach f,$(wildcard tools/systemd/*.service tools/systemd/*.socket tools/systemd/*.mount),$f:lib/systemd/system/$(notdir $f)) \
 	$(foreach d,sysusers tmpfiles modules-load,$(foreach f,$(wildcard tools/systemd/*.$d),$f:lib/$d.d/$(basename $(notdir $f)).conf)) \
 	$(foreach f,$(wildcard tools/systemd/*.rules),$f:lib/udev/rules.d/$(notdir $f))
 
-install: programs ## programs, manuals, headers and units below DESTDIR and PREFIX
+install: programs ## programs, manuals, headers, units and completions below DESTDIR and PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install $(STRIP) -m 0755 $(programs:%=$(B)/%) $(DESTDIR)$(PREFIX)/bin
 	@set -e; for f in $(installed); do \

@@ -21,8 +21,8 @@ required=(
 	python3 python3-jsonschema python3-yaml socat sqlite3 strace
 	# packaging
 	dkms
-	# make lint, make format
-	clang-format clang-tidy shellcheck sparse
+	# make lint, make format; completion is tried in each shell
+	clang-format clang-tidy shellcheck sparse bash-completion fish zsh
 )
 
 # Names that not every supported release has: installed where they exist.

@@ -97,10 +97,11 @@ check_abi() {
 	make -s -C tests/selftest check-m32
 }
 
-# The manual pages name the options that the programs have.
+# The manual pages name, and the completions offer, the options that the programs
+# have.
 check_man() {
 	make -s programs >build/lint/programs.log 2>&1 || { tail -n 30 build/lint/programs.log; return 1; }
-	scripts/check-man.sh
+	scripts/check-man.sh && scripts/check-completion.sh
 }
 
 # One place for version tests; a licence on every source file; generated files
