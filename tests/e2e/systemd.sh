@@ -75,6 +75,13 @@ assert_eq "$(stat -c %s /srv/data)" "$(inside stat -c %s /srv/bound)" "size of t
 inside rmem-load poke /srv/bound 0 11
 assert_exit 0 inside rmemctl sync my-data
 assert_eq 11 "$(od -An -tu8 -N8 /srv/data | tr -d ' ')" "what the server has"
+# udev's part
+chgrp rmem /dev/rmem_control
+assert_exit 0 inside rmemctl doctor
+chmod 0600 /dev/rmem_control
+assert_exit 1 inside rmemctl doctor
+assert_match 'finding +/dev/rmem_control' "$out" "what doctor finds"
+chmod 0660 /dev/rmem_control
 grep -q 'warning\|error' "$work/units.log" && fail "complaints: $(cat "$work/units.log")"
 
 note "rmemd is replaced when it dies"
