@@ -72,6 +72,9 @@ vm: deps kernels programs kmod-fetched ## a root shell in the VM, module loaded,
 demo: ## serve, attach and use a real file in a throw-away VM
 	@scripts/demo.sh
 
+check-deb: deb ## the Debian packages in a clean Debian 12 (network, minutes)
+	@tests/packaging/deb.sh
+
 lint: deps kernels ## formats, static analysis, warnings, checkpatch, shellcheck
 	@scripts/lint.sh
 
@@ -105,6 +108,9 @@ dkms-install: ## the module under DKMS, for every kernel whose headers are there
 dkms-uninstall: ## remove the module from DKMS and its source
 	@DESTDIR='$(DESTDIR)' scripts/dkms.sh uninstall
 
+deb: ## Debian packages, as build/deb/*.deb
+	@scripts/deb.sh
+
 uninstall: ## remove what install put there
 	rm -f $(programs:%=$(DESTDIR)$(PREFIX)/bin/%)
 	rm -f $(foreach f,$(installed),$(DESTDIR)$(PREFIX)/$(lastword $(subst :, ,$f)))
@@ -115,4 +121,4 @@ clean: ## remove what was built, not what was fetched
 distclean: ## remove build/ altogether
 	rm -rf $(B)
 
-.PHONY: all help deps programs user kmod kmod-running kmod-fetched kernels selftest load test vm demo lint format install uninstall dkms-install dkms-uninstall clean distclean
+.PHONY: all help deps programs user kmod kmod-running kmod-fetched kernels selftest load test vm demo lint format install uninstall dkms-install dkms-uninstall deb check-deb clean distclean

@@ -121,6 +121,8 @@ check_layout() {
 	grep -qF "MODULE_VERSION(\"$version\")" kmod/main.c || { echo "kmod/main.c: not version $version of dkms.conf"; bad=1; }
 	grep -qF "project(rmem VERSION $version " daemon/CMakeLists.txt ||
 		{ echo "daemon/CMakeLists.txt: not version $version of dkms.conf"; bad=1; }
+	[[ $(sed -n '1s/^rmem (\(.*\)) .*/\1/p' debian/changelog) == "$version" ]] ||
+		{ echo "debian/changelog: not version $version of dkms.conf"; bad=1; }
 	grep -qF "## [$version]" CHANGELOG.md || { echo "CHANGELOG.md: no version $version of dkms.conf"; bad=1; }
 	return $bad
 }
