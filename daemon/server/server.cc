@@ -54,7 +54,7 @@ Status Server::listen(const transport::Address& address) {
     auto resolved = transport::resolve(address.host, address.port, true, false);
     if (!resolved) return resolved.status();
     for (const transport::SocketAddress& one : *resolved)
-      if (const Status may = may_listen(one, address.to_string()); !may.ok()) return may;
+      if (Status may = may_listen(one, address.to_string()); !may.ok()) return may;
   }
   auto listeners = transport::SocketListener::listen(reactor_, address, *this);
   if (!listeners) return listeners.status();
@@ -66,7 +66,7 @@ Status Server::listen(UniqueFd passed) {
   auto listener = transport::SocketListener::adopt(reactor_, std::move(passed), *this);
   if (!listener) return listener.status();
   const transport::SocketAddress& at = (*listener)->address();
-  if (const Status may = may_listen(at, at.to_string()); !may.ok()) return may;
+  if (Status may = may_listen(at, at.to_string()); !may.ok()) return may;
   listeners_.push_back(std::move(listener).value());
   return Status();
 }
