@@ -7,6 +7,9 @@
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
+STRIP   ?= -s
+# site-functions; vendor-completions in Debian's packages
+ZSH_DIR ?= site-functions
 B       := build
 running := /lib/modules/$(shell uname -r)/build
 
@@ -69,6 +72,9 @@ vm: deps kernels programs kmod-fetched ## a root shell in the VM, module loaded,
 demo: ## serve, attach and use a real file in a throw-away VM
 	@scripts/demo.sh
 
+check-deb: deb ## the Debian packages in a clean Debian 12 (network, minutes)
+	@tests/packaging/deb.sh
+
 lint: deps kernels ## formats, static analysis, warnings, checkpatch, shellcheck
 	@scripts/lint.sh
 
@@ -77,19 +83,37 @@ format: ## clang-format the C++ sources
 
 # --- install -----------------------------------------------------------------
 
-manuals   = $(wildcard docs/man/*.[1-8])
+# SOURCE:WHERE, WHERE below PREFIX, of what is not a program
+installed := \
+	$(foreach f,$(wildcard uapi/linux/*.h),$f:include/linux/$(notdir $f)) \
+	$(foreach f,$(wildcard docs/man/*.[1-8]),$f:share/man/man$(subst .,,$(suffix $f))/$(notdir $f)) \
+	$(foreach p,$(programs),tools/completion/rmem.bash:share/bash-completion/completions/$p) \
+	$(foreach p,$(programs),tools/completion/rmem.fish:share/fish/vendor_completions.d/$p.fish) \
+	tools/completion/_rmem:share/zsh/$(ZSH_DIR)/_rmem \
+	$(foreach f,$(wildcard tools/systemd/*.service tools/systemd/*.socket tools/systemd/*.mount),$f:lib/systemd/system/$(notdir $f)) \
+	$(foreach d,sysusers tmpfiles modules-load,$(foreach f,$(wildcard tools/systemd/*.$d),$f:lib/$d.d/$(basename $(notdir $f)).conf)) \
+	$(foreach f,$(wildcard tools/systemd/*.rules),$f:lib/udev/rules.d/$(notdir $f))
 
-install: programs ## programs, manuals and headers below DESTDIR and PREFIX
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include/linux
-	install -s -m 0755 $(programs:%=$(B)/%) $(DESTDIR)$(PREFIX)/bin
-	install -m 0644 uapi/linux/*.h $(DESTDIR)$(PREFIX)/include/linux
-	$(foreach m,$(manuals),install -D -m 0644 $m \
-		$(DESTDIR)$(PREFIX)/share/man/man$(patsubst .%,%,$(suffix $m))/$(notdir $m);)
+install: programs ## programs, manuals, headers, units and completions below DESTDIR and PREFIX
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install $(STRIP) -m 0755 $(programs:%=$(B)/%) $(DESTDIR)$(PREFIX)/bin
+	@set -e; for f in $(installed); do \
+		install -D -m 0644 "$${f%%:*}" "$(DESTDIR)$(PREFIX)/$${f#*:}"; done
+	install -d $(DESTDIR)/etc/rmem/regions
+	sed -i 's|@bindir@|$(PREFIX)/bin|' $(DESTDIR)$(PREFIX)/lib/systemd/system/rmem*.service
+
+dkms-install: ## the module under DKMS, for every kernel whose headers are there
+	@DESTDIR='$(DESTDIR)' scripts/dkms.sh install
+
+dkms-uninstall: ## remove the module from DKMS and its source
+	@DESTDIR='$(DESTDIR)' scripts/dkms.sh uninstall
+
+deb: ## Debian packages, as build/deb/*.deb
+	@scripts/deb.sh
 
 uninstall: ## remove what install put there
 	rm -f $(programs:%=$(DESTDIR)$(PREFIX)/bin/%)
-	rm -f $(patsubst uapi/%,$(DESTDIR)$(PREFIX)/include/%,$(wildcard uapi/linux/*.h))
-	rm -f $(foreach m,$(manuals),$(DESTDIR)$(PREFIX)/share/man/man$(patsubst .%,%,$(suffix $m))/$(notdir $m))
+	rm -f $(foreach f,$(installed),$(DESTDIR)$(PREFIX)/$(lastword $(subst :, ,$f)))
 
 clean: ## remove what was built, not what was fetched
 	find $(B) -mindepth 1 -maxdepth 1 ! -name kernels ! -name linux-source -exec rm -rf {} + 2>/dev/null || true
@@ -97,4 +121,4 @@ clean: ## remove what was built, not what was fetched
 distclean: ## remove build/ altogether
 	rm -rf $(B)
 
-.PHONY: all help deps programs user kmod kmod-running kmod-fetched kernels selftest load test vm demo lint format install uninstall clean distclean
+.PHONY: all help deps programs user kmod kmod-running kmod-fetched kernels selftest load test vm demo lint format install uninstall dkms-install dkms-uninstall deb check-deb clean distclean

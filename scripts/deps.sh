@@ -19,8 +19,10 @@ required=(
 	qemu-system-x86 busybox-static cpio e2fsprogs fdisk iproute2 iputils-ping
 	passwd procps psmisc util-linux xz-utils zstd
 	python3 python3-jsonschema python3-yaml socat sqlite3 strace
-	# make lint, make format
-	clang-format clang-tidy shellcheck sparse
+	# packaging
+	dkms
+	# make lint, make format; completion is tried in each shell
+	clang-format clang-tidy shellcheck sparse bash-completion fish zsh
 )
 
 # Names that not every supported release has: installed where they exist.

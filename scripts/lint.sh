@@ -97,16 +97,17 @@ check_abi() {
 	make -s -C tests/selftest check-m32
 }
 
-# The manual pages name the options that the programs have.
+# The manual pages name, and the completions offer, the options that the programs
+# have.
 check_man() {
 	make -s programs >build/lint/programs.log 2>&1 || { tail -n 30 build/lint/programs.log; return 1; }
-	scripts/check-man.sh
+	scripts/check-man.sh && scripts/check-completion.sh
 }
 
 # One place for version tests; a licence on every source file; generated files
-# as their source has them.
+# as their source has them; one version.
 check_layout() {
-	local bad=0 f
+	local bad=0 f version
 	if sources 'kmod/*' | grep -v '^kmod/compat\.h$' |
 		xargs -r grep -nE 'LINUX_VERSION_CODE|KERNEL_VERSION|RHEL_RELEASE' /dev/null; then
 		echo "version tests belong in kmod/compat.h"
@@ -116,6 +117,13 @@ check_layout() {
 		head -n 3 "$f" | grep -q 'SPDX-License-Identifier:' || { echo "$f: no SPDX-License-Identifier"; bad=1; }
 	done
 	scripts/netlink-gen.sh --check || bad=1
+	version=$(sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' dkms.conf)
+	grep -qF "MODULE_VERSION(\"$version\")" kmod/main.c || { echo "kmod/main.c: not version $version of dkms.conf"; bad=1; }
+	grep -qF "project(rmem VERSION $version " daemon/CMakeLists.txt ||
+		{ echo "daemon/CMakeLists.txt: not version $version of dkms.conf"; bad=1; }
+	[[ $(sed -n '1s/^rmem (\(.*\)) .*/\1/p' debian/changelog) == "$version" ]] ||
+		{ echo "debian/changelog: not version $version of dkms.conf"; bad=1; }
+	grep -qF "## [$version]" CHANGELOG.md || { echo "CHANGELOG.md: no version $version of dkms.conf"; bad=1; }
 	return $bad
 }
 

@@ -7,7 +7,7 @@
 # nothing failed.
 #
 #   RMEM_ONLY=REGEX      only what matches: unit/plain, unit/asan, unit/tsan,
-#                        rig, selftest/NAME, e2e/NAME
+#                        rig, packaging/NAME, selftest/NAME, e2e/NAME
 #   RMEM_KERNELS="6.1"   only these kernels
 #   RMEM_SEED=N          the chance in the tests, repeated
 #   RMEM_VM_JOBS=N       VMs at a time (default: one per CPU)
@@ -132,6 +132,24 @@ if wanted rig; then
 	done < <(tests/vm/selfcheck.sh 2>&1)
 	echo "== rig: $((SECONDS - rig_start)) s"
 fi
+
+packaging() { # NAME
+	local start=$SECONDS status=0 log=$logs/packaging-$1.log
+	wanted "packaging/$1" || return 0
+	echo "== packaging/$1"
+	"tests/packaging/$1.sh" >"$log" 2>&1 || status=$?
+	case $status in
+	0) result pass "packaging/$1" $((SECONDS - start)) '' ;;
+	4) result skip "packaging/$1" 0 "$(sed -n 's/^skip: //p' "$log")" ;;
+	*)
+		tail -n 40 "$log"
+		result fail "packaging/$1" $((SECONDS - start)) "see ${log#"$top"/}"
+		;;
+	esac
+	echo "== packaging/$1: $((SECONDS - start)) s"
+}
+packaging dkms
+packaging units
 
 # --- in VMs -----------------------------------------------------------------
 

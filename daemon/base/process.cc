@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "base/process.hh"
 
+#include <fcntl.h>
 #include <linux/capability.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -10,14 +11,15 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <string_view>
-
-#include "base/unique_fd.hh"
 
 #ifndef PR_SET_IO_FLUSHER
 #define PR_SET_IO_FLUSHER 57
@@ -31,6 +33,23 @@ bool has_capability(unsigned capability) {
   __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {};
   if (::syscall(SYS_capget, &header, data) != 0) return false;
   return data[capability / 32].effective >> (capability % 32) & 1;
+}
+
+// A number that the service manager left in the environment, if it is meant for
+// this process: `pid_name` names the variable that says for which.
+std::uint64_t from_manager(const char* name, const char* pid_name) {
+  const auto number = [](const char* variable) -> std::optional<std::uint64_t> {
+    const char* text = std::getenv(variable);
+    if (text == nullptr) return std::nullopt;
+    std::uint64_t value = 0;
+    const char* end = text + std::strlen(text);
+    const auto parsed = std::from_chars(text, end, value);
+    if (parsed.ec != std::errc() || parsed.ptr != end) return std::nullopt;
+    return value;
+  };
+  const bool for_one = std::getenv(pid_name) != nullptr;
+  if (for_one && number(pid_name) != static_cast<std::uint64_t>(::getpid())) return 0;
+  return number(name).value_or(0);
 }
 
 // The whole of sd_notify(3) that is needed, without the library.
@@ -84,5 +103,28 @@ void announce_ready() {
 }
 
 void announce_stopping() { notify("STOPPING=1"); }
+
+std::vector<UniqueFd> take_passed_sockets() {
+  constexpr int kFirst = 3;
+  constexpr std::uint64_t kMost = 64;
+  std::vector<UniqueFd> sockets;
+  // Here, other than for the watchdog, the pid has to be there.
+  if (std::getenv("LISTEN_PID") != nullptr) {
+    const std::uint64_t count = std::min(from_manager("LISTEN_FDS", "LISTEN_PID"), kMost);
+    for (int fd = kFirst; fd < kFirst + static_cast<int>(count); ++fd) {
+      if (::fcntl(fd, F_SETFD, FD_CLOEXEC) == 0) sockets.emplace_back(fd);
+    }
+  }
+  for (const char* name : {"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}) ::unsetenv(name);
+  return sockets;
+}
+
+Watchdog::Watchdog(Reactor& reactor)
+    : period_(from_manager("WATCHDOG_USEC", "WATCHDOG_PID")), timer_(reactor, [this] {
+        notify("WATCHDOG=1");
+        timer_.arm(period_ / 2);
+      }) {
+  if (period_.count() > 0) timer_.arm(std::chrono::seconds(0));
+}
 
 }  // namespace rmem

@@ -2,7 +2,12 @@
 // What a daemon on the path of page faults asks of the kernel for itself.
 #pragma once
 
+#include <chrono>
+#include <vector>
+
+#include "base/reactor.hh"
 #include "base/status.hh"
+#include "base/unique_fd.hh"
 
 namespace rmem {
 
@@ -26,5 +31,21 @@ void announce_ready();
 
 // STOPPING=1 to the service manager if there is one.
 void announce_stopping();
+
+// The sockets that the service manager passed to this process, in its order
+// (sd_listen_fds(3)); none the second time, and none for children.
+std::vector<UniqueFd> take_passed_sockets();
+
+// WATCHDOG=1 to the service manager, if it asked for that, twice in each period
+// for as long as the loop turns: a loop that hangs is noticed, and the daemon
+// replaced.
+class Watchdog {
+ public:
+  explicit Watchdog(Reactor& reactor);
+
+ private:
+  std::chrono::microseconds period_;
+  Reactor::Timer timer_;
+};
 
 }  // namespace rmem

@@ -31,6 +31,9 @@ void harden() {
 
 Status run(const std::vector<std::string>& listen, const std::vector<std::string>& exports,
            server::ServerOptions options) {
+  std::vector<UniqueFd> passed = take_passed_sockets();
+  if (listen.empty() && passed.empty())
+    return Status(Code::kUsage, "--listen is required, as no socket was passed");
   std::vector<transport::Address> addresses;
   for (const std::string& text : listen) {
     auto address = transport::Address::parse(text);
@@ -67,7 +70,10 @@ Status run(const std::vector<std::string>& listen, const std::vector<std::string
   server = std::move(made).value();
   for (const transport::Address& address : addresses)
     if (Status listening = server->listen(address); !listening.ok()) return listening;
+  for (UniqueFd& socket : passed)
+    if (Status listening = server->listen(std::move(socket)); !listening.ok()) return listening;
   for (const auto& address : server->addresses()) kLog.info("listening at {}", address.to_string());
+  const Watchdog watchdog(**reactor);
   announce_ready();
   (*reactor)->run();
   store::log_stats();
@@ -80,9 +86,9 @@ int program(int argc, char** argv) {
   std::vector<std::string> exports;
   server::ServerOptions options;
   app.add_option("--listen", listen,
-                 "where to listen: tcp://127.0.0.1:7070, tcp://[::1]:7070, unix:///path")
+                 "where to listen: tcp://127.0.0.1:7070, tcp://[::1]:7070, unix:///path; needed "
+                 "unless the service manager passes sockets")
       ->type_name("ADDR")
-      ->required()
       ->allow_extra_args(false);
   app.add_option(
          "--export", exports,

@@ -93,6 +93,7 @@ Status run(const std::string& socket_path, const std::string& instance) {
   if (Status s = regions.adopt(); !s.ok()) return s;
   if (::geteuid() == 0) warn(control::mount_rmemfs(control::kRegionDirectory).status());
   if (Status s = server.start(); !s.ok()) return s;
+  const Watchdog watchdog(**reactor);
   announce_ready();
   (*reactor)->run();
   store::log_stats();

@@ -12,7 +12,8 @@ namespace rmem::control {
 // there already, by a service or by a predecessor.
 Result<bool> mount_rmemfs(const std::string& directory);
 
-// Files that programs have open stay open; bind mounts of single files stay.
+// Unmounts what an rmemd has mounted there; a mount of somebody else stays. Files
+// that programs have open stay open; bind mounts of single files stay.
 Status unmount_rmemfs(const std::string& directory);
 
 }  // namespace rmem::control

@@ -173,6 +173,19 @@ int Device::set_state(std::uint32_t region, std::uint32_t state, std::string_vie
   return call(fd_.get(), RMEM_IOC_STATE, argument);
 }
 
+Result<unsigned> uapi_major() {
+  // A channel of its own, gone at once: daemons do not notice.
+  auto fd = open_device(kControlPath, O_RDWR);
+  if (!fd.ok()) return fd.status();
+  rmem_ioc_setup setup{};
+  setup.ring_entries = 64;
+  setup.uapi_major = RMEM_UAPI_MAJOR;
+  const int err = call(fd->get(), RMEM_IOC_SETUP, setup);
+  if (err == EOPNOTSUPP) return 0u;
+  if (err != 0) return module_error(err, kControlPath);
+  return unsigned{setup.uapi_major};
+}
+
 Status sync_region(const std::string& name) {
   return with_region(name, [](int fd) { return ::fsync(fd) == 0 ? 0 : errno; });
 }

@@ -54,6 +54,10 @@ class Device final : public KernelChannel {
   std::unique_ptr<Ring> ring_;
 };
 
+// The version of the ioctls that the module speaks, if that is ours; 0 if it is
+// another. kNotFound and kPermission as of Device::open().
+Result<unsigned> uapi_major();
+
 // A region's file, for what a program would do with it. These calls block as a
 // program's would, some of them on the daemon itself: never make them on the
 // daemon's reactor thread.

@@ -2,6 +2,7 @@
 #include "kchan/netlink.hh"
 
 #include <netlink/genl/ctrl.h>
+#include <netlink/genl/family.h>
 #include <netlink/genl/genl.h>
 #include <netlink/netlink.h>
 
@@ -165,6 +166,20 @@ Result<std::unique_ptr<Netlink>> Netlink::open() {
   if (family < 0) return module_absent("no netlink family " RMEM_FAMILY_NAME);
   netlink->family_ = family;
   return netlink;
+}
+
+Result<unsigned> Netlink::family_version() {
+  const auto netlink = open();
+  if (!netlink.ok()) return netlink.status();
+  nl_cache* all = nullptr;
+  if (const int r = genl_ctrl_alloc_cache((*netlink)->socket_.get(), &all); r < 0) {
+    return Status(Code::kFailed, std::string("generic netlink: ") + nl_geterror(r));
+  }
+  genl_family* family = genl_ctrl_search_by_name(all, RMEM_FAMILY_NAME);
+  const unsigned version = family ? genl_family_get_version(family) : 0;
+  if (family) genl_family_put(family);
+  nl_cache_free(all);
+  return version;
 }
 
 Netlink::Message Netlink::message(std::uint8_t command, int flags) const {

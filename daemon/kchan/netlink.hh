@@ -75,6 +75,8 @@ class Netlink {
  public:
   // kNotFound: the family, hence the module, is absent.
   static Result<std::unique_ptr<Netlink>> open();
+  // Of the loaded module's family; kNotFound as above.
+  static Result<unsigned> family_version();
   ~Netlink();
   Netlink(const Netlink&) = delete;
   Netlink& operator=(const Netlink&) = delete;

@@ -41,22 +41,33 @@ Server::~Server() {
   sessions_.clear();
 }
 
+Status Server::may_listen(const transport::SocketAddress& address, const std::string& name) const {
+  if (options_.insecure || address.local()) return Status();
+  return Status(Code::kUsage,
+                name + ": plain TCP off loopback is neither encrypted nor authenticated",
+                "listen at 127.0.0.1, [::1] or a unix socket; or give --insecure if you trust "
+                "everybody who can reach the port");
+}
+
 Status Server::listen(const transport::Address& address) {
   if (!address.is_unix() && !options_.insecure) {
     auto resolved = transport::resolve(address.host, address.port, true, false);
     if (!resolved) return resolved.status();
     for (const transport::SocketAddress& one : *resolved)
-      if (!one.local())
-        return Status(Code::kUsage,
-                      address.to_string() +
-                          ": plain TCP off loopback is neither encrypted nor "
-                          "authenticated",
-                      "listen at 127.0.0.1, [::1] or a unix socket; or give --insecure if you "
-                      "trust everybody who can reach the port");
+      if (Status may = may_listen(one, address.to_string()); !may.ok()) return may;
   }
   auto listeners = transport::SocketListener::listen(reactor_, address, *this);
   if (!listeners) return listeners.status();
   for (auto& listener : *listeners) listeners_.push_back(std::move(listener));
+  return Status();
+}
+
+Status Server::listen(UniqueFd passed) {
+  auto listener = transport::SocketListener::adopt(reactor_, std::move(passed), *this);
+  if (!listener) return listener.status();
+  const transport::SocketAddress& at = (*listener)->address();
+  if (Status may = may_listen(at, at.to_string()); !may.ok()) return may;
+  listeners_.push_back(std::move(listener).value());
   return Status();
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/reactor.hh"
+#include "base/unique_fd.hh"
 #include "base/workers.hh"
 #include "server/export.hh"
 #include "server/session.hh"
@@ -36,6 +37,8 @@ class Server final : private transport::Listener::Handler, private Session::Owne
 
   // kUsage: plain TCP off loopback, and not `insecure`.
   Status listen(const transport::Address& address);
+  // The same at a socket that listens already (socket activation).
+  Status listen(UniqueFd passed);
   // Where it listens, with the ports that the kernel chose.
   std::vector<transport::SocketAddress> addresses() const;
 
@@ -54,6 +57,7 @@ class Server final : private transport::Listener::Handler, private Session::Owne
  private:
   Server(Reactor& reactor, const ServerOptions& options, std::unique_ptr<Workers> workers,
          Exports exports);
+  Status may_listen(const transport::SocketAddress& address, const std::string& name) const;
   void on_accept(std::unique_ptr<transport::Connection> connection) override;
   void on_session_over(Session& session) override;
   void bury();

@@ -55,7 +55,7 @@ class Session final : private transport::Connection::Handler, private wire::Fram
   // Ends the connection now.
   void close();
 
-  // For logs: "192.0.2.1:4711 (rmemd 0.1)".
+  // For logs: "192.0.2.1:4711 (rmemd 0.1.0)".
   const std::string& peer() const { return peer_; }
 
  private:

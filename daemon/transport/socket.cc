@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "transport/socket.hh"
 
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
@@ -158,6 +159,30 @@ Result<std::unique_ptr<SocketListener>> SocketListener::listen_at(Reactor& react
   if (::bind(fd.get(), address.get(), address.length) != 0)
     return Status::from_errno(errno, "bind");
   if (::listen(fd.get(), kBacklog) != 0) return Status::from_errno(errno, "listen");
+  return start(reactor, std::move(fd), path, handler);
+}
+
+Result<std::unique_ptr<SocketListener>> SocketListener::adopt(Reactor& reactor, UniqueFd fd,
+                                                              Listener::Handler& handler) {
+  const auto option = [&](int name) {
+    int value = -1;
+    socklen_t length = sizeof value;
+    (void)::getsockopt(fd.get(), SOL_SOCKET, name, &value, &length);
+    return value;
+  };
+  const int domain = option(SO_DOMAIN);
+  if (option(SO_TYPE) != SOCK_STREAM || option(SO_ACCEPTCONN) != 1 ||
+      (domain != AF_INET && domain != AF_INET6 && domain != AF_UNIX))
+    return Status(Code::kUsage, "the socket passed is not one to accept connections from",
+                  "in the socket unit, use ListenStream= and Accept=no");
+  if (::fcntl(fd.get(), F_SETFL, O_RDWR | O_NONBLOCK) != 0)
+    return Status::from_errno(errno, "fcntl");
+  return start(reactor, std::move(fd), {}, handler);
+}
+
+Result<std::unique_ptr<SocketListener>> SocketListener::start(Reactor& reactor, UniqueFd fd,
+                                                              const std::string& path,
+                                                              Listener::Handler& handler) {
   SocketAddress bound;
   bound.length = sizeof bound.storage;
   ::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&bound.storage), &bound.length);

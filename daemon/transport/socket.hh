@@ -49,6 +49,10 @@ class SocketListener final : public Listener, private Reactor::Handler {
   static Result<std::vector<std::unique_ptr<SocketListener>>> listen(Reactor& reactor,
                                                                      const Address& address,
                                                                      Listener::Handler& handler);
+  // Takes over a listening stream socket that somebody else has made; its file,
+  // if it has one, stays theirs. kUsage: it is something else.
+  static Result<std::unique_ptr<SocketListener>> adopt(Reactor& reactor, UniqueFd fd,
+                                                       Listener::Handler& handler);
   ~SocketListener() override;
 
   // With the port that the kernel chose for port 0.
@@ -61,6 +65,9 @@ class SocketListener final : public Listener, private Reactor::Handler {
                                                            const SocketAddress& address,
                                                            const std::string& path,
                                                            Listener::Handler& handler);
+  static Result<std::unique_ptr<SocketListener>> start(Reactor& reactor, UniqueFd fd,
+                                                       const std::string& path,
+                                                       Listener::Handler& handler);
   void on_events(std::uint32_t events) override;
 
   Reactor& reactor_;

@@ -11,6 +11,7 @@
 #include "base/cli.hh"
 #include "base/status.hh"
 #include "client.hh"
+#include "doctor.hh"
 
 namespace rmem::ctl {
 
@@ -18,6 +19,7 @@ namespace rmem::ctl {
 struct Context {
   std::string socket;
   std::function<Result<std::unique_ptr<Regions>>()> regions = &kernel_regions;
+  Machine machine = this_machine();
   std::ostream* out = nullptr;  // never null when a verb runs
 };
 
@@ -30,6 +32,8 @@ class Command {
 
   virtual Status run(Context& context) = 0;
   virtual bool json() const { return false; }
+  // The exit code of a run() that has succeeded, where the answer may be no.
+  virtual int verdict() const { return 0; }
 
   CLI::App& app;
 };
@@ -44,6 +48,7 @@ std::unique_ptr<Command> drop_command(CLI::App& program);
 std::unique_ptr<Command> abort_command(CLI::App& program);
 std::unique_ptr<Command> events_command(CLI::App& program);
 std::unique_ptr<Command> salvage_command(CLI::App& program);
+std::unique_ptr<Command> doctor_command(CLI::App& program);
 
 // The whole program; `context.socket` is overwritten. The exit code.
 int run(int argc, const char* const* argv, Context& context);

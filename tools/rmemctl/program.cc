@@ -7,7 +7,7 @@ namespace {
 
 constexpr std::unique_ptr<Command> (*kCommands[])(CLI::App&) = {
     attach_command, detach_command, status_command, sync_command,    pull_command,
-    drop_command,   abort_command,  events_command, salvage_command,
+    drop_command,   abort_command,  events_command, salvage_command, doctor_command,
 };
 
 }  // namespace
@@ -42,7 +42,8 @@ int run(int argc, const char* const* argv, Context& context) {
   if (const auto code = cli::parse(program, argc, argv)) return *code;
   for (const auto& command : commands) {
     if (command->app.parsed()) {
-      return cli::fail("rmemctl", command->run(context), command->json());
+      const Status done = command->run(context);
+      return done.ok() ? command->verdict() : cli::fail("rmemctl", done, command->json());
     }
   }
   return static_cast<int>(Code::kUsage);

@@ -28,8 +28,12 @@ class ProgramTest : public testing::Test {
     if (pid > 0) finish(SIGKILL);
   }
 
-  void start(std::vector<std::string> arguments) {
+  // `passed`: given to it as a service manager passes sockets.
+  void start(std::vector<std::string> arguments, int passed = -1) {
     arguments.insert(arguments.begin(), RMEM_SERVER_PROGRAM);
+    if (passed >= 0)  // only the shell's own child knows its pid beforehand
+      arguments.insert(arguments.begin(),
+                       {"/bin/sh", "-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\""});
     std::vector<char*> argv;
     for (std::string& one : arguments) argv.push_back(one.data());
     argv.push_back(nullptr);
@@ -42,6 +46,7 @@ class ProgramTest : public testing::Test {
     ::posix_spawn_file_actions_adddup2(&actions, write_end.get(), STDOUT_FILENO);
     ::posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, (dir / "stderr").c_str(),
                                        O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    if (passed >= 0) ::posix_spawn_file_actions_adddup2(&actions, passed, 3);
     ASSERT_EQ(::posix_spawn(&pid, argv[0], &actions, nullptr, argv.data(), environ), 0);
     ::posix_spawn_file_actions_destroy(&actions);
   }
@@ -108,6 +113,76 @@ TEST_F(ProgramTest, TellsTheServiceManager) {
   EXPECT_GT(::recv(socket.get(), text, sizeof text - 1, 0), 0);
   EXPECT_STREQ(text, "READY=1");
   EXPECT_EQ(finish(SIGTERM), 0);
+}
+
+TEST_F(ProgramTest, KeepsTheWatchdogQuiet) {
+  const UniqueFd socket(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  (dir / "notify").copy(address.sun_path, sizeof address.sun_path - 1);
+  ASSERT_EQ(::bind(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  ::setenv("NOTIFY_SOCKET", address.sun_path, 1);
+  ::setenv("WATCHDOG_USEC", "100000", 1);
+  start(good());
+  ::unsetenv("NOTIFY_SOCKET");
+  ::unsetenv("WATCHDOG_USEC");
+  EXPECT_EQ(line(), "ready");
+  int kicks = 0;
+  for (int i = 0; i < 4; ++i) {
+    char text[100] = {};
+    ASSERT_GT(::recv(socket.get(), text, sizeof text - 1, 0), 0);
+    kicks += std::string_view(text) == "WATCHDOG=1";
+  }
+  EXPECT_EQ(kicks, 3);  // and READY=1
+  EXPECT_EQ(finish(SIGTERM), 0);
+}
+
+// A socket at `path`, bound, of `type`.
+UniqueFd bound_socket(const std::string& path, int type) {
+  UniqueFd fd(::socket(AF_UNIX, type | SOCK_CLOEXEC, 0));
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  path.copy(address.sun_path, sizeof address.sun_path - 1);
+  EXPECT_EQ(::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  return fd;
+}
+
+TEST_F(ProgramTest, AcceptsAtASocketThatItIsPassed) {
+  const UniqueFd passed = bound_socket(dir / "passed", SOCK_STREAM);
+  ASSERT_EQ(::listen(passed.get(), 5), 0);
+  start({"--export", "x=mem://1MiB", "--state-dir", dir / "state"}, passed.get());
+  ASSERT_EQ(line(), "ready") << errors();
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  (dir / "passed").copy(address.sun_path, sizeof address.sun_path - 1);
+  const UniqueFd client(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  ASSERT_EQ(::connect(client.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  // The server, not the backlog, hangs up on what is no frame.
+  const std::string noise(200, 'x');
+  ASSERT_EQ(::send(client.get(), noise.data(), noise.size(), MSG_NOSIGNAL), 200);
+  char c;
+  while (::recv(client.get(), &c, 1, 0) > 0) {
+  }
+  EXPECT_EQ(finish(SIGTERM), 0) << errors();
+  // It belongs to whoever passed it.
+  EXPECT_EQ(::access((dir / "passed").c_str(), F_OK), 0);
+}
+
+TEST_F(ProgramTest, RefusesAPassedSocketThatIsOfNoUse) {
+  const std::vector<std::string> arguments = {"--export", "x=mem://1MiB", "--state-dir",
+                                              dir / "state"};
+  for (const int type : {SOCK_DGRAM, SOCK_STREAM}) {
+    const std::string path = dir / std::to_string(type);
+    const UniqueFd passed = bound_socket(path, type);  // and nobody listens
+    start(arguments, passed.get());
+    EXPECT_EQ(finish(), 2);
+    EXPECT_NE(errors().find("socket unit"), std::string::npos) << errors();
+  }
+  const UniqueFd any(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  ASSERT_EQ(::listen(any.get(), 5), 0);  // 0.0.0.0, a port of the kernel's choice
+  start(arguments, any.get());
+  EXPECT_EQ(finish(), 2);
+  EXPECT_NE(errors().find("--insecure"), std::string::npos) << errors();
 }
 
 TEST_F(ProgramTest, HelpAndVersionAreNoMistakes) {
