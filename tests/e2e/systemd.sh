@@ -8,9 +8,9 @@
 # file describes is attached, its daemon is replaced when it dies, the server is
 # started by the first connection, and all of it goes away in order. systemd runs
 # as process 1 of a PID namespace; make install has put the units where it looks.
+top=$(cd "$(dirname "$0")/../.." && pwd) # lib.sh goes elsewhere
 . "$(dirname "$0")/lib.sh"
 
-top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 # It installs into /usr and takes units away: nothing for a machine that stays.
 grep -q rmem_run= /proc/cmdline || skip "not in the VM"
 command -v make >/dev/null || skip "no make here"
