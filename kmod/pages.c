@@ -179,7 +179,7 @@ int rmem_pages_zero(struct rmem_req *req, u64 offset, u64 length)
 	return pages_set(req, offset, length, NULL);
 }
 
-/* Some pages of @folio's range are resident already: insert the others singly. */
+/* Not as one folio: some of its pages are resident, or there is no room. Singly. */
 static int pages_insert_singly(struct rmem_req *req, struct folio *folio, pgoff_t index)
 {
 	struct rmem_region *region = req->region;
@@ -239,8 +239,11 @@ int rmem_pages_insert(struct rmem_req *req, bool mark)
 			mark = false;
 			folio_unlock(folio);
 			atomic64_add(pages * PAGE_SIZE, &region->fetched_bytes);
+		} else if (pages > 1 && (err == -EEXIST || err == -ENOMEM)) {
+			/* a full cgroup finds room for pages sooner than for a large folio */
+			err = pages_insert_singly(req, folio, index);
 		} else if (err == -EEXIST) {
-			err = pages > 1 ? pages_insert_singly(req, folio, index) : 0;
+			err = 0;
 		}
 		folio_put(folio);
 		if (err)

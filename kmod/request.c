@@ -29,7 +29,8 @@ static u32 rmem_req_next_id;
 
 int rmem_request_init(void)
 {
-	rmem_req_cache = KMEM_CACHE(rmem_req, SLAB_ACCOUNT);
+	/* not accounted: at most one a task that waits, and the fault must not fail for it */
+	rmem_req_cache = KMEM_CACHE(rmem_req, 0);
 	return rmem_req_cache ? 0 : -ENOMEM;
 }
 
