@@ -163,6 +163,26 @@ static int control_fill(struct rmem_channel *channel, unsigned long arg)
 	return rmem_fetch_fill(channel, &args);
 }
 
+static int control_receive(struct rmem_channel *channel, unsigned long arg)
+{
+	struct rmem_ioc_receive args;
+	u32 usize;
+	int err;
+
+	BUILD_BUG_ON(sizeof(args) != 56);
+	err = rmem_copy_args(&args, sizeof(args), sizeof(args), arg, &usize);
+	if (err)
+		return err;
+	if (args.flags & ~(RMEM_FILL_MARK | RMEM_RECEIVE_CHECKSUM) || args.__reserved)
+		return -EOPNOTSUPP;
+	args.received = 0;
+	args.error = 0;
+	err = rmem_fetch_receive(channel, &args);
+	/* how far it came is told with every result */
+	args.size = usize;
+	return copy_to_user((void __user *)arg, &args, sizeof(args)) ? -EFAULT : err;
+}
+
 static int complete_one(struct rmem_channel *channel, u64 cookie, u32 error, u32 *unknown)
 {
 	struct rmem_req *req = rmem_request_find(channel, cookie);
@@ -293,7 +313,7 @@ static long control_ioctl(struct file *file, unsigned int cmd, unsigned long arg
 	unsigned int nr = rmem_ioctl_nr(cmd);
 
 	switch (nr) {
-	case _IOC_NR(RMEM_IOC_SETUP) ... _IOC_NR(RMEM_IOC_STATE):
+	case _IOC_NR(RMEM_IOC_SETUP) ... _IOC_NR(RMEM_IOC_RECEIVE):
 		break;
 	default:
 		return -ENOTTY;
@@ -310,6 +330,8 @@ static long control_ioctl(struct file *file, unsigned int cmd, unsigned long arg
 		return control_region(channel, nr, arg);
 	case _IOC_NR(RMEM_IOC_FILL):
 		return control_fill(channel, arg);
+	case _IOC_NR(RMEM_IOC_RECEIVE):
+		return control_receive(channel, arg);
 	case _IOC_NR(RMEM_IOC_COMPLETE):
 		return control_complete(channel, arg);
 	case _IOC_NR(RMEM_IOC_WRITEOUT):

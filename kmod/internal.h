@@ -15,6 +15,8 @@
  *   region->dirty_lock         spinlock: the dirty log
  *   channel->lock              spinlock: the ring
  *
+ * A socket's own lock is taken under request->fill_mutex, by receive.c.
+ *
  * Nothing that waits for a daemon holds any of them, except that a fault which
  * may not drop mmap_lock waits with it, for a bounded time.
  */
@@ -118,6 +120,7 @@ struct rmem_region {
 
 	/* counters, since made */
 	atomic64_t fetched_bytes;
+	atomic64_t received_bytes;	/* of fetches, from sockets */
 	atomic64_t pushed_bytes;
 	atomic64_t writeback_bytes;	/* now */
 	atomic64_t faults_demand;
@@ -205,7 +208,7 @@ struct rmem_req {
 			DECLARE_BITMAP(pages, RMEM_CHUNK_PAGES_MAX);
 		} write;
 	};
-	struct mutex fill_mutex;	/* one RMEM_IOC_FILL at a time */
+	struct mutex fill_mutex;	/* one RMEM_IOC_FILL or _RECEIVE at a time */
 };
 
 /* A range being punched; fills that touch it are fetched again. */
@@ -310,6 +313,10 @@ struct rmem_req *rmem_fetch_join(struct rmem_region *region, pgoff_t index, bool
 int rmem_fetch_wait(struct rmem_req *req, long timeout);
 int rmem_fetch_populate(struct rmem_region *region, pgoff_t index);
 int rmem_prefetch(struct rmem_region *region, struct rmem_ioc_prefetch *args);
+struct rmem_req *rmem_fetch_lock(struct rmem_channel *channel, u64 cookie);
+void rmem_fetch_unlock(struct rmem_req *req);
+int rmem_fetch_seek(struct rmem_req *req, u64 offset, u64 length);
+int rmem_fetch_filled(struct rmem_req *req, bool mark);
 int rmem_fetch_fill(struct rmem_channel *channel, const struct rmem_ioc_fill *args);
 struct rmem_req *rmem_write_alloc(struct rmem_region *region, pgoff_t chunk, u8 op, bool sync);
 void rmem_write_submit(struct rmem_req *req);
@@ -323,6 +330,9 @@ void rmem_request_fail_all(struct rmem_region *region, int error);
 void rmem_request_abort(struct rmem_region *region);
 void rmem_request_deadline(struct work_struct *work);
 u64 rmem_request_cookie(const struct rmem_req *req, const struct rmem_channel *channel);
+
+/* receive.c */
+int rmem_fetch_receive(struct rmem_channel *channel, struct rmem_ioc_receive *args);
 
 /* ring.c */
 int rmem_ring_alloc(struct rmem_channel *channel, u32 entries);

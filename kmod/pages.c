@@ -135,10 +135,7 @@ static int pages_copy_from(void *to, const void __user *from, size_t bytes)
 	return copy_from_user(to, from, bytes) ? -EFAULT : 0;
 }
 
-/*
- * Bytes for a fetch's folios, at @offset from its start: zeros where @from is
- * NULL. The tail of the last page is zeroed: nothing lies there.
- */
+/* Bytes for a fetch's folios, at @offset from its start: zeros where @from is NULL. */
 static int pages_set(struct rmem_req *req, u64 offset, u64 length, const void __user *from)
 {
 	struct folio *folio;
@@ -148,18 +145,21 @@ static int pages_set(struct rmem_req *req, u64 offset, u64 length, const void __
 		long i;
 
 		for (i = 0; i < folio_nr_pages(folio); i++, start += PAGE_SIZE) {
+			u64 at = max(start, offset);
 			size_t bytes;
 			void *to;
-			int err;
+			int err = 0;
 
-			if (start < offset)
+			if (start + PAGE_SIZE <= offset)
 				continue;
 			if (start >= end)
 				return 0;
-			bytes = min_t(u64, PAGE_SIZE, end - start);
-			to = kmap_local_folio(folio, i * PAGE_SIZE);
-			err = from ? pages_copy_from(to, from + (start - offset), bytes) : 0;
-			memset(to + (from ? bytes : 0), 0, PAGE_SIZE - (from ? bytes : 0));
+			bytes = min(start + PAGE_SIZE, end) - at;
+			to = kmap_local_folio(folio, i * PAGE_SIZE + (at - start));
+			if (from)
+				err = pages_copy_from(to, from + (at - offset), bytes);
+			else
+				memset(to, 0, bytes);
 			kunmap_local(to);
 			if (err)
 				return err;
@@ -167,6 +167,16 @@ static int pages_set(struct rmem_req *req, u64 offset, u64 length, const void __
 		cond_resched();
 	}
 	return 0;
+}
+
+/* Nothing lies behind the end of the region: the rest of its last page is zero. */
+static void pages_zero_tail(struct rmem_req *req)
+{
+	struct folio *last = list_last_entry(&req->fetch.folios, struct folio, lru);
+
+	if (!PAGE_ALIGNED(req->length))
+		folio_zero_segment(last, folio_size(last) - PAGE_SIZE + offset_in_page(req->length),
+				   folio_size(last));
 }
 
 int rmem_pages_copy(struct rmem_req *req, u64 offset, u64 length, const void __user *from)
@@ -227,6 +237,7 @@ int rmem_pages_insert(struct rmem_req *req, bool mark)
 	struct folio *folio, *next;
 	int err = 0;
 
+	pages_zero_tail(req);
 	list_for_each_entry_safe(folio, next, &req->fetch.folios, lru) {
 		long pages = folio_nr_pages(folio);
 

@@ -526,32 +526,61 @@ static bool fetch_is_stale(struct rmem_req *req)
 	return stale;
 }
 
-static int fetch_fill_locked(struct rmem_req *req, const struct rmem_ioc_fill *args)
+/*
+ * rmem_fetch_lock() - a fetch to put bytes into, by nobody else meanwhile
+ *
+ * Return: the request, referenced; ENOENT, EINVAL (it is no fetch), EINTR.
+ */
+struct rmem_req *rmem_fetch_lock(struct rmem_channel *channel, u64 cookie)
 {
-	struct address_space *mapping = req->region->inode->i_mapping;
-	bool last;
+	struct rmem_req *req = rmem_request_find(channel, cookie);
 	int err;
 
-	if (args->offset != req->fetch.cursor)
-		return -ESPIPE;
-	if (!args->length || args->length > req->length - args->offset)
-		return -EINVAL;
-	last = args->offset + args->length == req->length;
-	if (!last && !PAGE_ALIGNED(args->length))
-		return -EINVAL;
+	if (!req)
+		return ERR_PTR(-ENOENT);
+	err = req->op == RMEM_OP_FETCH ? mutex_lock_killable(&req->fill_mutex) : -EINVAL;
+	if (!err && READ_ONCE(req->state) != RMEM_REQ_SENT) {
+		mutex_unlock(&req->fill_mutex);
+		err = -ENOENT;
+	}
+	if (!err)
+		return req;
+	rmem_request_put(req);
+	return ERR_PTR(err);
+}
 
-	err = rmem_pages_alloc(req);
-	if (err)
-		return err;
-	if (args->flags & RMEM_FILL_ZERO)
-		err = rmem_pages_zero(req, args->offset, args->length);
-	else
-		err = rmem_pages_copy(req, args->offset, args->length,
-				      u64_to_user_ptr(args->addr));
-	if (err)
-		return err;
-	req->fetch.cursor += args->length;
-	if (!last)
+void rmem_fetch_unlock(struct rmem_req *req)
+{
+	mutex_unlock(&req->fill_mutex);
+	rmem_request_put(req);
+}
+
+/* @length bytes come at @offset: is that right, and is there room? */
+int rmem_fetch_seek(struct rmem_req *req, u64 offset, u64 length)
+{
+	lockdep_assert_held(&req->fill_mutex);
+	if (offset && offset != req->fetch.cursor)
+		return -ESPIPE;
+	if (!length || length > req->length - offset)
+		return -EINVAL;
+	req->fetch.cursor = offset;
+	return rmem_pages_alloc(req);
+}
+
+/*
+ * rmem_fetch_filled() - bytes up to the cursor are there
+ * @mark: tell the daemon when they are first used
+ *
+ * With the last one they become visible and the fetch is over. Return: 0 or
+ * ENOMEM, and then the fetch wants its bytes once more, from the first.
+ */
+int rmem_fetch_filled(struct rmem_req *req, bool mark)
+{
+	struct address_space *mapping = req->region->inode->i_mapping;
+	int err;
+
+	lockdep_assert_held(&req->fill_mutex);
+	if (req->fetch.cursor < req->length)
 		return 0;
 
 	/* A punch begins under this lock, held exclusively: before or after. */
@@ -559,7 +588,7 @@ static int fetch_fill_locked(struct rmem_req *req, const struct rmem_ioc_fill *a
 	if (fetch_is_stale(req))
 		err = -EAGAIN;
 	else
-		err = rmem_pages_insert(req, args->flags & RMEM_FILL_MARK);
+		err = rmem_pages_insert(req, mark);
 	filemap_invalidate_unlock_shared(mapping);
 
 	if (!err) {
@@ -579,24 +608,22 @@ static int fetch_fill_locked(struct rmem_req *req, const struct rmem_ioc_fill *a
 /* RMEM_IOC_FILL */
 int rmem_fetch_fill(struct rmem_channel *channel, const struct rmem_ioc_fill *args)
 {
-	struct rmem_req *req = rmem_request_find(channel, args->cookie);
+	struct rmem_req *req = rmem_fetch_lock(channel, args->cookie);
 	int err;
 
-	if (!req)
-		return -ENOENT;
-	if (req->op != RMEM_OP_FETCH) {
-		rmem_request_put(req);
-		return -EINVAL;
-	}
-	err = mutex_lock_killable(&req->fill_mutex);
+	if (IS_ERR(req))
+		return PTR_ERR(req);
+	err = rmem_fetch_seek(req, args->offset, args->length);
+	if (!err && args->flags & RMEM_FILL_ZERO)
+		err = rmem_pages_zero(req, args->offset, args->length);
+	else if (!err)
+		err = rmem_pages_copy(req, args->offset, args->length,
+				      u64_to_user_ptr(args->addr));
 	if (!err) {
-		if (READ_ONCE(req->state) == RMEM_REQ_SENT)
-			err = fetch_fill_locked(req, args);
-		else
-			err = -ENOENT;
-		mutex_unlock(&req->fill_mutex);
+		req->fetch.cursor += args->length;
+		err = rmem_fetch_filled(req, args->flags & RMEM_FILL_MARK);
 	}
-	rmem_request_put(req);
+	rmem_fetch_unlock(req);
 	return err;
 }
 

@@ -80,11 +80,13 @@ Result<std::unique_ptr<Device>> Device::open(std::uint32_t ring_entries) {
   setup.ring_entries = ring_entries;
   setup.uapi_major = RMEM_UAPI_MAJOR;
   setup.uapi_minor = RMEM_UAPI_MINOR;
+  setup.features = RMEM_FEATURE_RECEIVE;
   if (const int err = call(device->fd_.get(), RMEM_IOC_SETUP, setup)) {
     return module_error(err, std::string(kControlPath) + ": interface version " +
                                  std::to_string(RMEM_UAPI_MAJOR) + "." +
                                  std::to_string(RMEM_UAPI_MINOR));
   }
+  device->features_ = setup.features;
   void* memory =
       ::mmap(nullptr, setup.ring_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, device->fd_.get(), 0);
   if (memory == MAP_FAILED) {
@@ -123,6 +125,20 @@ int Device::fill(std::uint64_t cookie, std::uint64_t offset, std::span<const std
   argument.length = bytes.size();
   argument.addr = address(bytes.data());
   return call(fd_.get(), RMEM_IOC_FILL, argument);
+}
+
+Device::Received Device::receive(std::uint64_t cookie, std::uint64_t offset, std::uint64_t length,
+                                 int socket, std::uint32_t flags,
+                                 const std::optional<std::uint32_t>& checksum) {
+  rmem_ioc_receive argument{};
+  argument.flags = flags | (checksum ? RMEM_RECEIVE_CHECKSUM : 0);
+  argument.cookie = cookie;
+  argument.offset = offset;
+  argument.length = length;
+  argument.fd = socket;
+  argument.checksum = checksum.value_or(0);
+  const int err = call(fd_.get(), RMEM_IOC_RECEIVE, argument);
+  return {argument.received, err, static_cast<int>(argument.error)};
 }
 
 int Device::complete(std::span<const std::uint64_t> cookies, int error) {

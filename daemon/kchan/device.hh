@@ -39,6 +39,9 @@ class Device final : public KernelChannel {
   int push(std::uint32_t region) override;
   int fill(std::uint64_t cookie, std::uint64_t offset, std::span<const std::byte> bytes,
            std::uint32_t flags) override;
+  bool receives() const override { return features_ & RMEM_FEATURE_RECEIVE; }
+  Received receive(std::uint64_t cookie, std::uint64_t offset, std::uint64_t length, int socket,
+                   std::uint32_t flags, const std::optional<std::uint32_t>& checksum) override;
   int complete(std::span<const std::uint64_t> cookies, int error) override;
   int write_out(std::uint64_t cookie, std::span<std::byte> into, std::span<rmem_run> runs,
                 std::uint64_t& bytes, std::uint32_t& run_count) override;
@@ -50,6 +53,7 @@ class Device final : public KernelChannel {
   explicit Device(UniqueFd fd) : fd_(std::move(fd)) {}
 
   UniqueFd fd_;
+  std::uint64_t features_ = 0;
   std::span<std::byte> mapping_;
   std::unique_ptr<Ring> ring_;
 };

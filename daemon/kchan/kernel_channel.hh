@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -26,6 +27,19 @@ class KernelChannel {
   // `offset` counts from the fetch's first byte; `flags` are RMEM_FILL_*.
   virtual int fill(std::uint64_t cookie, std::uint64_t offset, std::span<const std::byte> bytes,
                    std::uint32_t flags) = 0;
+  // What receive() has done.
+  struct Received {
+    std::uint64_t bytes = 0;  // taken from the socket, whatever else
+    int err = 0;              // as RMEM_IOC_RECEIVE has it
+    int socket_err = 0;       // with ECONNRESET
+  };
+  // Does the module know that call?
+  virtual bool receives() const = 0;
+  // As fill(), with the next `length` bytes of `socket`. `checksum`: CRC-32C of
+  // all of the fetch.
+  virtual Received receive(std::uint64_t cookie, std::uint64_t offset, std::uint64_t length,
+                           int socket, std::uint32_t flags,
+                           const std::optional<std::uint32_t>& checksum) = 0;
   // Ends requests: `error` is 0 or the positive errno for all of them.
   virtual int complete(std::span<const std::uint64_t> cookies, int error) = 0;
   // Copies a write's dirty bytes to `into` and says where they belong. On

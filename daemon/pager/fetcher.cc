@@ -75,11 +75,13 @@ bool Fetcher::issue_demand() {
   if (!r || !region_.ready()) return false;
   const std::size_t demanded = reading_.size() - reading_ahead_;
   if (reading_.size() >= kMaxReading || demanded >= kMaxReading - kKeptForAhead) return false;
-  r->buffer = shared_.arena.take(r->length);
-  if (r->buffer.empty()) {
-    if (reserve_taken_) return false;
-    reserve_taken_ = r->reserve = true;
-    r->buffer = {reserve_.get(), region_.config().chunk};
+  if (!directly(r)) {
+    r->buffer = shared_.arena.take(r->length);
+    if (r->buffer.empty()) {
+      if (reserve_taken_) return false;
+      reserve_taken_ = r->reserve = true;
+      r->buffer = {reserve_.get(), region_.config().chunk};
+    }
   }
   demand_.remove(r);
   read(r);
@@ -90,9 +92,11 @@ bool Fetcher::issue_prefetch() {
   Request* r = ahead_.first();
   if (!r || !region_.ready()) return false;
   if (reading_.size() >= kMaxReading || reading_ahead_ >= kMaxReadingAhead) return false;
-  if (shared_.scarce(r->length)) return false;
-  r->buffer = shared_.arena.take(r->length);
-  if (r->buffer.empty()) return false;
+  if (!directly(r)) {
+    if (shared_.scarce(r->length)) return false;
+    r->buffer = shared_.arena.take(r->length);
+    if (r->buffer.empty()) return false;
+  }
   ahead_.remove(r);
   ++region_.stats().prefetches;
   read(r);
@@ -104,7 +108,41 @@ void Fetcher::read(Request* r) {
   if (ahead(r)) ++reading_ahead_;
   reading_.push_back(r);
   region_.operation_begins();
-  region_.store().read(r->offset, r->buffer.first(r->length), {&Fetcher::read_done, r});
+  const store::Done done = {&Fetcher::read_done, r};
+  if (r->buffer.empty()) return region_.store().receive(r->offset, r->length, *this, r, done);
+  region_.store().read(r->offset, r->buffer.first(r->length), done);
+}
+
+// Without a buffer: from the store's socket into the kernel's pages.
+bool Fetcher::directly(const Request* r) const {
+  return !r->by_copy && shared_.channel.receives() && region_.store().can_receive(r->length);
+}
+
+store::Receiver::Taken Fetcher::receive(void* ctx, std::uint64_t offset, std::uint64_t length,
+                                        int socket, const std::optional<std::uint32_t>& checksum) {
+  auto* r = static_cast<Request*>(ctx);
+  // Once the last byte is in the kernel, it is too late to think of it.
+  if (region_.gone() || r->stale) {
+    r->err = EAGAIN;
+    return {0, false, ECANCELED};
+  }
+  const auto got = shared_.channel.receive(r->cookie, offset, length, socket,
+                                           r->mark ? RMEM_FILL_MARK : 0, checksum);
+  switch (got.err) {
+    case 0:
+    case EAGAIN:
+    case EBADMSG:
+      return {got.bytes, false, got.err};
+    case EPIPE:
+      return {got.bytes, true, 0};
+    case ECONNRESET:
+      return {got.bytes, true, got.socket_err};
+    case ENOMSG:  // a TLS record that nobody here has asked for
+      return {got.bytes, true, EPROTO};
+    default:
+      r->err = got.err;
+      return {got.bytes, false, ECANCELED};
+  }
 }
 
 void Fetcher::read_done(void* request, const store::Outcome& outcome) {
@@ -123,8 +161,14 @@ void Fetcher::answered(Request* r, const store::Outcome& outcome) {
   switch (outcome.err) {
     case 0:
       r->tries = 0;
+      if (r->buffer.empty()) {  // filled by now
+        ++region_.stats().received;
+        return release(r);
+      }
       if (r->stale) return again(r);
       return fill(r);
+    case ECANCELED:
+      return refused(r);
     case EAGAIN:
       if (region_.ready()) region_.pause(Region::kPauseOnAgain);
       return again(r);
@@ -143,6 +187,26 @@ void Fetcher::answered(Request* r, const store::Outcome& outcome) {
                             std::strerror(outcome.err));
       return fail(r, EIO);
   }
+}
+
+// The module would not receive the bytes, or was not given them.
+void Fetcher::refused(Request* r) {
+  switch (r->err) {
+    case ENOENT:  // given up meanwhile
+      return release(r);
+    case EAGAIN:  // older than a write that is durable now
+      return again(r);
+    case ENOMEM:
+      if (ahead(r)) return fail(r, ECANCELED);
+      break;
+    default:
+      if (region_.may_complain())
+        region_.log().error("receiving {} bytes at {}: {}", r->length, r->offset,
+                            std::strerror(r->err));
+  }
+  // A buffer can keep them until the module has memory, or says the same again.
+  r->by_copy = true;
+  again(r);
 }
 
 void Fetcher::fill(Request* r) {

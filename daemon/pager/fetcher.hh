@@ -14,11 +14,12 @@ namespace rmem::pager {
 
 struct Shared;
 
-// From RMEM_OP_FETCH to RMEM_IOC_FILL. A fetch waits in one of two queues, is
-// read by the store into a buffer, and is filled from there. Fetches that nobody
-// waits for never use the last buffers or the last places at the store, so that
-// a demand fetch finds both.
-class Fetcher {
+// From RMEM_OP_FETCH to RMEM_IOC_FILL or _RECEIVE. A fetch waits in one of two
+// queues. Where store and module can, the module receives its bytes from the
+// store's socket; else it is read by the store into a buffer and filled from
+// there. Fetches that nobody waits for never use the last buffers or the last
+// places at the store, so that a demand fetch finds both.
+class Fetcher final : private store::Receiver {
  public:
   Fetcher(Region& region, Shared& shared);
   ~Fetcher();
@@ -63,6 +64,11 @@ class Fetcher {
 
   static void read_done(void* request, const store::Outcome& outcome);
   void answered(Request* r, const store::Outcome& outcome);
+  // store::Receiver, `ctx` being the Request
+  Taken receive(void* ctx, std::uint64_t offset, std::uint64_t length, int socket,
+                const std::optional<std::uint32_t>& checksum) override;
+  bool directly(const Request* r) const;
+  void refused(Request* r);
   void read(Request* r);
   void fill(Request* r);
   void again(Request* r);

@@ -38,6 +38,7 @@ int outcome_errno(int err) {
     case EROFS:
     case EINVAL:
     case ESTALE:
+    case ECANCELED:  // never the server's: the receiver's
       return err;
     case EPERM:  // has not claimed
       return EROFS;
@@ -57,7 +58,9 @@ struct RemoteStore::Impl final : RemoteLink::Owner {
     Type type{};
     std::uint64_t offset = 0;
     std::uint64_t length = 0;
-    std::byte* bytes = nullptr;   // of a write: not modified
+    std::byte* bytes = nullptr;    // of a write: not modified
+    Receiver* receiver = nullptr;  // instead of `bytes`
+    void* receiver_ctx = nullptr;
     std::uint64_t issued = 0;     // bytes of it that have been made into calls
     std::uint32_t under_way = 0;  // calls
     bool whole = false;           // all of it has been issued
@@ -346,7 +349,8 @@ struct RemoteStore::Impl final : RemoteLink::Owner {
 
   // --- operations ------------------------------------------------------------
 
-  void start(Type type, std::uint64_t offset, std::uint64_t length, std::byte* bytes, Done done) {
+  void start(Type type, std::uint64_t offset, std::uint64_t length, std::byte* bytes, Done done,
+             Receiver* receiver = nullptr, void* receiver_ctx = nullptr) {
     if (state != State::kUp) return done({state == State::kFailed ? ESTALE : EAGAIN, 0});
     if (type != Type::kFlush && !inside(offset, length, geometry.size)) return done({EINVAL, 0});
     if (type != Type::kRead && geometry.read_only) return done({EROFS, 0});
@@ -363,6 +367,8 @@ struct RemoteStore::Impl final : RemoteLink::Owner {
     op.offset = offset;
     op.length = length;
     op.bytes = bytes;
+    op.receiver = receiver;
+    op.receiver_ctx = receiver_ctx;
     op.done = done;
     op.next = active;
     if (active != nullptr) active->previous = &op;
@@ -385,11 +391,16 @@ struct RemoteStore::Impl final : RemoteLink::Owner {
       RemoteLink::Call* const call = link->take(kind);
       if (call == nullptr) return false;
       const std::uint64_t slice =
-          carries_bytes ? std::min<std::uint64_t>(op.length - op.issued, link->slice()) : op.length;
+          carries_bytes && op.receiver == nullptr
+              ? std::min<std::uint64_t>(op.length - op.issued, link->slice())
+              : op.length;
       call->header.type = op.type;
       call->header.offset = op.type == Type::kFlush ? 0 : op.offset + op.issued;
       call->header.length = slice;
-      if (op.type == Type::kRead) call->in = {op.bytes + op.issued, slice};
+      call->receiver = op.receiver;
+      call->receiver_ctx = op.receiver_ctx;
+      if (op.type == Type::kRead && op.receiver == nullptr)
+        call->in = {op.bytes + op.issued, slice};
       if (op.type == Type::kWrite) call->out = {op.bytes + op.issued, slice};
       call->ctx = &op;
       call->done = [](void* ctx, const RemoteLink::Reply& reply) {
@@ -550,6 +561,15 @@ const Geometry& RemoteStore::geometry() const { return impl_->geometry; }
 
 void RemoteStore::read(std::uint64_t offset, std::span<std::byte> into, Done done) {
   impl_->start(Type::kRead, offset, into.size(), into.data(), done);
+}
+
+void RemoteStore::receive(std::uint64_t offset, std::uint64_t length, Receiver& receiver, void* ctx,
+                          Done done) {
+  impl_->start(Type::kRead, offset, length, nullptr, done, &receiver, ctx);
+}
+
+bool RemoteStore::can_receive(std::uint64_t length) const {
+  return impl_->state == State::kUp && impl_->link->can_receive(length);
 }
 
 void RemoteStore::write(std::uint64_t offset, std::span<const std::byte> from, Done done) {

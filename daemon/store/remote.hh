@@ -154,6 +154,9 @@ class RemoteStore final : public Store {
   // Store. flush() needs the claim, as writing does.
   const Geometry& geometry() const override;
   void read(std::uint64_t offset, std::span<std::byte> into, Done done) override;
+  void receive(std::uint64_t offset, std::uint64_t length, Receiver& receiver, void* ctx,
+               Done done) override;
+  bool can_receive(std::uint64_t length) const override;
   void write(std::uint64_t offset, std::span<const std::byte> from, Done done) override;
   void zero(std::uint64_t offset, std::uint64_t length, Done done) override;
   void flush(Done done) override;

@@ -115,6 +115,9 @@ RemoteLink::Call* RemoteLink::take(Kind kind) {
   call.header = {};
   call.out = {};
   call.in = {};
+  call.receiver = nullptr;
+  call.received = 0;
+  call.unwanted = false;
   return &call;
 }
 
@@ -129,6 +132,10 @@ void RemoteLink::submit(Call& call, std::uint32_t handle, Kind kind) {
   if (header.type == Type::kWrite && checksums_) {
     header.flags |= wire::flag::kChecksum;
     header.checksum = crc32c(call.out);
+  }
+  if (call.receiver != nullptr) {
+    ++receivers_;
+    reader_.set_header_only(true);
   }
   wire::encode(header, call.encoded);
   call.state = Call::State::kQueued;
@@ -195,33 +202,80 @@ void RemoteLink::on_writable() {
 
 // --- replies -----------------------------------------------------------------
 
+bool RemoteLink::can_receive(std::uint64_t length) const {
+  // Smaller ones come several at once through the staging buffer.
+  return connection_ && connection_->socket() >= 0 && length >= kStaging && length <= max_payload_;
+}
+
 void RemoteLink::on_readable() {
   std::size_t budget = kReceivePerTurn;
   while (connection_) {
-    const transport::IoResult got = connection_->receive(reader_.receive_space());
-    if (got.err == EAGAIN) return;
-    if (got.bytes == 0) {
-      if (!established_ && !heard_)
-        return lose(Status(Code::kFailed,
-                           peer_ +
-                               " closed the connection without an answer to HELLO; it may speak "
-                               "another protocol",
-                           "check the address and port: is that an rmem-server?", ECONNRESET));
-      if (got.err != 0) return lose(Status::from_errno(got.err, "connection to " + peer_));
-      return lose(Status(Code::kUnreachable, peer_ + " closed the connection", {}, ECONNRESET));
+    std::size_t bytes = 0;
+    if (reader_.aside() > 0) {
+      if (receive_aside(bytes) == Step::kWait) return;
+    } else {
+      const transport::IoResult got = connection_->receive(reader_.receive_space());
+      if (got.err == EAGAIN) return;
+      if (got.bytes == 0) return ended(got.err);
+      heard_ = true;
+      last_received_ = Reactor::Clock::now();
+      bytes = got.bytes;
+      advance(reader_.received(bytes));
     }
-    heard_ = true;
-    last_received_ = Reactor::Clock::now();
-    if (reader_.received(got.bytes) == FrameReader::State::kBroken && connection_) {
-      const bool other = !established_ && reader_.error() == wire::error::kProtocol;
-      if (reader_.error() == wire::error::kBadMessage) ++checksum_errors_;
-      return lose(other ? Status(Code::kFailed, peer_ + " speaks another protocol",
-                                 "check the address and port: is that an rmem-server?", EPROTO)
-                        : Status(Code::kFailed, peer_ + " sent " + reader_.problem(), {}, EPROTO));
-    }
-    if (got.bytes >= budget) return;
-    budget -= got.bytes;
+    if (bytes >= budget) return;
+    budget -= bytes;
   }
+}
+
+// What the reader has come to.
+void RemoteLink::advance(FrameReader::State state) {
+  if (state != FrameReader::State::kBroken || !connection_) return;
+  const bool other = !established_ && reader_.error() == wire::error::kProtocol;
+  if (reader_.error() == wire::error::kBadMessage) ++checksum_errors_;
+  lose(other ? Status(Code::kFailed, peer_ + " speaks another protocol",
+                      "check the address and port: is that an rmem-server?", EPROTO)
+             : Status(Code::kFailed, peer_ + " sent " + reader_.problem(), {}, EPROTO));
+}
+
+// More of a payload that has a receiver. `bytes`: so many have been taken.
+RemoteLink::Step RemoteLink::receive_aside(std::size_t& bytes) {
+  Call& call = *receiving_;
+  const wire::Header& header = reader_.header();
+  Receiver::Taken taken;
+  if (call.unwanted) {
+    const iovec away = {control_.data(), std::min(control_.size(), reader_.aside())};
+    const transport::IoResult got = connection_->receive({&away, 1});
+    taken = {got.bytes, got.bytes == 0 && got.err != EAGAIN, got.err};
+  } else {
+    const bool checked = header.flags & wire::flag::kChecksum;
+    taken = call.receiver->receive(call.receiver_ctx, call.received, reader_.aside(),
+                                   connection_->socket(),
+                                   checked ? std::optional(header.checksum) : std::nullopt);
+  }
+  bytes = taken.bytes;
+  if (bytes > 0) {
+    last_received_ = Reactor::Clock::now();
+    call.received += bytes;
+    reader_.took(bytes);
+  }
+  if (taken.lost) {
+    ended(taken.err);
+    return Step::kWait;
+  }
+  if (taken.err == EAGAIN) return Step::kWait;
+  if (taken.err != 0 && taken.err != EBADMSG) call.unwanted = true;
+  if (reader_.aside() == 0) advance(reader_.aside_done(taken.err != EBADMSG));
+  return Step::kDone;
+}
+
+void RemoteLink::ended(int err) {
+  if (!established_ && !heard_)
+    return lose(Status(Code::kFailed,
+                       peer_ + " closed the connection without an answer to HELLO; it may speak "
+                               "another protocol",
+                       "check the address and port: is that an rmem-server?", ECONNRESET));
+  if (err != 0) return lose(Status::from_errno(err, "connection to " + peer_));
+  lose(Status(Code::kUnreachable, peer_ + " closed the connection", {}, ECONNRESET));
 }
 
 RemoteLink::Call* RemoteLink::find(const wire::Header& header) {
@@ -245,8 +299,9 @@ FrameReader::Next RemoteLink::on_header(const wire::Header& header, std::span<st
       const wire::Header& asked = receiving_->header;
       const bool checked = header.flags & wire::flag::kChecksum;
       if (header.offset != asked.offset || header.length != asked.length ||
-          header.payload != receiving_->in.size() || checked != checksums_)
+          header.payload != asked.length || checked != checksums_)
         return violated("a reply that does not fit its READ");
+      if (receiving_->receiver != nullptr) return FrameReader::Next::kAside;
       place = receiving_->in;
       return FrameReader::Next::kGoOn;
     }
@@ -277,7 +332,9 @@ FrameReader::Next RemoteLink::on_frame(const wire::Header& header, bool intact) 
   if (!control && header.type != Type::kRead) --bulk_calls_;
   call.state = Call::State::kFree;
   free_.push_back(&call);
-  call.done(call.ctx, {header, wire::errno_from_wire(header.error), payload});
+  if (call.receiver != nullptr) reader_.set_header_only(--receivers_ > 0);
+  const int err = call.unwanted ? ECANCELED : wire::errno_from_wire(header.error);
+  call.done(call.ctx, {header, err, payload});
   return connection_ ? FrameReader::Next::kGoOn : FrameReader::Next::kStop;
 }
 

@@ -16,6 +16,7 @@
 #include "base/reactor.hh"
 #include "base/status.hh"
 #include "base/uuid.hh"
+#include "store/store.hh"
 #include "transport/transport.hh"
 #include "wire/frame_reader.hh"
 
@@ -37,7 +38,9 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   struct Call {
     wire::Header header;             // type, flags, offset, length: the caller's part
     std::span<const std::byte> out;  // its payload; untouched until the completion
-    std::span<std::byte> in;         // where a READ's payload goes
+    std::span<std::byte> in;         // where a READ's payload goes,
+    Receiver* receiver = nullptr;    // unless this takes it. Reply.err is ECANCELED
+    void* receiver_ctx = nullptr;    // when it would not have all of it.
     void (*done)(void* ctx, const Reply& reply) = nullptr;
     void* ctx = nullptr;
 
@@ -45,7 +48,9 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
     friend class RemoteLink;
     enum class State : std::uint8_t { kFree, kTaken, kQueued, kSent } state = State::kFree;
     std::uint32_t index = 0;
-    std::uint32_t uses = 0;  // makes the number of each use of a slot another one
+    std::uint32_t uses = 0;      // makes the number of each use of a slot another one
+    std::uint64_t received = 0;  // of its payload, by `receiver` or for it
+    bool unwanted = false;       // by `receiver`: what is left is thrown away
     wire::HeaderBytes encoded;
     Call* next = nullptr;
   };
@@ -85,7 +90,10 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   // Ends the connection without telling the owner.
   void close();
 
-  // The most bytes that one READ or WRITE carries.
+  // Whether a READ of so many bytes may have a receiver, and better had.
+  bool can_receive(std::uint64_t length) const;
+  // The most bytes that one READ or WRITE carries; a READ with a receiver is not
+  // sliced.
   std::uint32_t slice() const { return std::min(max_payload_, wire::kSlice); }
   bool checksums() const { return checksums_; }
   std::uint64_t checksum_errors() const { return checksum_errors_; }
@@ -99,7 +107,11 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
     void pop();
   };
 
+  enum class Step { kDone, kWait };
   void on_readable() override;
+  void advance(wire::FrameReader::State state);
+  Step receive_aside(std::size_t& bytes);
+  void ended(int err);
   void on_writable() override;
   void on_hangup() override {}
   wire::FrameReader::Next on_header(const wire::Header& header,
@@ -138,6 +150,7 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   std::uint32_t bulk_calls_ = 0;  // of these
   Call* receiving_ = nullptr;     // whose reply is being received; null for REFUSE
   std::array<std::byte, wire::kMaxPayloadBeforeOpen> control_;  // payload of other replies
+  std::uint32_t receivers_ = 0;                                 // calls under way that have one
 
   Queue urgent_;
   Queue bulk_;

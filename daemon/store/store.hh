@@ -2,9 +2,11 @@
 // What holds the bytes. rmem-server exports a Store; rmemd consumes one.
 #pragma once
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -38,6 +40,7 @@ struct Outcome {
   //   EBADMSG  the bytes arrived damaged
   //   ESTALE   the store is not the one that was opened, or the writer claim
   //            was taken over: final
+  //   ECANCELED  of receive(): its receiver would not have the bytes
   int err = 0;
   // The durability epoch under which it was carried out; 0 on errors.
   std::uint64_t epoch = 0;
@@ -49,6 +52,27 @@ struct Done {
   void (*fn)(void* ctx, const Outcome& outcome) = nullptr;
   void* ctx = nullptr;
   void operator()(const Outcome& outcome) const { fn(ctx, outcome); }
+};
+
+// Takes the bytes of a read by itself, out of the socket at which they arrive.
+// `ctx` says which read. Calls come in order, each where the one before stopped.
+class Receiver {
+ public:
+  struct Taken {
+    std::uint64_t bytes = 0;  // out of the socket, whatever else
+    // The connection is over; `err` says how, 0: closed by the peer.
+    bool lost = false;
+    // 0: all that were offered; EAGAIN: no more are there; EBADMSG: all, but the
+    // checksum is another one; anything else: the receiver wants no more.
+    int err = 0;
+  };
+  // The socket's next `length` bytes belong at `offset` of the read, and end it.
+  // `checksum`: CRC-32C of all of the read.
+  virtual Taken receive(void* ctx, std::uint64_t offset, std::uint64_t length, int socket,
+                        const std::optional<std::uint32_t>& checksum) = 0;
+
+ protected:
+  ~Receiver() = default;
 };
 
 // Asynchronous block store. Not thread-safe: every call and every completion
@@ -70,6 +94,14 @@ class Store {
 
   virtual const Geometry& geometry() const = 0;
   virtual void read(std::uint64_t offset, std::span<std::byte> into, Done done) = 0;
+  // As read(), with the bytes going to `receiver`, which must outlive it. Where
+  // it fails, some may have gone there. Only when can_receive() says so.
+  virtual void receive(std::uint64_t /*offset*/, std::uint64_t /*length*/, Receiver& /*receiver*/,
+                       void* /*ctx*/, Done done) {
+    done({EINVAL, 0});
+  }
+  // Whether that serves a read of so many bytes now, and is worth it.
+  virtual bool can_receive(std::uint64_t /*length*/) const { return false; }
   virtual void write(std::uint64_t offset, std::span<const std::byte> from, Done done) = 0;
   // The range reads as zeros afterwards; frees space where the store can.
   virtual void zero(std::uint64_t offset, std::uint64_t length, Done done) = 0;

@@ -22,6 +22,7 @@ class SocketConnection final : public Connection, private Reactor::Handler {
   void watch(bool readable, bool writable) override;
   IoResult receive(std::span<const iovec> buffers) override;
   IoResult send(std::span<const iovec> buffers) override;
+  int socket() const override { return fd_.get(); }
   bool local() const override { return local_; }
   const std::string& peer() const override { return peer_; }
 

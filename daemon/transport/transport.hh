@@ -54,6 +54,9 @@ class Connection {
   virtual IoResult receive(std::span<const iovec> buffers) = 0;
   virtual IoResult send(std::span<const iovec> buffers) = 0;
 
+  // The socket whose stream is that of the connection, byte by byte, so that
+  // others may receive from it; -1: there is none.
+  virtual int socket() const { return -1; }
   // Whether the bytes never leave this host (loopback, unix socket): no need
   // for checksums.
   virtual bool local() const = 0;

@@ -27,7 +27,8 @@ std::span<const iovec> FrameReader::receive_space() {
   }
   std::size_t count = 0;
   if (in_payload_) space_[count++] = {payload_.data() + filled_, payload_.size() - filled_};
-  space_[count++] = {staging_.get() + end_, staging_bytes_ - end_};
+  const std::size_t room = header_only_ ? kHeaderBytes - (end_ - begin_) : staging_bytes_ - end_;
+  space_[count++] = {staging_.get() + end_, room};
   return std::span(space_).first(count);
 }
 
@@ -45,6 +46,17 @@ FrameReader::State FrameReader::received(std::size_t bytes) {
 FrameReader::State FrameReader::resume() {
   if (state_ != State::kPaused) return state_;
   state_ = State::kMore;
+  return process();
+}
+
+void FrameReader::took(std::size_t bytes) {
+  assert(state_ == State::kAside && bytes <= payload_left_);
+  payload_left_ -= bytes;
+}
+
+FrameReader::State FrameReader::aside_done(bool intact) {
+  assert(state_ == State::kAside && payload_left_ == 0);
+  state_ = end_frame(intact);
   return process();
 }
 
@@ -75,7 +87,15 @@ FrameReader::State FrameReader::process() {
 
     payload_ = {};
     filled_ = 0;
-    if (sink_.on_header(header_, payload_) != Next::kGoOn) return state_ = State::kStopped;
+    const Next next = sink_.on_header(header_, payload_);
+    if (next == Next::kAside) {
+      assert(header_.payload > 0);
+      // It was received before the owner can have asked for it.
+      if (begin_ != end_) return broken(error::kProtocol, "a payload out of the blue");
+      payload_left_ = header_.payload;
+      return state_ = State::kAside;
+    }
+    if (next != Next::kGoOn) return state_ = State::kStopped;
     assert(payload_.size() == header_.payload);
     if (header_.payload == 0)
       state_ = finish_frame();
@@ -87,12 +107,16 @@ FrameReader::State FrameReader::process() {
 
 FrameReader::State FrameReader::finish_frame() {
   in_payload_ = false;
-  const bool intact = !(header_.flags & flag::kChecksum) || crc32c(payload_) == header_.checksum;
+  return end_frame(!(header_.flags & flag::kChecksum) || crc32c(payload_) == header_.checksum);
+}
+
+FrameReader::State FrameReader::end_frame(bool intact) {
   switch (sink_.on_frame(header_, intact)) {
     case Next::kGoOn:
       return State::kMore;
     case Next::kPause:
       return State::kPaused;
+    case Next::kAside:
     case Next::kStop:
       break;
   }

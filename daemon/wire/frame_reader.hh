@@ -22,14 +22,15 @@ namespace rmem::wire {
 // payload is received directly into its place.
 class FrameReader {
  public:
-  enum class Next { kGoOn, kPause, kStop };
+  enum class Next { kGoOn, kAside, kPause, kStop };
 
   // Gets the frames. Must not destroy the reader from within a call.
   class Sink {
    public:
     // A well-formed header within the limits. Sets `place`, if there is payload,
     // to exactly header.payload bytes that stay valid until on_frame() or the
-    // reader's end. kStop refuses the frame.
+    // reader's end. kAside: the payload, which there must be, is the business
+    // of the reader's owner, who has set_header_only(). kStop refuses the frame.
     virtual Next on_header(const Header& header, std::span<std::byte>& place) = 0;
     // All of the payload is in its place. `intact` is false if it carries a
     // checksum and does not match it. kPause: resume() brings the next one.
@@ -41,6 +42,7 @@ class FrameReader {
 
   enum class State {
     kMore,     // wants more bytes
+    kAside,    // the next bytes are a payload that the owner takes by himself
     kPaused,   // the sink said so
     kStopped,  // the sink said so; nothing more comes
     kBroken,   // flaw() or an oversized payload; nothing more comes
@@ -61,17 +63,29 @@ class FrameReader {
   // After kPause.
   State resume();
 
+  // In state kAside, else 0: so much of the payload is still to come.
+  std::size_t aside() const { return payload_left_; }
+  // So many bytes of it have been taken.
+  void took(std::size_t bytes);
+  // There is nothing left of it. `intact` is for on_frame().
+  State aside_done(bool intact);
+
+  // Whether to receive no byte behind a header before it has been seen: what
+  // follows may go aside. Many small frames take many calls that way.
+  void set_header_only(bool on) { header_only_ = on; }
+
   // Why it is broken: the number and the sentence for REFUSE.
   std::uint32_t error() const { return error_; }
   const std::string& problem() const { return problem_; }
   // The frame that is being read or was read last.
   const Header& header() const { return header_; }
   // Whether the stream, if it ended now, would end between two frames.
-  bool between_frames() const { return !in_payload_ && begin_ == end_; }
+  bool between_frames() const { return !in_payload_ && state_ != State::kAside && begin_ == end_; }
 
  private:
   State process();
   State finish_frame();
+  State end_frame(bool intact);
   State broken(std::uint32_t error, std::string problem);
 
   Sink& sink_;
@@ -87,6 +101,8 @@ class FrameReader {
   Header header_;
   std::span<std::byte> payload_;  // of header_
   std::size_t filled_ = 0;        // bytes of it that have arrived
+  std::size_t payload_left_ = 0;  // of one that goes aside
+  bool header_only_ = false;
   std::array<iovec, 2> space_;
 
   State state_ = State::kMore;

@@ -20,6 +20,8 @@
  *                             failure of that is the exit status, as errno
  *   pread PATH OFFSET LENGTH, pwrite PATH OFFSET VALUE, fsync PATH,
  *   punch PATH OFFSET LENGTH  the system call; errno as exit status
+ *   scan PATH                 touches every page through mmap, in order; prints
+ *                             nanoseconds a page
  *   hold PATH                 maps it, reads nothing, says "ready", waits
  *   unmake NAME               takes a region away with whatever is not durable:
  *                             what tests leave behind that fail
@@ -352,6 +354,22 @@ static int cmd_access(const char *verb, char **args, int count)
 		return said("msync", msync((char *)at - (offset - start), PAGE, MS_SYNC));
 	if (count > 3)
 		return said("fsync", fsync(fd));
+	return 0;
+}
+
+static int cmd_scan(const char *verb, char **args, int count)
+{
+	int fd = open_path(args[0], O_RDONLY);
+	uint64_t size = file_size(fd), at;
+	volatile char *bytes = map(fd, size, false);
+	struct timespec begin, end;
+
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	for (at = 0; at < size; at += PAGE)
+		(void)bytes[at];
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	printf("%.0f\n", ((end.tv_sec - begin.tv_sec) * 1e9 + (end.tv_nsec - begin.tv_nsec)) /
+			((size + PAGE - 1) / PAGE));
 	return 0;
 }
 
@@ -709,6 +727,7 @@ int main(int argc, char **argv)
 		{ "poke", 3, 4, cmd_access },	{ "pread", 3, 3, cmd_access },
 		{ "pwrite", 3, 3, cmd_access },	{ "fsync", 1, 1, cmd_access },
 		{ "punch", 3, 3, cmd_access },	{ "hold", 1, 1, cmd_hold },
+		{ "scan", 1, 1, cmd_scan },
 		{ "run", 4, 4, cmd_run },	{ "progress", 1, 1, cmd_progress },
 		{ "compare", 2, 3, cmd_compare }, { "unmake", 1, 1, cmd_unmake },
 	};

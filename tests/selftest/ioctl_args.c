@@ -104,6 +104,16 @@ static void set_fill(void *arg, struct env *e)
 	f->addr = (unsigned long)sample_page;
 }
 
+static void set_receive(void *arg, struct env *e)
+{
+	struct rmem_ioc_receive *r = arg;
+
+	(void)e;
+	r->cookie = sample_cookie;
+	r->length = sizeof(sample_page);
+	r->fd = -1;
+}
+
 static void set_complete(void *arg, struct env *e)
 {
 	struct rmem_ioc_complete *c = arg;
@@ -145,8 +155,8 @@ static void set_state(void *arg, struct env *e)
 }
 
 /*
- * FILL and WRITEOUT name a cookie that is none: with a right envelope they end
- * in ENOENT, which is further than any error of the envelope.
+ * FILL, RECEIVE and WRITEOUT name a cookie that is none: with a right envelope
+ * they end in ENOENT, which is further than any error of the envelope.
  */
 static const struct sample samples[] = {
 	{ "ATTACH", RMEM_IOC_ATTACH, 80, ON_DEVICE, 0, set_attach },
@@ -162,6 +172,7 @@ static const struct sample samples[] = {
 	{ "PREFETCH", RMEM_IOC_PREFETCH, 32, ON_CONTROL, 0, set_prefetch },
 	{ "PUSH", RMEM_IOC_PUSH, 16, ON_CONTROL, 12, set_region },
 	{ "STATE", RMEM_IOC_STATE, 144, ON_CONTROL, 0, set_state },
+	{ "RECEIVE", RMEM_IOC_RECEIVE, 56, ON_CONTROL, 52, set_receive },
 };
 
 static int good_result(const struct sample *s)
@@ -170,6 +181,7 @@ static int good_result(const struct sample *s)
 	case RMEM_IOC_SERVE:
 		return -EISCONN;	/* env_start() has done it */
 	case RMEM_IOC_FILL:
+	case RMEM_IOC_RECEIVE:
 	case RMEM_IOC_WRITEOUT:
 		return -ENOENT;
 	default:
@@ -351,6 +363,8 @@ TEST(flag_unknown)
 		for (bit = 0; bit < 32; bit++) {
 			if (s->nr == RMEM_IOC_FILL && bit < 2)
 				continue;
+			if (s->nr == RMEM_IOC_RECEIVE && (bit == 0 || bit == 2))
+				continue;
 			context("%s bit %d", s->name, bit);
 			arg = env_arg(&e, s);
 			*(__u32 *)(arg + 4) = 1u << bit;
@@ -469,7 +483,7 @@ TEST(wrong_kind_of_file)
 TEST(ioctl_unknown)
 {
 	static const int reserved[] = {
-		0x05, 0x3f, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x7f, 0xff,
+		0x05, 0x3f, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x7f, 0xff,
 	};
 	char buf[256] = { 0 };
 	struct env e;
@@ -849,7 +863,7 @@ TEST(fill_values)
 	EXPECT_RET(chan_fill(&x.c, r.cookie ^ 1ull << 63, 0, CHUNK, buf2m, 0), -ENOENT);
 	EXPECT_RET(chan_fill(&x.c, r.cookie, 4096, 4096, buf2m, 0), -ESPIPE);
 	EXPECT_RET(chan_fill(&x.c, r.cookie, ~0ull, 4096, buf2m, 0), -ESPIPE);
-	EXPECT_RET(chan_fill(&x.c, r.cookie, 0, 4095, buf2m, 0), -EINVAL);
+	EXPECT_RET(chan_fill(&x.c, r.cookie, 0, 0, buf2m, 0), -EINVAL);
 	EXPECT_RET(chan_fill(&x.c, r.cookie, 0, CHUNK + 4096, buf2m, 0), -EINVAL);
 	EXPECT_RET(chan_fill(&x.c, r.cookie, 0, ~0ull, buf2m, 0), -EINVAL);
 	EXPECT_RET(chan_fill(&x.c, r.cookie, 0, -4096ull, buf2m, 0), -EINVAL);
@@ -860,10 +874,17 @@ TEST(fill_values)
 
 	/* The cursor stands where the last good call left it. */
 	EXPECT_RET(chan_fill(&x.c, r.cookie, 0, 8192, buf2m, 0), 0);
-	EXPECT_RET(chan_fill(&x.c, r.cookie, 0, 8192, buf2m, 0), -ESPIPE);
+	EXPECT_RET(chan_fill(&x.c, r.cookie, 4096, 4096, buf2m, 0), -ESPIPE);
 	EXPECT_RET(chan_fill(&x.c, r.cookie, 8192, CHUNK, buf2m, 0), -EINVAL);
 	EXPECT_RET(chan_fill(&x.c, r.cookie, 8192, CHUNK - 8192, NULL, 0), -EFAULT);
-	EXPECT_RET(chan_fill(&x.c, r.cookie, 8192, CHUNK - 8192, buf2m + 8192, 0), 0);
+	EXPECT_RET(chan_fill(&x.c, r.cookie, 8192, 1, buf2m + 8192, 0), 0);
+	/* From the start again, in pieces of any length. */
+	EXPECT_RET(chan_fill(&x.c, r.cookie, 0, 1, buf2m + 77, 0), 0);
+	EXPECT_RET(chan_fill(&x.c, r.cookie, 8193, 1, buf2m, 0), -ESPIPE);
+	EXPECT_RET(chan_fill(&x.c, r.cookie, 0, 5001, buf2m, 0), 0);
+	EXPECT_RET(chan_fill(&x.c, r.cookie, 5001, 8193, buf2m + 5001, 0), 0);
+	EXPECT_RET(chan_fill(&x.c, r.cookie, 13194, 1, buf2m + 13194, 0), 0);
+	EXPECT_RET(chan_fill(&x.c, r.cookie, 13195, CHUNK - 13195, buf2m + 13195, 0), 0);
 	pthread_join(t, NULL);
 	EXPECT_EQ(pattern_diff(x.map, 0, CHUNK), -1);
 	EXPECT_RET(chan_fill(&x.c, r.cookie, 0, CHUNK, buf2m, 0), -ENOENT);
@@ -874,7 +895,8 @@ TEST(fill_values)
 	EXPECT_EQ(r.offset, 3 * CHUNK);
 	EXPECT_EQ(r.length, 5000);
 	EXPECT_RET(chan_fill(&x.c, r.cookie, 0, 8192, buf2m, 0), -EINVAL);
-	EXPECT_RET(chan_fill(&x.c, r.cookie, 0, 5000, buf2m + 3 * CHUNK, 0), 0);
+	EXPECT_RET(chan_fill(&x.c, r.cookie, 0, 4999, buf2m + 3 * CHUNK, 0), 0);
+	EXPECT_RET(chan_fill(&x.c, r.cookie, 4999, 1, buf2m + 3 * CHUNK + 4999, 0), 0);
 	pthread_join(t, NULL);
 	EXPECT_EQ(pattern_diff(x.map + 3 * CHUNK, 3 * CHUNK, 5000), -1);
 	EXPECT_EQ(bytes_diff(x.map + size, 0, 8192 - 5000), -1);

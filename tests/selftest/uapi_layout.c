@@ -31,6 +31,7 @@ TEST(ioctl_numbers)
 		{ "PREFETCH", RMEM_IOC_PREFETCH, 0xc020e545 },
 		{ "PUSH", RMEM_IOC_PUSH, 0x4010e546 },
 		{ "STATE", RMEM_IOC_STATE, 0x4090e547 },
+		{ "RECEIVE", RMEM_IOC_RECEIVE, 0xc038e548 },
 	};
 	size_t i;
 
@@ -56,6 +57,7 @@ TEST(structs_have_no_holes)
 	EXPECT_EQ(sizeof(struct rmem_ioc_writeout), 4 * 4 + 5 * 8);
 	EXPECT_EQ(sizeof(struct rmem_ioc_prefetch), 4 * 4 + 2 * 8);
 	EXPECT_EQ(sizeof(struct rmem_ioc_state), 4 * 4 + RMEM_REASON_SIZE);
+	EXPECT_EQ(sizeof(struct rmem_ioc_receive), 6 * 4 + 4 * 8);
 	EXPECT_EQ(sizeof(struct rmem_request), 8 + 4 + 2 + 2 + 4 * 8 + 4 * 4);
 }
 

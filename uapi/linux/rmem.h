@@ -16,6 +16,7 @@
  * with RMEM_IOC_SERVE that a region's requests shall appear in its *ring*.
  *
  *   region fault ─▶ struct rmem_request in the ring ─▶ daemon ─▶ RMEM_IOC_FILL
+ *                   or RMEM_IOC_RECEIVE
  *   dirty pages  ─▶ struct rmem_request in the ring ─▶ RMEM_IOC_WRITEOUT ─▶
  *                   RMEM_IOC_COMPLETE once the bytes are durable at the store
  *
@@ -52,8 +53,10 @@
  *               as authority is not /dev/rmem_control, open for writing
  *   ENOBUFS     a buffer is too small for the answer
  *   ENOSPC      writing beyond the end; or the store is full (fsync)
- *   ESPIPE      RMEM_IOC_FILL out of order: @offset is not where the request's
- *               cursor stands
+ *   ESPIPE      RMEM_IOC_FILL or _RECEIVE out of order: @offset is neither 0 nor
+ *               where the request's cursor stands
+ *   EAGAIN, EPIPE, ECONNRESET, ENOMSG, EBADMSG
+ *               RMEM_IOC_RECEIVE: what befell the socket or its bytes, see there
  *   EIO         the store failed, or the region's deadline passed (fsync); or
  *               the region was unmade by force
  *   ESTALE      the region has failed: its store is another one now, or its
@@ -240,8 +243,9 @@ struct rmem_ioc_unsafe {
  * long as the open file is.
  */
 
-/* Feature bits of RMEM_IOC_SETUP; none are defined yet. */
-#define RMEM_FEATURES_KNOWN 0ull
+/* Feature bits of RMEM_IOC_SETUP. */
+#define RMEM_FEATURE_RECEIVE (1ull << 0) /* RMEM_IOC_RECEIVE */
+#define RMEM_FEATURES_KNOWN RMEM_FEATURE_RECEIVE
 
 /**
  * struct rmem_ioc_setup - RMEM_IOC_SETUP: make the ring
@@ -303,10 +307,10 @@ struct rmem_ioc_region {
  * @flags: RMEM_FILL_*
  * @cookie: the fetch
  * @offset: where the request's cursor stands: bytes filled so far, counted
- *	from the request's offset; ESPIPE otherwise. ENOMEM at the last byte
- *	sets the cursor back to 0.
- * @length: bytes at @addr; a multiple of the page size, or up to the end of
- *	the request
+ *	from the request's offset; ESPIPE otherwise. 0 is always right: it
+ *	forgets what had come and starts over. ENOMEM at the last byte sets the
+ *	cursor back to 0.
+ * @length: bytes at @addr; not beyond the end of the request
  * @addr: source buffer in the caller; must not lie in a mapping of the region
  *
  * Nothing becomes visible before the request is complete: with its last byte
@@ -322,6 +326,62 @@ struct rmem_ioc_fill {
 	__aligned_u64 addr;
 };
 #define RMEM_IOC_FILL _IOW(RMEM_IOC_TYPE, 0x42, struct rmem_ioc_fill)
+
+/* @checksum is that of the request's bytes, all of them. */
+#define RMEM_RECEIVE_CHECKSUM (1u << 2)
+
+/**
+ * struct rmem_ioc_receive - RMEM_IOC_RECEIVE: bytes for a fetch, from a socket
+ * @size: sizeof(struct rmem_ioc_receive)
+ * @flags: RMEM_FILL_MARK, RMEM_RECEIVE_CHECKSUM
+ * @cookie: the fetch
+ * @offset: as of RMEM_IOC_FILL; the two may take turns
+ * @length: how many of the socket's next bytes belong here; not beyond the end
+ *	of the request
+ * @fd: the socket
+ * @checksum: CRC-32C; 0 without its flag
+ * @received: out: bytes taken from the socket by this call, with whatever result:
+ *	so far the cursor has moved
+ * @error: out: with ECONNRESET, the errno that the socket gave; else 0
+ * @__reserved: must be 0
+ *
+ * The module receives from the socket into the folios of the request: nobody
+ * copies the bytes a second time. The call takes what is there and never waits
+ * for more. Needs RMEM_FEATURE_RECEIVE.
+ *
+ * The socket is a connected stream of TCP, over IPv4 or IPv6, or of AF_UNIX, that
+ * the caller itself has opened or accepted: EINVAL for anything else. TCP may be
+ * under kTLS. What its buffer holds in front of the payload, the caller has
+ * received before; which bytes belong to which fetch is the caller's business.
+ *
+ *   0           all of @length is taken; if it was the end of the request, the
+ *               range has entered the page cache as by RMEM_IOC_FILL
+ *   EAGAIN      the socket is empty; the rest by another call once it is readable
+ *   EBUSY       another call receives from the socket at this moment
+ *   EPIPE       the peer has closed the connection
+ *   ECONNRESET  the connection has failed, see @error
+ *   ENOMSG      kTLS: the next record carries no data. Once the caller has
+ *               received it (recvmsg with TLS_GET_RECORD_TYPE) it may go on
+ *   EBADMSG     all bytes are there and the checksum is another one: none of them
+ *               is used, the cursor is back at 0, the request still outstanding
+ *   ENOMEM      @received 0: no memory for the request; else as of RMEM_IOC_FILL
+ *
+ * A request that ends for other reasons while its bytes come (deadline, failed
+ * region) is ENOENT at the next call; the rest of its bytes is still in the socket.
+ */
+struct rmem_ioc_receive {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 cookie;
+	__aligned_u64 offset;
+	__aligned_u64 length;
+	__s32 fd;
+	__u32 checksum;
+	__aligned_u64 received;
+	__u32 error;
+	__u32 __reserved;
+};
+#define RMEM_IOC_RECEIVE _IOWR(RMEM_IOC_TYPE, 0x48, struct rmem_ioc_receive)
 
 /**
  * struct rmem_ioc_complete - RMEM_IOC_COMPLETE: requests that are over
@@ -428,7 +488,7 @@ struct rmem_ioc_state {
 
 /*
  * Numbers kept free, so that they mean one thing for ever:
- *   0x48 fill from a socket          0x49 write-out to a socket
+ *                                    0x49 write-out to a socket
  *   0x4a dirty log get and clear     0x4b freeze and thaw writers
  *   0x4c read resident pages         0x4d hand over the writer claim
  */
@@ -464,7 +524,8 @@ struct rmem_ring_header {
 
 /**
  * enum rmem_op - what is asked of the daemon
- * @RMEM_OP_FETCH: bytes wanted; answer with FILL, or COMPLETE with an error
+ * @RMEM_OP_FETCH: bytes wanted; answer with FILL or RECEIVE, or COMPLETE with an
+ *	error
  * @RMEM_OP_WRITE: dirty pages of one chunk; WRITEOUT, then COMPLETE when durable
  * @RMEM_OP_ZERO: the range shall read as zeros; COMPLETE when durable
  * @RMEM_OP_HIT: no answer; bytes filled with RMEM_FILL_MARK were first used

@@ -77,6 +77,18 @@ FIELD(rmem_ioc_fill, offset, 16, 8);
 FIELD(rmem_ioc_fill, length, 24, 8);
 FIELD(rmem_ioc_fill, addr, 32, 8);
 
+SIZE(rmem_ioc_receive, 56);
+FIELD(rmem_ioc_receive, size, 0, 4);
+FIELD(rmem_ioc_receive, flags, 4, 4);
+FIELD(rmem_ioc_receive, cookie, 8, 8);
+FIELD(rmem_ioc_receive, offset, 16, 8);
+FIELD(rmem_ioc_receive, length, 24, 8);
+FIELD(rmem_ioc_receive, fd, 32, 4);
+FIELD(rmem_ioc_receive, checksum, 36, 4);
+FIELD(rmem_ioc_receive, received, 40, 8);
+FIELD(rmem_ioc_receive, error, 48, 4);
+FIELD(rmem_ioc_receive, __reserved, 52, 4);
+
 SIZE(rmem_ioc_complete, 32);
 FIELD(rmem_ioc_complete, size, 0, 4);
 FIELD(rmem_ioc_complete, flags, 4, 4);
@@ -151,6 +163,7 @@ NUMBER(RMEM_IOC_WRITEOUT, 0xc038e544);
 NUMBER(RMEM_IOC_PREFETCH, 0xc020e545);
 NUMBER(RMEM_IOC_PUSH, 0x4010e546);
 NUMBER(RMEM_IOC_STATE, 0x4090e547);
+NUMBER(RMEM_IOC_RECEIVE, 0xc038e548);
 
 NUMBER(RMEM_UAPI_MAJOR, 1);
 NUMBER(RMEM_CHUNK_MIN, 4096);
@@ -166,6 +179,8 @@ NUMBER(RMEM_ON_LOSS_KILL, 2);
 NUMBER(RMEM_REGION_READ_ONLY, 1);
 NUMBER(RMEM_FILL_MARK, 1);
 NUMBER(RMEM_FILL_ZERO, 2);
+NUMBER(RMEM_RECEIVE_CHECKSUM, 4);
+NUMBER(RMEM_FEATURE_RECEIVE, 1);
 NUMBER(RMEM_OP_FETCH, 1);
 NUMBER(RMEM_OP_WRITE, 2);
 NUMBER(RMEM_OP_ZERO, 3);

@@ -129,6 +129,25 @@ int chan_fill(struct chan *c, __u64 cookie, __u64 offset, __u64 length,
 	return ioctl(c->fd, RMEM_IOC_FILL, &f) ? -errno : 0;
 }
 
+int chan_receive(struct chan *c, __u64 cookie, __u64 offset, __u64 length, int fd,
+		 __u32 flags, __u32 checksum, __u64 *received)
+{
+	struct rmem_ioc_receive r = {
+		.size = sizeof(r),
+		.flags = flags,
+		.cookie = cookie,
+		.offset = offset,
+		.length = length,
+		.fd = fd,
+		.checksum = checksum,
+	};
+	int ret = ioctl(c->fd, RMEM_IOC_RECEIVE, &r) ? -errno : 0;
+
+	if (received)
+		*received = r.received;
+	return ret;
+}
+
 int chan_complete(struct chan *c, const __u64 *cookies, __u32 count, __u32 error)
 {
 	struct rmem_ioc_complete x = {

@@ -37,6 +37,9 @@ int chan_state(struct chan *c, __u32 id, __u32 state, const char *reason);
 int chan_next(struct chan *c, struct rmem_request *r, int ms);
 int chan_fill(struct chan *c, __u64 cookie, __u64 offset, __u64 length,
 	      const void *addr, __u32 flags);
+/* @received: bytes taken, whatever the result; may be NULL */
+int chan_receive(struct chan *c, __u64 cookie, __u64 offset, __u64 length, int fd,
+		 __u32 flags, __u32 checksum, __u64 *received);
 /* The number of cookies that were unknown. */
 int chan_complete(struct chan *c, const __u64 *cookies, __u32 count, __u32 error);
 /* The number of runs. */

@@ -181,6 +181,11 @@ class NoChannel final : public kchan::KernelChannel {
   int fill(std::uint64_t, std::uint64_t, std::span<const std::byte>, std::uint32_t) override {
     return 0;
   }
+  bool receives() const override { return false; }
+  Received receive(std::uint64_t, std::uint64_t, std::uint64_t, int, std::uint32_t,
+                   const std::optional<std::uint32_t>&) override {
+    return {0, ENOENT, 0};
+  }
   int complete(std::span<const std::uint64_t>, int) override { return 0; }
   int write_out(std::uint64_t, std::span<std::byte>, std::span<rmem_run>, std::uint64_t&,
                 std::uint32_t&) override {

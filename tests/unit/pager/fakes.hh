@@ -70,6 +70,17 @@ class FakeKernel final : public kchan::KernelChannel {
     fills.push_back({cookie, flags, bytes.front(), bytes.size()});
     return 0;
   }
+  bool receives() const override { return can_receive; }
+  Received receive(std::uint64_t cookie, std::uint64_t offset, std::uint64_t length, int,
+                   std::uint32_t flags, const std::optional<std::uint32_t>&) override {
+    if (!receive_results.empty()) {
+      const Received result = receive_results.front();
+      receive_results.pop_front();
+      if (result.err) return result;
+    }
+    received.push_back({cookie, flags, {}, offset + length});
+    return {length, 0, 0};
+  }
   int complete(std::span<const std::uint64_t> cookies, int error) override {
     ++complete_calls;
     for (std::uint64_t cookie : cookies) completions.push_back({cookie, error, complete_calls});
@@ -124,6 +135,9 @@ class FakeKernel final : public kchan::KernelChannel {
                        [&](const Fill& f) { return f.cookie == cookie; });
   }
 
+  bool can_receive = false;
+  std::deque<Received> receive_results;
+  std::vector<Fill> received;
   std::vector<Fill> fills;
   std::vector<Completion> completions;
   std::vector<State> states;
@@ -149,6 +163,8 @@ class FakeStore final : public store::Store {
     std::byte* into;
     std::byte first;  // of what is written
     store::Done done;
+    store::Receiver* receiver = nullptr;
+    void* ctx = nullptr;
   };
 
   explicit FakeStore(std::uint64_t size) {
@@ -162,6 +178,12 @@ class FakeStore final : public store::Store {
     ++reads;
     take({Kind::kRead, offset, into.size(), into.data(), {}, done});
   }
+  void receive(std::uint64_t offset, std::uint64_t length, store::Receiver& receiver, void* ctx,
+               store::Done done) override {
+    ++receives;
+    take({Kind::kRead, offset, length, nullptr, {}, done, &receiver, ctx});
+  }
+  bool can_receive(std::uint64_t) const override { return receivable; }
   void write(std::uint64_t offset, std::span<const std::byte> from, store::Done done) override {
     ++writes;
     take({Kind::kWrite, offset, from.size(), nullptr, from.front(), done});
@@ -201,6 +223,9 @@ class FakeStore final : public store::Store {
   store::Geometry geometry_;
   std::vector<Operation> operations;
   bool immediate = false;
+  bool receivable = false;
+  store::Receiver::Taken last_taken;
+  std::size_t receives = 0;
   std::byte content{0x11};
   std::size_t reads = 0, writes = 0, zeros = 0, flushes = 0;
 
@@ -213,7 +238,14 @@ class FakeStore final : public store::Store {
     }
   }
   void reply(const Operation& o, int err) {
-    if (o.kind == Kind::kRead && err == 0) {
+    if (o.receiver && err == 0) {
+      last_taken = o.receiver->receive(o.ctx, 0, o.length, 99, std::nullopt);
+      if (last_taken.lost || last_taken.err == EAGAIN || last_taken.err == EBADMSG) {
+        err = EAGAIN;
+      } else if (last_taken.err != 0) {
+        err = ECANCELED;
+      }
+    } else if (o.kind == Kind::kRead && err == 0) {
       std::memset(o.into, static_cast<int>(content), o.length);
     }
     o.done({err, err == 0 ? geometry_.epoch : 0});

@@ -209,6 +209,158 @@ TEST_F(PagerFetch, ReadOverlappedByACompletedWriteIsRepeated) {
   EXPECT_EQ(store.reads, 2u);
 }
 
+// --- received by the module ------------------------------------------------------
+
+class PagerReceive : public PagerTest {
+ protected:
+  void SetUp() override {
+    PagerTest::SetUp();
+    kernel.can_receive = store.receivable = true;
+  }
+};
+
+TEST_F(PagerReceive, NeedsNoBufferAndNoFill) {
+  const std::size_t free = pager->buffer_bytes_free();
+  fetch(100, 1);
+  fetch(101, 2, RMEM_REQ_PREFETCH);
+  pager->pump();
+  EXPECT_EQ(pager->buffer_bytes_free(), free);
+  store.answer_all(Kind::kRead);
+  ASSERT_EQ(kernel.received.size(), 2u);
+  EXPECT_EQ(kernel.received[0].cookie, 100u);
+  EXPECT_EQ(kernel.received[0].length, kChunk);
+  EXPECT_EQ(kernel.received[1].cookie, 101u);
+  EXPECT_TRUE(kernel.fills.empty());
+  EXPECT_TRUE(kernel.completions.empty());
+  EXPECT_EQ(store.reads, 0u);
+  EXPECT_EQ(pager->stats(kId).received, 2u);
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+}
+
+TEST_F(PagerReceive, OnlyWhereBothSidesCan) {
+  kernel.can_receive = false;
+  fetch(100, 1);
+  pager->pump();
+  kernel.can_receive = true;
+  store.receivable = false;
+  fetch(101, 2);
+  pager->pump();
+  store.answer_all(Kind::kRead);
+  EXPECT_EQ(store.receives, 0u);
+  EXPECT_TRUE(kernel.filled(100));
+  EXPECT_TRUE(kernel.filled(101));
+}
+
+TEST_F(PagerReceive, MarkGoesAlong) {
+  for (std::uint64_t i = 0; i < 8 && kernel.windows.empty(); ++i) {
+    fetch(100 + i, i);
+    pager->pump();
+    store.answer_all(Kind::kRead);
+  }
+  ASSERT_FALSE(kernel.windows.empty());
+  const std::uint64_t chunk = kernel.windows.back().offset / kChunk;
+  for (std::uint64_t i = 0; i < kernel.windows.back().length / kChunk; ++i)
+    fetch(200 + i, chunk + i, RMEM_REQ_PREFETCH);
+  pager->pump();
+  kernel.received.clear();
+  store.answer_all(Kind::kRead);
+  EXPECT_EQ(std::count_if(kernel.received.begin(), kernel.received.end(),
+                          [](const auto& f) { return f.flags == RMEM_FILL_MARK; }),
+            1);
+}
+
+TEST_F(PagerReceive, CookieThatIsGoneIsForgotten) {
+  kernel.receive_results = {{0, ENOENT, 0}};
+  fetch(100, 1);
+  pager->pump();
+  store.answer(Kind::kRead);
+  EXPECT_EQ(store.last_taken.err, ECANCELED);
+  EXPECT_TRUE(kernel.completions.empty());
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+}
+
+// What the module would not have is read again, and filled.
+TEST_F(PagerReceive, RefusedFetchGoesByCopy) {
+  for (const int err : {ENOMEM, EINVAL, EBUSY}) {
+    kernel.fills.clear();
+    kernel.receive_results = {{kChunk / 2, err, 0}};
+    fetch(100, 1);
+    pager->pump();
+    store.answer(Kind::kRead);
+    EXPECT_FALSE(kernel.filled(100));
+    store.answer(Kind::kRead);
+    EXPECT_TRUE(kernel.filled(100)) << err;
+    EXPECT_EQ(pager->requests_in_use(), 0u);
+  }
+  // The next one is received again.
+  fetch(101, 2);
+  pager->pump();
+  store.answer(Kind::kRead);
+  EXPECT_EQ(kernel.received.back().cookie, 101u);
+}
+
+TEST_F(PagerReceive, PrefetchWithoutMemoryIsGivenUp) {
+  kernel.receive_results = {{0, ENOMEM, 0}};
+  fetch(100, 1, RMEM_REQ_PREFETCH);
+  pager->pump();
+  store.answer(Kind::kRead);
+  EXPECT_EQ(kernel.completed_with(100), ECANCELED);
+}
+
+TEST_F(PagerReceive, EndsOfTheConnectionAreToldApart) {
+  const struct {
+    kchan::KernelChannel::Received result;
+    store::Receiver::Taken taken;
+  } ends[] = {
+      {{10, EAGAIN, 0}, {10, false, EAGAIN}}, {{kChunk, EBADMSG, 0}, {kChunk, false, EBADMSG}},
+      {{10, EPIPE, 0}, {10, true, 0}},        {{10, ECONNRESET, ETIMEDOUT}, {10, true, ETIMEDOUT}},
+      {{10, ENOMSG, 0}, {10, true, EPROTO}},
+  };
+  for (const auto& end : ends) {
+    kernel.receive_results = {end.result};
+    fetch(100, 1);
+    pager->pump();
+    store.answer(Kind::kRead);
+    EXPECT_EQ(store.last_taken.bytes, end.taken.bytes);
+    EXPECT_EQ(store.last_taken.lost, end.taken.lost);
+    EXPECT_EQ(store.last_taken.err, end.taken.err);
+    // The connection was lost: once more, by whatever comes then.
+    pass(std::chrono::milliseconds(100));
+    store.answer(Kind::kRead);
+    EXPECT_EQ(kernel.received.back().cookie, 100u);
+    EXPECT_EQ(pager->requests_in_use(), 0u);
+  }
+}
+
+// As ReadOverlappedByACompletedWriteIsRepeated: not a byte of it may go in.
+TEST_F(PagerReceive, ReadOverlappedByACompletedWriteIsRepeated) {
+  fetch(100, 0);
+  pager->pump();
+  write(5);
+  pager->pump();
+  store.answer(Kind::kWrite);
+  store.answer(Kind::kFlush);
+  EXPECT_EQ(kernel.completed_with(5), 0);
+  store.answer(Kind::kRead);
+  EXPECT_TRUE(kernel.received.empty());
+  EXPECT_EQ(store.last_taken.err, ECANCELED);
+  store.answer(Kind::kRead);
+  ASSERT_EQ(kernel.received.size(), 1u);
+  EXPECT_EQ(store.receives, 2u);
+}
+
+TEST_F(PagerReceive, RegionThatIsGoneTakesNothing) {
+  bool quiet = false;
+  fetch(100, 1);
+  pager->pump();
+  pager->remove(kId, [&] { quiet = true; });
+  store.answer(Kind::kRead);
+  EXPECT_EQ(store.last_taken.err, ECANCELED);
+  EXPECT_TRUE(kernel.received.empty());
+  pager->tick();
+  EXPECT_TRUE(quiet);
+}
+
 TEST_F(PagerFetch, WriteThatIsNotDurableYetDoesNotDelayAFetch) {
   fetch(100, 0);
   pager->pump();

@@ -5,10 +5,14 @@
 
 #include <gtest/gtest.h>
 
+#include <sys/socket.h>
+
+#include <algorithm>
 #include <cerrno>
 #include <deque>
 #include <fstream>
 
+#include "base/crc32c.hh"
 #include "server/server.hh"
 #include "support/allocations.hh"
 #include "support/proxy.hh"
@@ -426,6 +430,146 @@ TEST_F(RemoteStoreTest, DamagedReadIsCountedNeverDelivered) {
   EXPECT_EQ(heard.last_down.err(), EBADMSG);
   loop.until([&] { return heard.ups > 0; });
   EXPECT_EQ(ops.read(0, std::size_t{4096}), std::vector(4096, std::byte{'f'}));
+}
+
+// --- payloads that their receiver takes -------------------------------------------
+
+// What the module does, in this process and into memory.
+struct Module final : Receiver {
+  explicit Module(std::size_t size) : bytes(size) {}
+  std::vector<std::byte> bytes;
+  std::size_t most = SIZE_MAX;         // by one call
+  std::uint64_t refuses_from = ~0ull;  // an offset
+  std::uint64_t next = 0;
+  int calls = 0;
+
+  Taken receive(void* ctx, std::uint64_t offset, std::uint64_t length, int socket,
+                const std::optional<std::uint32_t>& checksum) override {
+    EXPECT_EQ(ctx, this);
+    EXPECT_EQ(offset, next);
+    EXPECT_EQ(offset + length, bytes.size());
+    ++calls;
+    if (offset >= refuses_from) return {0, false, ENOENT};
+    const ssize_t got =
+        ::recv(socket, bytes.data() + offset, std::min<std::size_t>(length, most), MSG_DONTWAIT);
+    if (got == 0) return {0, true, 0};
+    if (got < 0) return {0, errno != EAGAIN, errno};
+    next += static_cast<std::uint64_t>(got);
+    Taken taken{static_cast<std::uint64_t>(got), false, EAGAIN};
+    if (next == bytes.size()) taken.err = checksum && crc32c(bytes) != *checksum ? EBADMSG : 0;
+    return taken;
+  }
+};
+
+TEST_F(RemoteStoreTest, ReceiversTakeTheirPayloadsAndNothingElse) {
+  for (const bool checksum : {false, true}) {
+    const auto store = writer("mem", {.checksum = checksum});
+    test::StoreOps ops(loop, *store);
+    const auto content = pattern(8 << 20, 3);
+    ASSERT_EQ(ops.write(0, content).err, 0);
+    EXPECT_TRUE(store->can_receive(16 << 10));
+    EXPECT_FALSE(store->can_receive((16 << 10) - 1));
+    EXPECT_TRUE(store->can_receive(wire::kMaxPayload));
+    EXPECT_FALSE(store->can_receive(wire::kMaxPayload + 1));
+
+    // Among ordinary reads and writes, and taken in pieces of all kinds.
+    const std::size_t sizes[] = {16 << 10, 256 << 10, 100'001, 2 << 20, 64 << 10, 70'000};
+    std::deque<Module> modules;
+    std::deque<Pending> received, read, written;
+    std::deque<std::vector<std::byte>> into;
+    for (std::size_t i = 0; i < std::size(sizes); ++i) {
+      modules.emplace_back(sizes[i]).most = i % 2 ? 1000 : SIZE_MAX;
+      store->receive(i * 1'000'001, sizes[i], modules[i], &modules[i],
+                     received.emplace_back().done());
+      store->read(i * 300'000, into.emplace_back(i * 9000 + 1), read.emplace_back().done());
+      store->write((12 << 20) + i, std::span(content).first(10), written.emplace_back().done());
+    }
+    loop.until([&] {
+      return std::ranges::all_of(received, &Pending::over) &&
+             std::ranges::all_of(read, &Pending::over) &&
+             std::ranges::all_of(written, &Pending::over);
+    });
+    for (std::size_t i = 0; i < std::size(sizes); ++i) {
+      EXPECT_EQ(received[i].outcome.err, 0);
+      EXPECT_EQ(received[i].outcome.epoch, store->geometry().epoch);
+      EXPECT_TRUE(std::ranges::equal(modules[i].bytes,
+                                     std::span(content).subspan(i * 1'000'001, sizes[i])));
+      EXPECT_EQ(read[i].outcome.err, 0);
+      EXPECT_TRUE(
+          std::ranges::equal(into[i], std::span(content).subspan(i * 300'000, into[i].size())));
+    }
+    EXPECT_EQ(heard.downs, 0);
+    ASSERT_TRUE(release(*store).ok());
+  }
+}
+
+TEST_F(RemoteStoreTest, ReceiverThatWantsNoMoreDisturbsNobody) {
+  const auto store = make("file");
+  ASSERT_TRUE(open(*store).ok());
+  for (const std::uint64_t from : {0, 1, 70'000}) {
+    Module refusing(256 << 10), other(64 << 10);
+    refusing.refuses_from = from;
+    refusing.most = 10'000;
+    Pending one, two;
+    store->receive(0, refusing.bytes.size(), refusing, &refusing, one.done());
+    store->receive(0, other.bytes.size(), other, &other, two.done());
+    loop.until([&] { return one.over && two.over; });
+    EXPECT_EQ(one.outcome.err, ECANCELED);
+    EXPECT_EQ(two.outcome.err, 0);
+    EXPECT_EQ(other.bytes, std::vector(64 << 10, std::byte{'f'}));
+  }
+  EXPECT_EQ(heard.downs, 0);
+}
+
+TEST_F(RemoteStoreTest, DamageThatTheReceiverFindsEndsTheConnection) {
+  const auto store = make("file", {.checksum = true});
+  ASSERT_TRUE(open(*store).ok());
+  proxy->to_client = [&](std::vector<std::byte>& piece) {
+    if (piece.size() < 1000) return;
+    piece[500] ^= std::byte{4};
+    proxy->to_client = nullptr;
+  };
+  Module module(64 << 10), behind(64 << 10);
+  Pending one, two;
+  store->receive(0, module.bytes.size(), module, &module, one.done());
+  store->receive(0, behind.bytes.size(), behind, &behind, two.done());
+  loop.until([&] { return one.over && two.over; });
+  EXPECT_EQ(one.outcome.err, EAGAIN);
+  EXPECT_EQ(two.outcome.err, EAGAIN);
+  EXPECT_EQ(store->counters().checksum_errors, 1u);
+  EXPECT_EQ(heard.last_down.err(), EBADMSG);
+  loop.until([&] { return heard.ups > 0; });
+}
+
+// Short, or never: the server that stops in the middle of a payload.
+TEST_F(RemoteStoreTest, PayloadThatEndsInTheMiddleIsNoAnswer) {
+  for (const bool silent : {false, true}) {
+    const auto store = make("file", {.keep_alive = 50ms, .open_timeout = 100ms});
+    ASSERT_TRUE(open(*store).ok());
+    const int downs = heard.downs;
+    proxy->to_client = [&](std::vector<std::byte>& piece) {
+      if (piece.size() > 1000) piece.resize(1000);
+      proxy->black_hole = true;
+      if (!silent) loop.reactor().post([&] { proxy->cut(); });
+    };
+    Module module(64 << 10);
+    Pending one;
+    store->receive(0, module.bytes.size(), module, &module, one.done());
+    loop.until([&] { return one.over; });
+    EXPECT_EQ(one.outcome.err, EAGAIN);
+    EXPECT_LE(module.next, 1000u);
+    EXPECT_EQ(heard.downs, downs + 1);
+    EXPECT_EQ(heard.last_down.err(), silent ? ETIMEDOUT : ECONNRESET);
+    proxy->to_client = nullptr;
+    proxy->black_hole = false;
+    const int ups = heard.ups;
+    loop.until([&] { return heard.ups > ups; });
+    Module again(64 << 10);
+    Pending two;
+    store->receive(0, again.bytes.size(), again, &again, two.done());
+    loop.until([&] { return two.over; });
+    EXPECT_EQ(again.bytes, std::vector(64 << 10, std::byte{'f'}));
+  }
 }
 
 TEST_F(RemoteStoreTest, DamagedWriteIsNotApplied) {

@@ -115,6 +115,76 @@ TEST(FrameReader, LargePayloadIsReceivedIntoItsPlace) {
   EXPECT_EQ(space[0].iov_len, 4096u);
 }
 
+// Payloads of 1000 bytes go aside; the others are kept.
+struct Splitter final : FrameReader::Sink {
+  Keeper keeper;
+  std::size_t aside = 0;
+  bool intact = false;
+  FrameReader::Next on_header(const Header& header, std::span<std::byte>& place) override {
+    return header.payload == 1000 ? FrameReader::Next::kAside : keeper.on_header(header, place);
+  }
+  FrameReader::Next on_frame(const Header& header, bool whole) override {
+    if (header.payload != 1000) return keeper.on_frame(header, whole);
+    ++aside;
+    intact = whole;
+    return FrameReader::Next::kGoOn;
+  }
+};
+
+TEST(FrameReader, PayloadThatGoesAsideIsNeverReceivedHere) {
+  std::vector<std::byte> stream;
+  const std::size_t payloads[] = {1000, 0, 1000, 1000, 200, 1000, 64};
+  for (std::size_t i = 0; i < std::size(payloads); ++i) {
+    const auto bytes = frame(i, payloads[i]);
+    stream.insert(stream.end(), bytes.begin(), bytes.end());
+  }
+  Splitter splitter;
+  FrameReader reader(splitter, 256);
+  reader.set_header_only(true);
+  std::span<const std::byte> left(stream);
+  std::vector<std::byte> taken;
+  FrameReader::State state = FrameReader::State::kMore;
+  while (!left.empty()) {
+    if (state == FrameReader::State::kAside) {
+      EXPECT_FALSE(reader.between_frames());
+      const std::size_t count = std::min<std::size_t>(300, reader.aside());
+      taken.insert(taken.end(), left.begin(), left.begin() + static_cast<std::ptrdiff_t>(count));
+      left = left.subspan(count);
+      reader.took(count);
+      if (reader.aside() == 0) state = reader.aside_done(taken.size() != 2000);
+      continue;
+    }
+    ASSERT_EQ(state, FrameReader::State::kMore);
+    std::size_t moved = 0;
+    for (const iovec& space : reader.receive_space()) {
+      const std::size_t count = std::min(space.iov_len, left.size());
+      std::memcpy(space.iov_base, left.data(), count);
+      left = left.subspan(count);
+      moved += count;
+    }
+    state = reader.received(moved);
+    if (taken.size() == 2000) {
+      EXPECT_FALSE(splitter.intact);
+    }
+  }
+  EXPECT_EQ(splitter.aside, 4u);
+  EXPECT_TRUE(splitter.intact);
+  EXPECT_EQ(splitter.keeper.whole, 3u);
+  ASSERT_EQ(taken.size(), 4000u);
+  for (const auto& [number, at] : {std::pair{0, 0}, {2, 1000}, {3, 2000}, {5, 3000}})
+    for (int i = 0; i < 1000; ++i)
+      ASSERT_EQ(taken[static_cast<std::size_t>(at + i)], static_cast<std::byte>(number + i));
+  EXPECT_TRUE(reader.between_frames());
+}
+
+// Who receives more than headers cannot have asked for it.
+TEST(FrameReader, PayloadThatGoesAsideAndIsHereAlreadyIsRefused) {
+  Splitter splitter;
+  FrameReader reader(splitter, 256);
+  EXPECT_EQ(feed(reader, frame(1, 1000), 100'000), FrameReader::State::kBroken);
+  EXPECT_EQ(splitter.aside, 0u);
+}
+
 TEST(FrameReader, OversizedPayloadIsRefusedBeforeAnyOfItIsTaken) {
   Keeper keeper;
   FrameReader reader(keeper, 256);

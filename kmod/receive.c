@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * One copy in: a reply's payload goes from a socket that the daemon names
+ * straight into the folios of its fetch (RMEM_IOC_RECEIVE).
+ *
+ * The daemon reads the frame around the payload and says how many bytes are the
+ * fetch's; here they are taken, as many as there are, without waiting. The
+ * fetch's cursor says how far they came, so the rest may come by any number of
+ * calls, or by RMEM_IOC_FILL. As with that, the folios are the request's own
+ * until the last byte is there and, if there is a checksum, right.
+ */
+#include <linux/bvec.h>
+#include <linux/crc32c.h>
+#include <linux/file.h>
+#include <linux/highmem.h>
+#include <linux/net.h>
+#include <linux/socket.h>
+#include <linux/uio.h>
+#include <net/inet_connection_sock.h>
+#include <net/sock.h>
+#include <net/tcp_states.h>
+
+#include "internal.h"
+
+/* Folios that one recvmsg fills. */
+#define RECEIVE_BATCH 32
+
+/*
+ * A socket that is being received from, on the stack of whoever does so. Two at
+ * once would each get some of the bytes, in no order.
+ */
+struct receiver {
+	struct list_head node;
+	const struct sock *sk;
+};
+
+static LIST_HEAD(receivers);
+static DEFINE_SPINLOCK(receivers_lock); /* innermost */
+
+static bool receiver_enter(struct receiver *receiver, const struct sock *sk)
+{
+	const struct receiver *other;
+	bool alone = true;
+
+	receiver->sk = sk;
+	spin_lock(&receivers_lock);
+	list_for_each_entry(other, &receivers, node)
+		alone &= other->sk != sk;
+	if (alone)
+		list_add(&receiver->node, &receivers);
+	spin_unlock(&receivers_lock);
+	return alone;
+}
+
+static void receiver_leave(struct receiver *receiver)
+{
+	spin_lock(&receivers_lock);
+	list_del(&receiver->node);
+	spin_unlock(&receivers_lock);
+}
+
+/*
+ * A stream that carries bytes and nothing else, connected, and the caller's own:
+ * a descriptor that somebody passed to the daemon is none of them.
+ */
+static bool receive_allowed(struct socket *sock)
+{
+	const struct cred *opener = sock->file->f_cred;
+	const struct sock *sk = sock->sk;
+
+	if (sock->type != SOCK_STREAM || !(sk_is_tcp(sk) || sk->sk_family == AF_UNIX))
+		return false;
+	if ((1 << READ_ONCE(sk->sk_state)) & (TCPF_LISTEN | TCPF_SYN_SENT | TCPF_SYN_RECV))
+		return false;
+	return opener->user_ns == current_user_ns() && uid_eq(opener->euid, current_euid());
+}
+
+/* The folios' bytes from @at to @end, or the first of them; how many segments. */
+static unsigned int receive_space(struct rmem_req *req, u64 at, u64 end, struct bio_vec *space)
+{
+	struct folio *folio;
+	unsigned int n = 0;
+	u64 start = 0;
+
+	list_for_each_entry(folio, &req->fetch.folios, lru) {
+		u64 next = start + folio_size(folio);
+
+		if (at < next) {
+			space[n].bv_page = folio_page(folio, 0);
+			space[n].bv_offset = at - start;
+			space[n].bv_len = min(next, end) - at;
+			at += space[n++].bv_len;
+			if (at == end || n == RECEIVE_BATCH)
+				break;
+		}
+		start = next;
+	}
+	return n;
+}
+
+/* What a failed or empty recvmsg means, as the uapi has it. */
+static int receive_error(struct sock *sk, int err, u32 *error)
+{
+	switch (err) {
+	case 0:
+		return -EPIPE;
+	case -EAGAIN:
+	case -EINTR:
+		return err;
+	case -EINVAL:
+	case -ENOTCONN:
+		return -EINVAL; /* it never was connected */
+	case -EIO:
+		/* kTLS, which has no other use for it */
+		if (sk_is_tcp(sk) && inet_csk_has_ulp(sk))
+			return -ENOMSG;
+		fallthrough;
+	default:
+		*error = -err;
+		return -ECONNRESET;
+	}
+}
+
+/*
+ * Moves the cursor on to the end of the payload, or to where the socket is empty.
+ * No room for control messages: descriptors that come over a unix socket are
+ * closed by it, and kTLS keeps a record that is not data.
+ */
+static int receive_bytes(struct rmem_req *req, struct socket *sock, struct rmem_ioc_receive *args)
+{
+	u64 end = args->offset + args->length;
+
+	while (req->fetch.cursor < end) {
+		struct bio_vec space[RECEIVE_BATCH];
+		struct msghdr msg = {};
+		unsigned int n = receive_space(req, req->fetch.cursor, end, space), i;
+		size_t bytes = 0;
+		int got;
+
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		for (i = 0; i < n; i++)
+			bytes += space[i].bv_len;
+		iov_iter_bvec(&msg.msg_iter, ITER_DEST, space, n, bytes);
+		got = sock_recvmsg(sock, &msg, MSG_DONTWAIT);
+		if (got <= 0)
+			return receive_error(sock->sk, got, &args->error);
+		req->fetch.cursor += got;
+		args->received += got;
+		atomic64_add(got, &req->region->received_bytes);
+		cond_resched();
+	}
+	return 0;
+}
+
+/* CRC-32C of all the bytes of a fetch. */
+static u32 receive_checksum(struct rmem_req *req)
+{
+	struct folio *folio;
+	u64 left = req->length;
+	u32 crc = ~0;
+
+	list_for_each_entry(folio, &req->fetch.folios, lru) {
+		long i;
+
+		for (i = 0; i < folio_nr_pages(folio) && left; i++) {
+			size_t bytes = min_t(u64, left, PAGE_SIZE);
+			void *from = kmap_local_folio(folio, i * PAGE_SIZE);
+
+			crc = crc32c(crc, from, bytes);
+			kunmap_local(from);
+			left -= bytes;
+		}
+		cond_resched();
+	}
+	return ~crc;
+}
+
+static int receive_locked(struct rmem_req *req, struct socket *sock, struct rmem_ioc_receive *args)
+{
+	int err = rmem_fetch_seek(req, args->offset, args->length);
+
+	if (!err)
+		err = receive_bytes(req, sock, args);
+	if (err)
+		return err;
+	if (args->flags & RMEM_RECEIVE_CHECKSUM && req->fetch.cursor == req->length &&
+	    receive_checksum(req) != args->checksum) {
+		req->fetch.cursor = 0;
+		return -EBADMSG;
+	}
+	return rmem_fetch_filled(req, args->flags & RMEM_FILL_MARK);
+}
+
+/* RMEM_IOC_RECEIVE */
+int rmem_fetch_receive(struct rmem_channel *channel, struct rmem_ioc_receive *args)
+{
+	struct receiver receiver;
+	struct rmem_req *req;
+	struct socket *sock;
+	int err;
+
+	if (args->checksum && !(args->flags & RMEM_RECEIVE_CHECKSUM))
+		return -EINVAL;
+	/* before the socket: bytes of a fetch that is over are not looked at */
+	req = rmem_fetch_lock(channel, args->cookie);
+	if (IS_ERR(req))
+		return PTR_ERR(req);
+	sock = sockfd_lookup(args->fd, &err);
+	if (!sock) {
+		err = -EINVAL;
+		goto unlock;
+	}
+	err = -EINVAL;
+	if (!receive_allowed(sock))
+		goto put;
+	err = -EBUSY;
+	if (!receiver_enter(&receiver, sock->sk))
+		goto put;
+	err = receive_locked(req, sock, args);
+	receiver_leave(&receiver);
+put:
+	sockfd_put(sock);
+unlock:
+	rmem_fetch_unlock(req);
+	return err;
+}
