@@ -10,6 +10,8 @@
 
 namespace rmem::pager {
 
+struct Shared;
+
 // Asks the kernel for prefetches, a window at a time, as fast as the fetcher gets
 // rid of them: demand fetches and read-ahead go first. One range after the
 // other. Prefetches that were given up (lost connection, no memory) are asked for

@@ -25,7 +25,10 @@ class LocalStore {
   // One that nobody can find again.
   explicit LocalStore(std::unique_ptr<Store> store) : store_(std::move(store)) {}
 
-  Store& store() { return filters_.top() != nullptr ? *filters_.top() : *store_; }
+  Store& store() {
+    Store* const top = filters_.top();
+    return top != nullptr ? *top : *store_;
+  }
   // Null for memory.
   const FileFacts* facts() const;
   // Is it what `spec` asks for? kCorrupt for another size or chunk, kUsage for

@@ -46,7 +46,7 @@ class Detach final : public Command {
       }
     }
     if (!lost.ok()) return lost.status();
-    const Status unbound = bind.empty() ? Status() : unbind(bind, mounted, bind_created);
+    Status unbound = bind.empty() ? Status() : unbind(bind, mounted, bind_created);
     if (*lost == 0) return unbound;
     return Status(Code::kFailed, "region " + name_ + " is unmade, lost_bytes=" +
                                      std::to_string(*lost) + " were never durable");
