@@ -166,7 +166,7 @@ bool rmem_dirty_run(struct rmem_region *region, struct folio *folio, pgoff_t fro
 {
 	unsigned int mask = (1u << region->chunk_order) - 1;
 	unsigned int begin = folio->index & mask, last = begin + folio_nr_pages(folio);
-	unsigned int at = last, stop = last;
+	unsigned int at, stop = last;
 	pgoff_t base = folio->index - begin;
 	struct rmem_dirty *dirty;
 

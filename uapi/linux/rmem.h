@@ -488,9 +488,9 @@ struct rmem_ioc_state {
 
 /*
  * Numbers kept free, so that they mean one thing for ever:
- *                                    0x49 write-out to a socket
- *   0x4a dirty log get and clear     0x4b freeze and thaw writers
- *   0x4c read resident pages         0x4d hand over the writer claim
+ *   0x49 write-out to a socket       0x4a dirty log get and clear
+ *   0x4b freeze and thaw writers     0x4c read resident pages
+ *   0x4d hand over the writer claim
  */
 
 /*
