@@ -20,6 +20,7 @@ only=${RMEM_ONLY:-}
 build=$top/build
 logs=$build/test
 results=$logs/results.tsv
+failures=$logs/failures.log
 rm -rf "$logs"
 mkdir -p "$logs"
 : >"$results"
@@ -40,10 +41,12 @@ summary() {
 	failed=$(grep -c '^fail' "$results")
 	skipped=$(grep -c '^skip' "$results")
 	echo
-	awk -F'\t' '$1 == "skip" { printf "skipped: %s: %s\n", $2, $4 }' "$results"
-	awk -F'\t' '$1 == "fail" { printf "FAILED: %s: %s\n", $2, $4 }' "$results"
 	echo "slowest:"
 	sort -t $'\t' -k3,3nr "$results" | head -n 10 | awk -F'\t' '$3 > 0 { printf "  %5d s  %s\n", $3, $2 }'
+	awk -F'\t' '$1 == "skip" { printf "skipped: %s: %s\n", $2, $4 }' "$results"
+	awk -F'\t' '$1 == "fail" { printf "FAILED: %s: %s\n", $2, $4 }' "$results"
+	# Once more, for whoever sees only the end.
+	[[ ! -s $failures ]] || cut -c1-200 "$failures" | tail -n 40
 	echo "test: $SECONDS s in all; logs in ${logs#"$top"/}"
 	((passed + failed)) || echo "test: nothing ran"
 	echo "$passed passed, $failed failed, $skipped skipped"
@@ -178,6 +181,7 @@ vm_job() { # RELEASE JOB OPTION... -- TEST...
 	tests/vm/run.sh --kernel "$rel" --run-dir "$dir" --no-dmesg-check --timeout $limit \
 		"${opts[@]}" -- tests/vm/guest-suite.sh "$@" 2>&1 </dev/null | sed -u "s/^/[$tag] /"
 	status=${PIPESTATUS[0]}
+	[[ ! -e $dir/out/failures.log ]] || sed "s/^/[$tag] /" "$dir/out/failures.log" >>"$failures"
 
 	[[ ! -e $dir/out/results.tsv ]] ||
 		awk -F'\t' -v OFS='\t' -v k="$tag" '{ $2 = k " " $2; print }' "$dir/out/results.tsv" >>"$results"

@@ -8,6 +8,7 @@
 #   results.tsv    pass|fail|skip TAB name TAB seconds TAB reason, a case a line
 #   current        the test that runs, for whoever finds the VM dead
 #   NAME.log       what a test printed
+#   failures.log   of each failed test the lines that say why
 set -uo pipefail
 
 scale=${RMEM_TIMEOUT_SCALE:-1}
@@ -104,6 +105,10 @@ run_test() {
 	else
 		echo "FAILED   $name ($verdict, $seconds s)"
 		tail -n 80 "$log" | sed 's/^/    | /'
+		{
+			echo "$name:"
+			grep -E -B 6 -A 6 '^FAIL|^not ok' "$log" | head -n 16 | sed 's/^/    | /'
+		} >>/out/failures.log
 	fi
 	rm -f /out/current
 }

@@ -97,7 +97,7 @@ int chan_next(struct chan *c, struct rmem_request *r, int ms)
 	const struct rmem_request *e = (void *)((char *)c->ring +
 						c->ring->entries_offset);
 	struct pollfd p = { .fd = c->fd, .events = POLLIN };
-	long long end = msec() + ms;
+	long long end = msec() + ms, left;
 	__u32 head;
 
 	for (;;) {
@@ -108,9 +108,11 @@ int chan_next(struct chan *c, struct rmem_request *r, int ms)
 			__atomic_store_n(&c->ring->tail, c->tail, __ATOMIC_RELEASE);
 			return 1;
 		}
-		if (msec() >= end)
+		/* looked at once: a negative time-out would be forever */
+		left = end - msec();
+		if (left <= 0)
 			return 0;
-		poll(&p, 1, end - msec());
+		poll(&p, 1, left);
 	}
 }
 
