@@ -269,7 +269,7 @@ static int control_prefetch(struct rmem_channel *channel, unsigned long arg)
 	err = rmem_copy_args(&args, sizeof(args), sizeof(args), arg, &usize);
 	if (err)
 		return err;
-	if (args.flags)
+	if (args.flags & ~RMEM_PREFETCH_MAKE_ROOM)
 		return -EOPNOTSUPP;
 	region = served_region(channel, args.region_id);
 	if (IS_ERR(region))

@@ -32,10 +32,14 @@ static void show_region(struct seq_file *m, struct rmem_region *region)
 	struct rmem_req *req;
 
 	spin_lock(&region->lock);
-	seq_printf(m, "%s id=%u state=%s users=%u prefetches=%u writes=%u lost=%d received=%llu\n",
+	seq_printf(m, "%s id=%u state=%s users=%u prefetches=%u writes=%u lost=%d received=%llu",
 		   region->name, region->id, rmem_state_name(region->state), region->users,
 		   region->nr_prefetches, region->nr_writes, region->lost,
 		   (u64)atomic64_read(&region->received_bytes));
+	seq_printf(m, " reserved=%lu unsafe=%lu evicted=%llu room_waiters=%u room_lost=%d\n",
+		   region->reserved_pages, READ_ONCE(region->unsafe_pages),
+		   (u64)atomic64_read(&region->evicted_bytes), region->room_waiters,
+		   region->room_lost);
 	list_for_each_entry(req, &region->fetch_list, node)
 		show_request(m, req);
 	list_for_each_entry(req, &region->write_list, node)

@@ -8,26 +8,44 @@
  * marked dirty, by page_mkwrite and write_begin, who know the page.
  *
  * Direct I/O and the like write through a reference taken earlier and mark the
- * folio dirty afterwards without saying which page. So a bit is cleared only
- * when, after the folio was write-protected, nobody else holds a reference;
- * otherwise it stays set, and a later "dirty" of that folio pushes the page
- * again. A dirty folio without any bit is pushed whole.
+ * folio dirty afterwards without saying which page. So where somebody else holds
+ * a reference after the folio was write-protected, its pages are remembered as
+ * held, and pushed again with whatever makes the folio dirty next. A dirty folio
+ * without any bit is pushed whole.
+ *
+ * The log also knows which pages a write has under way, hence what is at risk:
+ * the pages that are written or being written, each counted once. A dirty limit
+ * bounds that.
  */
 #include <linux/pagevec.h>
 #include <linux/slab.h>
 
 #include "internal.h"
 
+/* One bit a page of the chunk. */
 struct rmem_dirty {
 	unsigned int under_way;		/* writes that may give bits back */
-	unsigned long pages[];		/* one bit a page of the chunk */
+	unsigned long *writing;		/* taken by a write that is not over */
+	unsigned long *held;		/* were taken while somebody held their folio */
+	unsigned long written[];	/* since they were last taken */
 };
+
+static struct rmem_dirty *dirty_alloc(struct rmem_region *region)
+{
+	size_t longs = BITS_TO_LONGS(1u << region->chunk_order);
+	struct rmem_dirty *dirty = kzalloc(struct_size(dirty, written, 3 * longs), GFP_NOFS);
+
+	if (!dirty)
+		return NULL;
+	dirty->writing = dirty->written + longs;
+	dirty->held = dirty->writing + longs;
+	return dirty;
+}
 
 /* The chunk's log, made if there is none; NULL without memory. */
 static struct rmem_dirty *dirty_get_locked(struct rmem_region *region, pgoff_t chunk)
 	__acquires(&region->dirty_lock)
 {
-	unsigned int longs = BITS_TO_LONGS(1u << region->chunk_order);
 	struct rmem_dirty *dirty, *fresh;
 	int err;
 
@@ -38,7 +56,7 @@ static struct rmem_dirty *dirty_get_locked(struct rmem_region *region, pgoff_t c
 			return dirty;
 		spin_unlock(&region->dirty_lock);
 
-		fresh = kzalloc(struct_size(fresh, pages, longs), GFP_NOFS);
+		fresh = dirty_alloc(region);
 		if (!fresh)
 			break;
 		err = xa_insert(&region->dirty, chunk, fresh, GFP_NOFS);
@@ -51,21 +69,117 @@ static struct rmem_dirty *dirty_get_locked(struct rmem_region *region, pgoff_t c
 	return NULL;
 }
 
+static void dirty_put(struct rmem_region *region, pgoff_t chunk, struct rmem_dirty *dirty)
+{
+	unsigned int pages = 1u << region->chunk_order;
+
+	lockdep_assert_held(&region->dirty_lock);
+	if (dirty->under_way || !bitmap_empty(dirty->written, pages) ||
+	    !bitmap_empty(dirty->held, pages))
+		return;
+	xa_erase(&region->dirty, chunk);
+	kfree(dirty);
+}
+
+/* The written pages of [@at, @end) at or behind @at, and those held; @end: none. */
+static unsigned int dirty_next(const struct rmem_dirty *dirty, unsigned int at, unsigned int end)
+{
+	return min(find_next_bit(dirty->written, end, at), find_next_bit(dirty->held, end, at));
+}
+
+/* How many of the pages are not at risk yet. */
+static unsigned int dirty_fresh(const struct rmem_dirty *dirty, unsigned int at, unsigned int count)
+{
+	unsigned int fresh = 0, i;
+
+	for (i = at; i < at + count; i++)
+		fresh += !test_bit(i, dirty->written) && !test_bit(i, dirty->writing);
+	return fresh;
+}
+
+static void dirty_count(struct rmem_region *region, long pages)
+{
+	lockdep_assert_held(&region->dirty_lock);
+	WRITE_ONCE(region->unsafe_pages, region->unsafe_pages + pages);
+}
+
+/*
+ * Where nothing is left to push, the count is wrong (memory that failed took a
+ * dirty page away), and who waited for it would wait forever.
+ */
+static bool dirty_fits(struct rmem_region *region, unsigned long pages)
+{
+	u64 limit = READ_ONCE(region->dirty_limit);
+
+	return !limit || (u64)(READ_ONCE(region->unsafe_pages) + pages) << PAGE_SHIFT <= limit ||
+	       rmem_region_clean(region);
+}
+
+static int dirty_add(struct rmem_region *region, pgoff_t first, unsigned long count, bool limited)
+{
+	unsigned int at = first & ((1u << region->chunk_order) - 1), fresh;
+	pgoff_t chunk = rmem_chunk_of(region, first);
+	struct rmem_dirty *dirty = dirty_get_locked(region, chunk);
+	int err = -ENOMEM;
+
+	if (dirty) {
+		fresh = dirty_fresh(dirty, at, count);
+		err = limited && fresh && !dirty_fits(region, fresh) ? -EDQUOT : 0;
+		if (!err) {
+			bitmap_set(dirty->written, at, count);
+			dirty_count(region, fresh);
+		}
+		dirty_put(region, chunk, dirty);
+	}
+	spin_unlock(&region->dirty_lock);
+	return err;
+}
+
 /*
  * rmem_dirty_set() - pages are about to be written
  *
- * The range must lie within one chunk; its folio is locked.
- * Return: 0 or ENOMEM.
+ * The range must lie within one chunk; its folio is locked, and is marked dirty
+ * before it is unlocked. Return: 0 or ENOMEM.
  */
 int rmem_dirty_set(struct rmem_region *region, pgoff_t first, unsigned long count)
 {
-	unsigned int pages = 1u << region->chunk_order;
-	struct rmem_dirty *dirty = dirty_get_locked(region, rmem_chunk_of(region, first));
+	return dirty_add(region, first, count, false);
+}
 
-	if (dirty)
-		bitmap_set(dirty->pages, first & (pages - 1), count);
+/*
+ * rmem_dirty_admit() - as rmem_dirty_set(), within the region's dirty limit
+ *
+ * Pages that are at risk already are always let in. Return: 0, ENOMEM, EDQUOT.
+ */
+int rmem_dirty_admit(struct rmem_region *region, pgoff_t first, unsigned long count)
+{
+	int err = dirty_add(region, first, count, true);
+
+	if (!err)
+		rmem_room_push_ahead(region);
+	return err;
+}
+
+/* May @count pages that are not at risk yet be written? A guess: nothing is taken. */
+bool rmem_dirty_fits(struct rmem_region *region, unsigned long count)
+{
+	return dirty_fits(region, count);
+}
+
+/* Would rmem_dirty_admit() of this page say EDQUOT? A guess, too. */
+bool rmem_dirty_is_full(struct rmem_region *region, pgoff_t index)
+{
+	unsigned int at = index & ((1u << region->chunk_order) - 1);
+	struct rmem_dirty *dirty;
+	bool full;
+
+	if (dirty_fits(region, 1))
+		return false;
+	spin_lock(&region->dirty_lock);
+	dirty = xa_load(&region->dirty, rmem_chunk_of(region, index));
+	full = !dirty || dirty_fresh(dirty, at, 1);
 	spin_unlock(&region->dirty_lock);
-	return dirty ? 0 : -ENOMEM;
+	return full;
 }
 
 /*
@@ -84,15 +198,6 @@ int rmem_dirty_hold(struct rmem_region *region, pgoff_t chunk)
 	return dirty ? 0 : -ENOMEM;
 }
 
-static void dirty_put(struct rmem_region *region, pgoff_t chunk, struct rmem_dirty *dirty)
-{
-	lockdep_assert_held(&region->dirty_lock);
-	if (dirty->under_way || !bitmap_empty(dirty->pages, 1u << region->chunk_order))
-		return;
-	xa_erase(&region->dirty, chunk);
-	kfree(dirty);
-}
-
 /*
  * rmem_dirty_take() - a folio is going to be written out
  * @folio: locked, just cleared of its dirty flag and write-protected
@@ -105,34 +210,47 @@ void rmem_dirty_take(struct rmem_region *region, struct folio *folio, unsigned l
 	unsigned int first = folio->index & ((1u << region->chunk_order) - 1);
 	unsigned int end = first + folio_nr_pages(folio), i;
 	struct rmem_dirty *dirty;
-	bool any = false, others;
+	bool others, whole;
 
 	/* the page cache's references, the mappings', and our caller's */
 	others = folio_ref_count(folio) > folio_nr_pages(folio) + rmem_folio_mapcount(folio) + 1;
 
 	spin_lock(&region->dirty_lock);
 	dirty = xa_load(&region->dirty, rmem_chunk_of(region, folio->index));
-	for (i = find_next_bit(dirty->pages, end, first); i < end;
-	     i = find_next_bit(dirty->pages, end, i + 1)) {
-		any = true;
+	whole = dirty_next(dirty, first, end) == end;
+	for (i = first; i < end; i++) {
+		if (!whole && !test_bit(i, dirty->written) && !test_bit(i, dirty->held))
+			continue;
+		dirty_count(region, dirty_fresh(dirty, i, 1));
 		__set_bit(i, pages);
-		if (!others)
-			__clear_bit(i, dirty->pages);
+		__set_bit(i, dirty->writing);
+		__clear_bit(i, dirty->written);
+		__assign_bit(i, dirty->held, others);
 	}
 	spin_unlock(&region->dirty_lock);
-	if (!any)
-		bitmap_set(pages, first, end - first);
 }
 
-/* A write of the chunk is over; @again: pages that are dirty again, or NULL. */
-void rmem_dirty_give_back(struct rmem_region *region, pgoff_t chunk, const unsigned long *again)
+/*
+ * rmem_dirty_give_back() - a write of the chunk is over
+ * @taken: what it had taken; NULL: nothing
+ * @again: those pages are dirty again
+ */
+void rmem_dirty_give_back(struct rmem_region *region, pgoff_t chunk, const unsigned long *taken,
+			  bool again)
 {
+	unsigned int pages = 1u << region->chunk_order, i;
 	struct rmem_dirty *dirty;
 
 	spin_lock(&region->dirty_lock);
 	dirty = xa_load(&region->dirty, chunk);
-	if (again)
-		bitmap_or(dirty->pages, dirty->pages, again, 1u << region->chunk_order);
+	for (i = taken ? find_first_bit(taken, pages) : pages; i < pages;
+	     i = find_next_bit(taken, pages, i + 1)) {
+		__clear_bit(i, dirty->writing);
+		if (again)
+			__set_bit(i, dirty->written);
+		/* safe, unless it is written once more */
+		dirty_count(region, -(long)dirty_fresh(dirty, i, 1));
+	}
 	dirty->under_way--;
 	dirty_put(region, chunk, dirty);
 	spin_unlock(&region->dirty_lock);
@@ -148,11 +266,11 @@ static u64 dirty_folio_pages(struct rmem_region *region, struct folio *folio)
 	spin_lock(&region->dirty_lock);
 	dirty = xa_load(&region->dirty, rmem_chunk_of(region, folio->index));
 	if (dirty)
-		for (i = find_next_bit(dirty->pages, end, first); i < end;
-		     i = find_next_bit(dirty->pages, end, i + 1))
+		for (i = dirty_next(dirty, first, end); i < end; i = dirty_next(dirty, i + 1, end))
 			count++;
 	spin_unlock(&region->dirty_lock);
-	return count ?: folio_nr_pages(folio);
+	/* its tag outlives its flag, until a write that has taken it begins */
+	return count || !folio_test_dirty(folio) ? count : folio_nr_pages(folio);
 }
 
 /*
@@ -172,9 +290,10 @@ bool rmem_dirty_run(struct rmem_region *region, struct folio *folio, pgoff_t fro
 
 	spin_lock(&region->dirty_lock);
 	dirty = xa_load(&region->dirty, rmem_chunk_of(region, folio->index));
-	if (dirty && find_next_bit(dirty->pages, last, begin) < last) {
-		at = find_next_bit(dirty->pages, last, from - base);
-		stop = find_next_zero_bit(dirty->pages, last, at);
+	if (dirty && dirty_next(dirty, begin, last) < last) {
+		at = dirty_next(dirty, from - base, last);
+		for (stop = at; stop < last && dirty_next(dirty, stop, last) == stop; stop++)
+			;
 	} else {
 		at = from - base;
 	}

@@ -65,6 +65,63 @@ static vm_fault_t fault_resident(struct rmem_region *region, struct vm_fault *vm
 	return VM_FAULT_LOCKED;
 }
 
+/* What a fault has to wait for: a fetch, or else room. */
+struct fault_wait {
+	struct rmem_req *req;
+	enum rmem_room room;
+};
+
+static int fault_wait(struct rmem_region *region, struct fault_wait *wait, bool retries,
+		      long timeout)
+{
+	int err;
+
+	if (!wait->req)
+		return rmem_room_wait(region, wait->room, 1, retries, timeout);
+	err = rmem_fetch_wait(wait->req, timeout);
+	rmem_request_put(wait->req);
+	return err;
+}
+
+/*
+ * Looks at what the fault needs.
+ *
+ * Return: 0 and @wait to wait for, or what the fault ends with.
+ */
+static vm_fault_t fault_look(struct rmem_region *region, struct vm_fault *vmf, bool retries,
+			     struct fault_wait *wait)
+{
+	bool store = vmf->flags & FAULT_FLAG_WRITE && vmf->vma->vm_flags & VM_SHARED;
+	struct rmem_req *req;
+	vm_fault_t ret;
+	int err;
+
+	do {
+		if (vmf->pgoff >= region->nr_pages)
+			return VM_FAULT_SIGBUS;
+		/* here and not in page_mkwrite, which cannot wait without mmap_lock */
+		wait->room = RMEM_ROOM_DIRTY;
+		req = ERR_PTR(-EDQUOT);
+		if (store && rmem_dirty_is_full(region, vmf->pgoff))
+			break;
+		ret = fault_resident(region, vmf);
+		if (ret)
+			return ret;
+		wait->room = RMEM_ROOM_RESIDENT;
+		req = rmem_fetch_join(region, vmf->pgoff, retries);
+	} while (req == ERR_PTR(-EAGAIN));
+
+	if (!IS_ERR(req)) {
+		atomic64_inc(&region->faults_demand);
+		trace_rmem_fault(region, vmf->pgoff, req);
+		wait->req = req;
+		return 0;
+	}
+	wait->req = NULL;
+	err = req == ERR_PTR(-EDQUOT) ? rmem_room_refused(region) : PTR_ERR(req);
+	return err ? fault_error(region, vmf, err) : 0;
+}
+
 static vm_fault_t rmem_fault(struct vm_fault *vmf)
 {
 	struct file *file = vmf->vma->vm_file;
@@ -73,27 +130,16 @@ static vm_fault_t rmem_fault(struct vm_fault *vmf)
 	bool nowait = retry && (vmf->flags & FAULT_FLAG_RETRY_NOWAIT);
 	bool own = current->mm == vmf->vma->vm_mm;
 	vm_fault_t major = 0, ret;
-	struct rmem_req *req;
+	struct fault_wait wait;
 	int err;
 
 	for (;;) {
-		if (vmf->pgoff >= region->nr_pages)
-			return VM_FAULT_SIGBUS;
-		ret = fault_resident(region, vmf);
-		if (ret) {
-			if (!major && !(vmf->flags & FAULT_FLAG_TRIED))
-				atomic64_inc(&region->faults_resident);
-			return ret | major;
-		}
-
-		req = rmem_fetch_join(region, vmf->pgoff, retry && !nowait);
-		if (req == ERR_PTR(-EAGAIN))
-			continue;
-		if (IS_ERR(req))
-			return fault_error(region, vmf, PTR_ERR(req));
-		atomic64_inc(&region->faults_demand);
+		ret = fault_look(region, vmf, retry && !nowait, &wait);
+		if (ret & VM_FAULT_LOCKED && !major && !(vmf->flags & FAULT_FLAG_TRIED))
+			atomic64_inc(&region->faults_resident);
+		if (ret)
+			return ret & VM_FAULT_ERROR ? ret : ret | major;
 		major = VM_FAULT_MAJOR;
-		trace_rmem_fault(region, vmf->pgoff, req);
 		if (retry)
 			break;
 
@@ -101,22 +147,22 @@ static vm_fault_t rmem_fault(struct vm_fault *vmf)
 		 * ptrace and the like cannot repeat the access, so they wait
 		 * with mmap_lock; not for longer than the region's timeout.
 		 */
-		err = rmem_fetch_wait(req, msecs_to_jiffies(READ_ONCE(region->fault_timeout_ms)));
-		rmem_request_put(req);
+		err = fault_wait(region, &wait, false,
+				 msecs_to_jiffies(READ_ONCE(region->fault_timeout_ms)));
 		if (err)
 			return fault_error(region, vmf, err);
 	}
 
 	if (nowait) {
 		/* the caller keeps the lock, and comes back by itself */
-		rmem_request_put(req);
+		if (wait.req)
+			rmem_request_put(wait.req);
 		return VM_FAULT_RETRY;
 	}
 	/* the file keeps the region; without the lock the VMA may go away */
 	get_file(file);
 	release_fault_lock(vmf);
-	err = rmem_fetch_wait(req, MAX_SCHEDULE_TIMEOUT);
-	rmem_request_put(req);
+	err = fault_wait(region, &wait, true, MAX_SCHEDULE_TIMEOUT);
 	fault_kill(region, own, err);
 	fput(file);
 	return VM_FAULT_MAJOR | VM_FAULT_RETRY;
@@ -126,29 +172,40 @@ static vm_fault_t rmem_fault(struct vm_fault *vmf)
  * First write to a clean page. Writeback under way does not stop it: what is
  * being copied out counts as written before only if it is, and the page is
  * dirty again and will be pushed once more (rmem_pages_writeout()).
+ *
+ * Beyond the dirty limit the page is unmapped, so that the access is repeated as
+ * a write to an absent page, and waits in rmem_fault().
  */
 static vm_fault_t rmem_page_mkwrite(struct vm_fault *vmf)
 {
 	struct rmem_region *region = vmf->vma->vm_file->private_data;
+	struct address_space *mapping = region->inode->i_mapping;
 	struct folio *folio = page_folio(vmf->page);
+	vm_fault_t ret = VM_FAULT_LOCKED;
+	int err;
 
 	folio_lock(folio);
-	if (folio->mapping != region->inode->i_mapping || vmf->pgoff >= region->nr_pages) {
-		folio_unlock(folio);
-		return VM_FAULT_NOPAGE;
-	}
-	if (READ_ONCE(region->dead)) {
-		folio_unlock(folio);
-		return VM_FAULT_SIGBUS;
-	}
-	if (rmem_dirty_set(region, vmf->pgoff, 1)) {
-		folio_unlock(folio);
-		return VM_FAULT_OOM;
+	if (folio->mapping != mapping || vmf->pgoff >= region->nr_pages)
+		ret = VM_FAULT_NOPAGE;
+	else if (READ_ONCE(region->dead))
+		ret = VM_FAULT_SIGBUS;
+	if (ret != VM_FAULT_LOCKED)
+		goto unlock;
+	err = rmem_dirty_admit(region, vmf->pgoff, 1);
+	if (err) {
+		ret = err == -EDQUOT ? VM_FAULT_NOPAGE : VM_FAULT_OOM;
+		goto unlock;
 	}
 	folio_mark_dirty(folio);
 	atomic64_inc(&region->faults_write_protect);
 	trace_rmem_mkwrite(region, vmf->pgoff, 0);
-	return VM_FAULT_LOCKED;
+	return ret;
+
+unlock:
+	folio_unlock(folio);
+	if (ret == VM_FAULT_NOPAGE)
+		unmap_mapping_pages(mapping, vmf->pgoff, 1, false);
+	return ret;
 }
 
 const struct vm_operations_struct rmem_vm_ops = {

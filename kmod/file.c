@@ -96,6 +96,7 @@ static int rmem_write_begin(struct file *file, struct address_space *mapping, lo
 	struct folio *folio;
 	int err;
 
+again:
 	for (;;) {
 		folio = rmem_pages_get(region, index);
 		if (!folio) {
@@ -112,10 +113,14 @@ static int rmem_write_begin(struct file *file, struct address_space *mapping, lo
 	}
 	/* @len may exceed the folio; the caller then writes less */
 	end = min_t(pgoff_t, DIV_ROUND_UP(pos + len, PAGE_SIZE), folio_next_index(folio));
-	err = READ_ONCE(region->dead) ? -EIO : rmem_dirty_set(region, index, end - index);
+	err = READ_ONCE(region->dead) ? -EIO : rmem_dirty_admit(region, index, end - index);
 	if (err) {
 		folio_unlock(folio);
 		folio_put(folio);
+		if (err == -EDQUOT)
+			err = rmem_room_populate(region, RMEM_ROOM_DIRTY, end - index);
+		if (!err)
+			goto again;
 		return err;
 	}
 	*target = rmem_target_of_folio(folio, index);
@@ -129,8 +134,8 @@ static int rmem_write_end(struct file *file, struct address_space *mapping, loff
 	struct folio *folio = rmem_folio_of_target(target);
 
 	flush_dcache_folio(folio);
-	if (copied)
-		folio_mark_dirty(folio);
+	/* even if nothing was copied: the dirty log has it */
+	folio_mark_dirty(folio);
 	folio_unlock(folio);
 	folio_put(folio);
 	return copied;

@@ -9,6 +9,7 @@
  *   mmap_lock / VMA lock
  *   mapping->invalidate_lock   shared: bytes enter the page cache;
  *                              exclusive: a punch begins (no waiting inside)
+ *   region->evict_mutex        one evictor at a time; then mapping->i_mmap_rwsem
  *   request->fill_mutex
  *   folio lock                 never held while waiting for a daemon
  *   region->lock               spinlock: requests, channel, state
@@ -92,6 +93,8 @@ struct rmem_region {
 	u32 fault_timeout_ms;
 	u32 sync_timeout_ms;
 	u32 on_loss;
+	u64 resident_limit;		/* bytes; 0: none */
+	u64 dirty_limit;		/* likewise */
 
 	spinlock_t lock;		/* of what follows, up to write_wait */
 	struct rmem_channel *channel;	/* who serves; NULL: quiesced */
@@ -111,17 +114,33 @@ struct rmem_region {
 	u64 soft_failures;		/* writes put back to dirty, ever */
 	int hard_error;			/* of the last hard failure */
 	char reason[RMEM_REASON_SIZE];
+	unsigned long reserved_pages;	/* of fetches under way */
+	unsigned int room_waiters;	/* faults that will come again */
+	unsigned int room_refusals;	/* of them, those to be refused */
+	unsigned long room_refused_until; /* jiffies */
+	bool room_lost;			/* a wait ran out of time; until a write succeeds */
+	unsigned int aborts;		/* ever */
+	u64 writes_over;		/* ever, by any end */
+	unsigned long durable_at;	/* jiffies of the last write that succeeded */
 
 	wait_queue_head_t write_wait;	/* a write is over */
 	struct delayed_work deadline_work;
+	struct work_struct push_work;
 
-	spinlock_t dirty_lock;		/* of stores to @dirty, and of its bits */
+	spinlock_t dirty_lock;		/* of stores to @dirty, of its bits and their number */
 	struct xarray dirty;		/* chunk -> struct rmem_dirty */
+	unsigned long unsafe_pages;	/* written and not durable */
+
+	struct mutex evict_mutex;	/* of what follows, up to the counters */
+	pgoff_t evict_hand;		/* where the evictor goes on */
+	u64 evict_vain_after;		/* writes_over when it had found nothing */
+	unsigned long evict_vain_until;	/* jiffies */
 
 	/* counters, since made */
 	atomic64_t fetched_bytes;
 	atomic64_t received_bytes;	/* of fetches, from sockets */
 	atomic64_t pushed_bytes;
+	atomic64_t evicted_bytes;	/* for the resident limit */
 	atomic64_t writeback_bytes;	/* now */
 	atomic64_t faults_demand;
 	atomic64_t faults_resident;
@@ -254,6 +273,8 @@ struct rmem_region_config {
 	u32 fault_timeout_ms;
 	u32 sync_timeout_ms;
 	u32 on_loss;
+	u64 resident_limit;
+	u64 dirty_limit;
 	const char *source;
 	const char *instance;
 	const void *blob;
@@ -262,6 +283,7 @@ struct rmem_region_config {
 
 extern struct xarray rmem_regions;
 bool rmem_name_is_valid(const char *name);
+bool rmem_limit_is_valid(u64 limit, u32 chunk_bytes);
 int rmem_region_init(void);
 void rmem_region_exit(void);
 struct rmem_region *rmem_region_new(const struct rmem_region_config *config);
@@ -311,6 +333,7 @@ int rmem_request_init(void);
 void rmem_request_exit(void);
 struct rmem_req *rmem_fetch_join(struct rmem_region *region, pgoff_t index, bool retries);
 int rmem_fetch_wait(struct rmem_req *req, long timeout);
+int rmem_lost(struct rmem_region *region, int err);
 int rmem_fetch_populate(struct rmem_region *region, pgoff_t index);
 int rmem_prefetch(struct rmem_region *region, struct rmem_ioc_prefetch *args);
 struct rmem_req *rmem_fetch_lock(struct rmem_channel *channel, u64 cookie);
@@ -356,11 +379,33 @@ int rmem_pages_drop(struct file *file, u64 offset, u64 length);
 int rmem_pages_writeout(struct rmem_req *req, struct rmem_ioc_writeout *args);
 void rmem_pages_hit(struct rmem_region *region, struct folio *folio, pgoff_t index);
 
+/* room.c */
+enum rmem_room {
+	RMEM_ROOM_RESIDENT,	/* for a chunk */
+	RMEM_ROOM_DIRTY,	/* for pages that are to be written */
+};
+
+bool rmem_room_reserve(struct rmem_region *region, unsigned long pages);
+void rmem_room_release(struct rmem_region *region, unsigned long pages);
+bool rmem_room_make(struct rmem_region *region, unsigned long pages);
+int rmem_room_refused(struct rmem_region *region);
+int rmem_room_wait(struct rmem_region *region, enum rmem_room room, unsigned long pages,
+		   bool retries, long timeout);
+int rmem_room_populate(struct rmem_region *region, enum rmem_room room, unsigned long pages);
+void rmem_room_abort(struct rmem_region *region);
+void rmem_room_write_over(struct rmem_region *region, bool durable);
+void rmem_room_push_ahead(struct rmem_region *region);
+void rmem_room_push(struct work_struct *work);
+
 /* dirty.c */
 int rmem_dirty_set(struct rmem_region *region, pgoff_t first, unsigned long count);
+int rmem_dirty_admit(struct rmem_region *region, pgoff_t first, unsigned long count);
+bool rmem_dirty_fits(struct rmem_region *region, unsigned long count);
+bool rmem_dirty_is_full(struct rmem_region *region, pgoff_t index);
 int rmem_dirty_hold(struct rmem_region *region, pgoff_t chunk);
 void rmem_dirty_take(struct rmem_region *region, struct folio *folio, unsigned long *pages);
-void rmem_dirty_give_back(struct rmem_region *region, pgoff_t chunk, const unsigned long *again);
+void rmem_dirty_give_back(struct rmem_region *region, pgoff_t chunk, const unsigned long *taken,
+			  bool again);
 u64 rmem_dirty_bytes(struct rmem_region *region);
 bool rmem_dirty_run(struct rmem_region *region, struct folio *folio, pgoff_t from,
 		    pgoff_t *first, pgoff_t *end);

@@ -41,7 +41,9 @@ static int put_config(struct sk_buff *skb, struct rmem_region *region)
 	    nla_put_u32(skb, RMEM_A_REGION_ON_LOSS, region->on_loss) ||
 	    nla_put_string(skb, RMEM_A_REGION_SOURCE, region->source) ||
 	    nla_put_string(skb, RMEM_A_REGION_INSTANCE, region->instance) ||
-	    nla_put(skb, RMEM_A_REGION_WRITER, sizeof(region->writer), region->writer))
+	    nla_put(skb, RMEM_A_REGION_WRITER, sizeof(region->writer), region->writer) ||
+	    put_u64(skb, RMEM_A_REGION_RESIDENT_LIMIT, region->resident_limit) ||
+	    put_u64(skb, RMEM_A_REGION_DIRTY_LIMIT, region->dirty_limit))
 		return -EMSGSIZE;
 	return region->blob_bytes ?
 	       nla_put(skb, RMEM_A_REGION_BLOB, region->blob_bytes, region->blob) : 0;
@@ -197,6 +199,11 @@ static u32 attr_u32(struct genl_info *info, int attribute, u32 otherwise)
 	return info->attrs[attribute] ? nla_get_u32(info->attrs[attribute]) : otherwise;
 }
 
+static u64 attr_u64(struct genl_info *info, int attribute, u64 otherwise)
+{
+	return info->attrs[attribute] ? nla_get_u64(info->attrs[attribute]) : otherwise;
+}
+
 static int reply_new(struct genl_info *info, struct rmem_region *region)
 {
 	struct sk_buff *reply = genlmsg_new(NLMSG_GOODSIZE, GFP_KERNEL);
@@ -244,6 +251,8 @@ int rmem_nl_region_new_doit(struct sk_buff *skb, struct genl_info *info)
 		.fault_timeout_ms = attr_u32(info, RMEM_A_REGION_FAULT_TIMEOUT_MS, 30000),
 		.sync_timeout_ms = attr_u32(info, RMEM_A_REGION_SYNC_TIMEOUT_MS, 30000),
 		.on_loss = attr_u32(info, RMEM_A_REGION_ON_LOSS, RMEM_ON_LOSS_WAIT),
+		.resident_limit = attr_u64(info, RMEM_A_REGION_RESIDENT_LIMIT, 0),
+		.dirty_limit = attr_u64(info, RMEM_A_REGION_DIRTY_LIMIT, 0),
 		.source = "",
 		.instance = "",
 	};
@@ -274,11 +283,15 @@ static int region_set(struct rmem_region *region, struct genl_info *info)
 	u32 fault_ms = attr_u32(info, RMEM_A_REGION_FAULT_TIMEOUT_MS, 1);
 	u32 sync_ms = attr_u32(info, RMEM_A_REGION_SYNC_TIMEOUT_MS, 1);
 	u32 on_loss = attr_u32(info, RMEM_A_REGION_ON_LOSS, RMEM_ON_LOSS_WAIT);
+	u64 resident = attr_u64(info, RMEM_A_REGION_RESIDENT_LIMIT, region->resident_limit);
+	u64 dirty = attr_u64(info, RMEM_A_REGION_DIRTY_LIMIT, region->dirty_limit);
 	struct nlattr *blob = info->attrs[RMEM_A_REGION_BLOB];
 	void *copy = NULL;
 
 	lockdep_assert_held(&rmem_mutex);
 	if (!fault_ms || !sync_ms || on_loss > RMEM_ON_LOSS_KILL ||
+	    !rmem_limit_is_valid(resident, region->chunk_bytes) ||
+	    !rmem_limit_is_valid(dirty, region->chunk_bytes) ||
 	    (blob && nla_len(blob) > RMEM_BLOB_MAX))
 		return -EINVAL;
 	if (blob && nla_len(blob)) {
@@ -297,6 +310,8 @@ static int region_set(struct rmem_region *region, struct genl_info *info)
 		WRITE_ONCE(region->sync_timeout_ms, sync_ms);
 	if (info->attrs[RMEM_A_REGION_ON_LOSS])
 		WRITE_ONCE(region->on_loss, on_loss);
+	WRITE_ONCE(region->resident_limit, resident);
+	WRITE_ONCE(region->dirty_limit, dirty);
 	return 0;
 }
 

@@ -12,6 +12,7 @@
 #include <linux/fadvise.h>
 #include <linux/highmem.h>
 #include <linux/memcontrol.h>
+#include <linux/pagevec.h>
 #include <linux/sched/mm.h>
 #include <linux/uaccess.h>
 
@@ -220,6 +221,23 @@ static int pages_insert_singly(struct rmem_req *req, struct folio *folio, pgoff_
 }
 
 /*
+ * A small folio waits in this CPU's batch before it goes to the LRU, and the
+ * batch's reference keeps it from being evicted, which the evictor on another CPU
+ * cannot change. Releasing a batch of folios is the way for a module to drain it.
+ */
+static void pages_drain(struct rmem_region *region, pgoff_t index)
+{
+	struct folio *folio = rmem_pages_get(region, index);
+	struct folio_batch batch;
+
+	if (!folio)
+		return;
+	folio_batch_init(&batch);
+	folio_batch_add(&batch, folio);
+	folio_batch_release(&batch);
+}
+
+/*
  * rmem_pages_insert() - what was fetched becomes visible
  * @mark: tell the daemon when it is first used
  *
@@ -243,6 +261,9 @@ int rmem_pages_insert(struct rmem_req *req, bool mark)
 
 		list_del(&folio->lru);
 		folio_mark_uptodate(folio);
+		/* not to be evicted before it was used */
+		if (READ_ONCE(region->resident_limit))
+			__folio_set_referenced(folio);
 		err = filemap_add_folio(mapping, folio, index, pages_charge_gfp(req));
 		if (!err) {
 			if (mark)
@@ -262,6 +283,8 @@ int rmem_pages_insert(struct rmem_req *req, bool mark)
 		index += pages;
 	}
 	set_active_memcg(payer);
+	if (READ_ONCE(region->resident_limit) && !region->folio_order)
+		pages_drain(region, req->offset >> PAGE_SHIFT);
 	if (err == -ENOMEM && !req->fetch.starving)
 		req->fetch.starving = jiffies ?: 1;
 	return err;

@@ -62,6 +62,12 @@ bool rmem_name_is_valid(const char *name)
 	return true;
 }
 
+/* None, or room for what one instruction or one write may need at once, and to spare. */
+bool rmem_limit_is_valid(u64 limit, u32 chunk_bytes)
+{
+	return !limit || limit >= max_t(u64, RMEM_LIMIT_MIN, RMEM_LIMIT_CHUNKS * (u64)chunk_bytes);
+}
+
 static bool config_is_valid(const struct rmem_region_config *config)
 {
 	return rmem_name_is_valid(config->name) &&
@@ -71,7 +77,9 @@ static bool config_is_valid(const struct rmem_region_config *config)
 	       config->folio_order <= ilog2(config->chunk_bytes) - PAGE_SHIFT &&
 	       uid_valid(config->uid) && gid_valid(config->gid) && !(config->mode & ~0777) &&
 	       config->fault_timeout_ms && config->sync_timeout_ms &&
-	       config->on_loss <= RMEM_ON_LOSS_KILL && config->blob_bytes <= RMEM_BLOB_MAX;
+	       config->on_loss <= RMEM_ON_LOSS_KILL && config->blob_bytes <= RMEM_BLOB_MAX &&
+	       rmem_limit_is_valid(config->resident_limit, config->chunk_bytes) &&
+	       rmem_limit_is_valid(config->dirty_limit, config->chunk_bytes);
 }
 
 static void region_free_rcu(struct rcu_head *rcu)
@@ -115,6 +123,8 @@ static struct rmem_region *region_alloc(const struct rmem_region_config *config)
 	INIT_LIST_HEAD(&region->punches);
 	init_waitqueue_head(&region->write_wait);
 	INIT_DELAYED_WORK(&region->deadline_work, rmem_request_deadline);
+	INIT_WORK(&region->push_work, rmem_room_push);
+	mutex_init(&region->evict_mutex);
 	spin_lock_init(&region->dirty_lock);
 	xa_init(&region->dirty);
 
@@ -131,6 +141,8 @@ static struct rmem_region *region_alloc(const struct rmem_region_config *config)
 	region->fault_timeout_ms = config->fault_timeout_ms;
 	region->sync_timeout_ms = config->sync_timeout_ms;
 	region->on_loss = config->on_loss;
+	region->resident_limit = config->resident_limit;
+	region->dirty_limit = config->dirty_limit;
 	region->state = RMEM_STATE_QUIESCED;
 	get_random_bytes(region->writer, sizeof(region->writer));
 
@@ -296,6 +308,7 @@ int rmem_region_del(struct rmem_region *region, bool force, u64 *lost)
 	rmem_request_fail_all(region, -ENODEV);
 	rmem_region_abandon(region);
 	cancel_delayed_work_sync(&region->deadline_work);
+	cancel_work_sync(&region->push_work);
 	*lost = rmem_region_discard(region);
 	rmem_netlink_event(region, RMEM_EVENT_DEL);
 	pr_info("region %s: unmade%s\n", region->name, *lost ? ", what was written is lost" : "");

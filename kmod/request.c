@@ -210,8 +210,8 @@ static bool fetch_lost(struct rmem_region *region)
 	return region->lost && READ_ONCE(region->on_loss) != RMEM_ON_LOSS_WAIT;
 }
 
-/* Consumes the caller's reference: it becomes the tree's. */
-static void fetch_start(struct rmem_req *req, pgoff_t chunk)
+/* Consumes the caller's reference: it becomes the tree's. False, and nothing: no room. */
+static bool fetch_start(struct rmem_req *req, pgoff_t chunk)
 {
 	struct rmem_region *region = req->region;
 
@@ -219,10 +219,13 @@ static void fetch_start(struct rmem_req *req, pgoff_t chunk)
 	req->chunk = chunk;
 	req->offset = rmem_chunk_offset(region, chunk);
 	req->length = min_t(u64, region->chunk_bytes, region->size - req->offset);
+	if (!rmem_room_reserve(region, DIV_ROUND_UP(req->length, PAGE_SIZE)))
+		return false;
 	req->fetch.demand_offset = req->offset;
 	region->nr_prefetches++;
 	fetch_link(req);
 	trace_rmem_request_new(req, 0);
+	return true;
 }
 
 /* The first task that waits starts the clock; true for that one. */
@@ -251,8 +254,8 @@ static bool fetch_demand(struct rmem_req *req, pgoff_t index)
  * a moment ago answers as many callers as it left behind without an error.
  *
  * Return: a referenced request to pass to rmem_fetch_wait() and to put, or an
- * ERR_PTR: EAGAIN (it is there now), ENOMEM, ENODEV, ESTALE, ETIME (the region
- * is lost), EIO.
+ * ERR_PTR: EAGAIN (it is there now), EDQUOT (no room, and none can be made),
+ * ENOMEM, ENODEV, ESTALE, ETIME (the region is lost), EIO.
  */
 struct rmem_req *rmem_fetch_join(struct rmem_region *region, pgoff_t index, bool retries)
 {
@@ -280,9 +283,12 @@ again:
 		goto out;
 	}
 	if (!req && fresh) {
+		if (!fetch_start(fresh, chunk)) {
+			err = -EDQUOT;
+			goto out;
+		}
 		req = fresh;
 		fresh = NULL;
-		fetch_start(req, chunk);
 		if (fetch_lost(region))
 			request_publish(req);
 	}
@@ -309,6 +315,8 @@ again:
 	goto drop_fresh;
 out:
 	spin_unlock(&region->lock);
+	if (err == -EDQUOT && rmem_room_make(region, 1ul << region->chunk_order))
+		goto again;
 	if (stale)
 		rmem_request_put(stale);
 drop_fresh:
@@ -339,6 +347,19 @@ int rmem_fetch_wait(struct rmem_req *req, long timeout)
 	return err;
 }
 
+/* How a wait ended, as read and write tell it; the region's policy may kill for it. */
+int rmem_lost(struct rmem_region *region, int err)
+{
+	/* unmade by force */
+	if (err == -ENODEV)
+		return -EIO;
+	if (err != -ETIME)
+		return err;
+	if (READ_ONCE(region->on_loss) == RMEM_ON_LOSS_KILL && !(current->flags & PF_KTHREAD))
+		send_sig(SIGKILL, current, 1);
+	return -EIO;
+}
+
 /*
  * rmem_fetch_populate() - have page @index in the page cache, by waiting
  *
@@ -349,6 +370,8 @@ int rmem_fetch_populate(struct rmem_region *region, pgoff_t index)
 	struct rmem_req *req = rmem_fetch_join(region, index, false);
 	int err;
 
+	if (req == ERR_PTR(-EDQUOT))
+		return rmem_room_populate(region, RMEM_ROOM_RESIDENT, 1);
 	if (IS_ERR(req)) {
 		err = PTR_ERR(req) == -EAGAIN ? 0 : PTR_ERR(req);
 	} else {
@@ -356,19 +379,12 @@ int rmem_fetch_populate(struct rmem_region *region, pgoff_t index)
 		err = rmem_fetch_wait(req, MAX_SCHEDULE_TIMEOUT);
 		rmem_request_put(req);
 	}
-	/* unmade by force */
-	if (err == -ENODEV)
-		err = -EIO;
-	if (err == -ETIME) {
-		if (READ_ONCE(region->on_loss) == RMEM_ON_LOSS_KILL &&
-		    !(current->flags & PF_KTHREAD))
-			send_sig(SIGKILL, current, 1);
-		err = -EIO;
-	}
-	return err;
+	return rmem_lost(region, err);
 }
 
-/* RMEM_IOC_PREFETCH: fetches that nobody waits for yet. */
+/*
+ * RMEM_IOC_PREFETCH: fetches that nobody waits for yet, as far as there is room.
+ */
 int rmem_prefetch(struct rmem_region *region, struct rmem_ioc_prefetch *args)
 {
 	pgoff_t chunk;
@@ -381,8 +397,8 @@ int rmem_prefetch(struct rmem_region *region, struct rmem_ioc_prefetch *args)
 
 	args->queued = 0;
 	for (chunk = args->offset >> PAGE_SHIFT >> region->chunk_order; chunk <= last; chunk++) {
+		bool full = false, linked = false;
 		struct rmem_req *req;
-		bool linked = false;
 
 		if (fatal_signal_pending(current))
 			return -EINTR;
@@ -393,18 +409,27 @@ int rmem_prefetch(struct rmem_region *region, struct rmem_ioc_prefetch *args)
 		req = request_alloc(region, RMEM_OP_FETCH);
 		if (!req)
 			return -ENOMEM;
+again:
 		spin_lock(&region->lock);
 		if (!fetch_refused(region) && !fetch_lookup(region, chunk) &&
 		    region->nr_prefetches < RMEM_PREFETCHES_MAX) {
-			fetch_start(req, chunk);
-			request_publish(req);
-			linked = true;
+			linked = fetch_start(req, chunk);
+			full = !linked;
+			if (linked)
+				request_publish(req);
 		}
 		spin_unlock(&region->lock);
+		if (full && args->flags & RMEM_PREFETCH_MAKE_ROOM &&
+		    rmem_room_make(region, 1ul << region->chunk_order)) {
+			full = false;
+			goto again;
+		}
 		if (linked)
 			args->queued++;
 		else
 			rmem_request_discard(req);
+		if (full)
+			return args->queued ? 0 : -EDQUOT;
 		if (args->queued == RMEM_PREFETCHES_MAX)
 			break;
 	}
@@ -435,6 +460,7 @@ static bool request_finish(struct rmem_req *req, int error)
 	/* pairs with the barrier in rmem_fetch_wait() */
 	smp_store_release(&req->state, RMEM_REQ_DONE);
 	if (fetch) {
+		rmem_room_release(region, DIV_ROUND_UP(req->length, PAGE_SIZE));
 		if (!req->fetch.waiters)
 			region->nr_prefetches--;
 		/* of a time-out the region itself knows, for as long as it is lost */
@@ -461,6 +487,7 @@ static bool request_finish(struct rmem_req *req, int error)
 		spin_lock(&region->lock);
 		list_del_init(&req->node);
 		region->nr_writes--;
+		rmem_room_write_over(region, !error);
 		spin_unlock(&region->lock);
 		wake_up_all(&region->write_wait);
 	}
@@ -763,6 +790,7 @@ void rmem_request_abort(struct rmem_region *region)
 	struct rmem_req *req;
 	unsigned long count = 0;
 
+	rmem_room_abort(region);
 	spin_lock(&region->lock);
 	list_for_each_entry(req, &region->fetch_list, node)
 		count++;

@@ -104,6 +104,23 @@ TRACE_EVENT(rmem_sync,
 		  __entry->end, __entry->error)
 );
 
+TRACE_EVENT(rmem_evict,
+	TP_PROTO(struct rmem_region *region, unsigned long gone, unsigned long lacks),
+	TP_ARGS(region, gone, lacks),
+	TP_STRUCT__entry(
+		__field(u32, region)
+		__field(unsigned long, gone)
+		__field(unsigned long, lacks)
+	),
+	TP_fast_assign(
+		__entry->region = region->id;
+		__entry->gone = gone;
+		__entry->lacks = lacks;
+	),
+	TP_printk("region=%u pages=%lu lacks=%lu", __entry->region, __entry->gone,
+		  __entry->lacks)
+);
+
 TRACE_EVENT(rmem_state,
 	TP_PROTO(struct rmem_region *region, u32 state),
 	TP_ARGS(region, state),

@@ -70,7 +70,7 @@ static void writeback_submit(struct rmem_req *req)
 	unsigned int pages = 1u << region->chunk_order, first, last;
 
 	if (bitmap_empty(req->write.pages, pages)) {
-		rmem_dirty_give_back(region, req->chunk, NULL);
+		rmem_dirty_give_back(region, req->chunk, NULL, false);
 		rmem_request_discard(req);
 		return;
 	}
@@ -89,7 +89,7 @@ static struct rmem_req *writeback_begin(struct rmem_region *region, pgoff_t chun
 		return NULL;
 	req = rmem_write_alloc(region, chunk, RMEM_OP_WRITE, sync);
 	if (!req)
-		rmem_dirty_give_back(region, chunk, NULL);
+		rmem_dirty_give_back(region, chunk, NULL, false);
 	return req;
 }
 
@@ -119,7 +119,7 @@ void rmem_writeback_end(struct rmem_req *req)
 	if (req->op != RMEM_OP_WRITE)
 		return;
 
-	rmem_dirty_give_back(region, req->chunk, error ? req->write.pages : NULL);
+	rmem_dirty_give_back(region, req->chunk, req->write.pages, error);
 	for (i = find_first_bit(req->write.pages, pages); i < pages;
 	     i = find_next_bit(req->write.pages, pages, i)) {
 		struct folio *folio = rmem_pages_get(region, base + i);

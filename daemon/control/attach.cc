@@ -41,6 +41,8 @@ kchan::RegionInfo wanted(const Notes& notes, std::uint64_t size, const std::stri
   r.fault_timeout_ms = static_cast<std::uint32_t>(o.fault_timeout.count());
   r.sync_timeout_ms = static_cast<std::uint32_t>(o.sync_timeout.count());
   r.on_loss = on_loss(o.on_loss);
+  r.resident_limit = o.resident_limit;
+  r.dirty_limit = o.dirty_limit;
   r.source = o.source;
   r.instance = instance;
   r.blob = notes.to_blob();

@@ -22,6 +22,7 @@ int Attachment::serve(const kchan::RegionInfo& info) {
   config.chunk = info.chunk;
   config.read_only = info.read_only();
   config.push_interval = options().push_interval;
+  config.resident_limit = info.resident_limit;
   pager_.add(std::move(config));
   in_pager_ = true;
   const int err = kernel_.serve(info.id);

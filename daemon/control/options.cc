@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "control/options.hh"
 
+#include <algorithm>
 #include <bit>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <tuple>
+#include <utility>
 
 #include "base/uri.hh"
 #include "control/fields.hh"
@@ -19,7 +21,8 @@ constexpr std::uint64_t kMostMs = std::numeric_limits<std::int32_t>::max();
 
 auto lasting(const AttachOptions& o) {
   return std::tie(o.name, o.source, o.chunk, o.read_only, o.uid, o.gid, o.mode, o.bind, o.on_loss,
-                  o.fault_timeout, o.sync_timeout, o.push_interval, o.insecure);
+                  o.resident_limit, o.dirty_limit, o.fault_timeout, o.sync_timeout, o.push_interval,
+                  o.insecure);
 }
 
 Status bad(std::string cause, std::string hint = {}) {
@@ -64,6 +67,14 @@ Status validate(const AttachOptions& o) {
   if (o.on_loss != "wait" && o.on_loss != "error" && o.on_loss != "kill") {
     return bad("--on-loss is `" + o.on_loss + "'", "wait, error or kill");
   }
+  const std::uint64_t least =
+      std::max<std::uint64_t>(RMEM_LIMIT_MIN, std::uint64_t{RMEM_LIMIT_CHUNKS} * o.chunk);
+  for (const auto& [name, limit] :
+       {std::pair{"--resident-limit", o.resident_limit}, {"--dirty-limit", o.dirty_limit}}) {
+    if (limit == 0 || limit >= least) continue;
+    return bad(std::string(name) + " is " + std::to_string(limit) + " bytes",
+               "with this --chunk at least " + std::to_string(least >> 10) + "KiB, or 0 for none");
+  }
   if (!o.bind.empty() && o.bind[0] != '/') return bad("--bind is not an absolute path");
   const auto in_range = [](std::chrono::milliseconds t, std::int64_t least) {
     return t.count() >= least && static_cast<std::uint64_t>(t.count()) <= kMostMs;
@@ -90,6 +101,8 @@ nlohmann::json to_json(const AttachOptions& o) {
           {"bind", o.bind},
           {"bind_created", o.bind_created},
           {"on_loss", o.on_loss},
+          {"resident_limit", o.resident_limit},
+          {"dirty_limit", o.dirty_limit},
           {"fault_timeout_ms", o.fault_timeout.count()},
           {"sync_timeout_ms", o.sync_timeout.count()},
           {"push_interval_ms", o.push_interval.count()},
@@ -120,6 +133,8 @@ Result<AttachOptions> options_from_json(const nlohmann::json& where) {
   fields.take("bind", o.bind);
   fields.take("bind_created", o.bind_created);
   fields.take("on_loss", o.on_loss);
+  fields.take("resident_limit", o.resident_limit, ~std::uint64_t{0});
+  fields.take("dirty_limit", o.dirty_limit, ~std::uint64_t{0});
   ms("fault_timeout_ms", o.fault_timeout);
   ms("sync_timeout_ms", o.sync_timeout);
   ms("push_interval_ms", o.push_interval);

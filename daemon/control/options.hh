@@ -31,6 +31,8 @@ struct AttachOptions {
   std::string bind;           // absolute path, or empty
   bool bind_created = false;  // rmemctl made an empty file there
   std::string on_loss = "wait";
+  std::uint64_t resident_limit = 0;  // bytes; 0: none
+  std::uint64_t dirty_limit = 0;     // likewise
   std::chrono::milliseconds fault_timeout{30'000};
   std::chrono::milliseconds sync_timeout{30'000};
   std::chrono::milliseconds push_interval{5'000};

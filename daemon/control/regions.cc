@@ -189,6 +189,7 @@ nlohmann::json Regions::status() const {
     const pager::Puller* puller = pager_.puller(a->id());
     if (!puller) continue;
     list.back()["pulls_done"] = puller->done();
+    list.back()["pulls_limited"] = puller->limited();
     if (const auto p = puller->progress()) {
       list.back()["pull"] = {{"offset", p->offset}, {"length", p->length}, {"done_bytes", p->done}};
     }

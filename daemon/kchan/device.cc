@@ -170,8 +170,9 @@ int Device::write_out(std::uint64_t cookie, std::span<std::byte> into, std::span
 }
 
 int Device::prefetch(std::uint32_t region, std::uint64_t offset, std::uint64_t length,
-                     std::uint32_t& queued) {
+                     std::uint32_t flags, std::uint32_t& queued) {
   rmem_ioc_prefetch argument{};
+  argument.flags = flags;
   argument.region_id = region;
   argument.offset = offset;
   argument.length = length;

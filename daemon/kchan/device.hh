@@ -46,7 +46,7 @@ class Device final : public KernelChannel {
   int write_out(std::uint64_t cookie, std::span<std::byte> into, std::span<rmem_run> runs,
                 std::uint64_t& bytes, std::uint32_t& run_count) override;
   int prefetch(std::uint32_t region, std::uint64_t offset, std::uint64_t length,
-               std::uint32_t& queued) override;
+               std::uint32_t flags, std::uint32_t& queued) override;
   int set_state(std::uint32_t region, std::uint32_t state, std::string_view reason) override;
 
  private:

@@ -47,8 +47,9 @@ class KernelChannel {
   virtual int write_out(std::uint64_t cookie, std::span<std::byte> into, std::span<rmem_run> runs,
                         std::uint64_t& bytes, std::uint32_t& run_count) = 0;
   // Asks for fetches ahead of any fault; `queued` tells how many there will be.
+  // `flags` are RMEM_PREFETCH_*; EDQUOT: the resident limit leaves no room.
   virtual int prefetch(std::uint32_t region, std::uint64_t offset, std::uint64_t length,
-                       std::uint32_t& queued) = 0;
+                       std::uint32_t flags, std::uint32_t& queued) = 0;
   // `state` is enum rmem_region_state; `reason` is cut to what fits.
   virtual int set_state(std::uint32_t region, std::uint32_t state, std::string_view reason) = 0;
 };

@@ -47,6 +47,8 @@ RegionInfo parse_region(nlattr* const* attributes) {
   u32(RMEM_A_REGION_FAULT_TIMEOUT_MS, r.fault_timeout_ms);
   u32(RMEM_A_REGION_SYNC_TIMEOUT_MS, r.sync_timeout_ms);
   u32(RMEM_A_REGION_ON_LOSS, r.on_loss);
+  u64(RMEM_A_REGION_RESIDENT_LIMIT, r.resident_limit);
+  u64(RMEM_A_REGION_DIRTY_LIMIT, r.dirty_limit);
   text(RMEM_A_REGION_SOURCE, r.source);
   text(RMEM_A_REGION_INSTANCE, r.instance);
   if (const nlattr* blob = attributes[RMEM_A_REGION_BLOB]) {
@@ -255,6 +257,8 @@ Result<Netlink::Made> Netlink::make(int control_fd, const RegionInfo& wanted) {
   bad |= nla_put_u32(out, RMEM_A_REGION_FAULT_TIMEOUT_MS, wanted.fault_timeout_ms);
   bad |= nla_put_u32(out, RMEM_A_REGION_SYNC_TIMEOUT_MS, wanted.sync_timeout_ms);
   bad |= nla_put_u32(out, RMEM_A_REGION_ON_LOSS, wanted.on_loss);
+  bad |= nla_put_u64(out, RMEM_A_REGION_RESIDENT_LIMIT, wanted.resident_limit);
+  bad |= nla_put_u64(out, RMEM_A_REGION_DIRTY_LIMIT, wanted.dirty_limit);
   bad |= nla_put_string(out, RMEM_A_REGION_SOURCE, wanted.source.c_str());
   bad |= nla_put_string(out, RMEM_A_REGION_INSTANCE, wanted.instance.c_str());
   bad |= nla_put(out, RMEM_A_REGION_BLOB, static_cast<int>(wanted.blob.size()), wanted.blob.data());

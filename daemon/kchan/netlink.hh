@@ -36,6 +36,8 @@ struct RegionInfo {
   std::uint32_t fault_timeout_ms = 0;
   std::uint32_t sync_timeout_ms = 0;
   std::uint32_t on_loss = RMEM_ON_LOSS_WAIT;
+  std::uint64_t resident_limit = 0;  // 0: none
+  std::uint64_t dirty_limit = 0;     // likewise
   std::string source;
   std::string instance;
   std::string blob;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "pager/fetcher.hh"
 
+#include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 
@@ -12,12 +14,19 @@ namespace {
 
 bool ahead(const Request* r) { return (r->flags & RMEM_REQ_PREFETCH) != 0; }
 
+// Where only so much may be resident, what is fetched ahead must not drive out
+// what its readers have not used yet.
+std::uint64_t longest_window(const RegionConfig& config) {
+  if (config.resident_limit == 0) return ReadAhead::kMaxWindow;
+  return std::min(ReadAhead::kMaxWindow, std::bit_floor(config.resident_limit / 8));
+}
+
 }  // namespace
 
 Fetcher::Fetcher(Region& region, Shared& shared)
     : region_(region),
       shared_(shared),
-      read_ahead_(region.config().size, region.config().chunk),
+      read_ahead_(region.config().size, region.config().chunk, longest_window(region.config())),
       reserve_(new std::byte[region.config().chunk]) {}
 
 Fetcher::~Fetcher() { drop_all(); }
@@ -59,8 +68,8 @@ void Fetcher::fetch_ahead(ReadAhead::Window window) {
   // tell when the reader is through it: look a little further.
   for (int i = 0; i < 4 && !window.empty() && region_.ready(); ++i) {
     std::uint32_t queued = 0;
-    const int err =
-        shared_.channel.prefetch(region_.config().id, window.offset, window.length, queued);
+    const int err = shared_.channel.prefetch(region_.config().id, window.offset, window.length,
+                                             RMEM_PREFETCH_MAKE_ROOM, queued);
     if (err != 0) {
       read_ahead_.give_up(window);
       return;

@@ -2,7 +2,9 @@
 #include "pager/puller.hh"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "pager/region.hh"
 
@@ -24,6 +26,19 @@ void Puller::next_pass() {
   ++passes_;
 }
 
+void Puller::next_range() {
+  ranges_.pop_front();
+  ++done_;
+  if (std::exchange(full_, false)) {
+    if (limited_.size() == kLimitedKept) limited_.pop_front();
+    limited_.push_back(done_);
+  }
+  if (ranges_.empty()) return;
+  passes_ = 0;
+  furthest_ = ranges_.front().offset;
+  next_pass();
+}
+
 bool Puller::advance() {
   if (ranges_.empty() || !region_.ready()) return false;
   const Range& range = ranges_.front();
@@ -32,7 +47,13 @@ bool Puller::advance() {
     if (under_way > kLow) return false;
     const std::uint64_t length = std::min(kWindow * region_.config().chunk, range.end - at_);
     std::uint32_t queued = 0;
-    if (const int err = shared_.channel.prefetch(region_.config().id, at_, length, queued)) {
+    const int err = shared_.channel.prefetch(region_.config().id, at_, length, 0, queued);
+    if (err == EDQUOT) {  // over once what was asked for is there
+      full_ = true;
+      at_ = range.end;
+      return true;
+    }
+    if (err != 0) {
       if (region_.may_complain()) region_.log().warning("pull at {}: {}", at_, std::strerror(err));
       return false;  // at the next tick
     }
@@ -42,17 +63,11 @@ bool Puller::advance() {
     return true;
   }
   if (under_way != 0) return false;
-  if (asked_ && passes_ < kMaxPasses) {
+  if (asked_ && !full_ && passes_ < kMaxPasses) {
     next_pass();
     return true;
   }
-  ranges_.pop_front();
-  ++done_;
-  if (!ranges_.empty()) {
-    passes_ = 0;
-    furthest_ = ranges_.front().offset;
-    next_pass();
-  }
+  next_range();
   return true;
 }
 

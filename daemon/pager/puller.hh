@@ -15,7 +15,8 @@ struct Shared;
 // Asks the kernel for prefetches, a window at a time, as fast as the fetcher gets
 // rid of them: demand fetches and read-ahead go first. One range after the
 // other. Prefetches that were given up (lost connection, no memory) are asked for
-// in another pass.
+// in another pass. A resident limit that is reached ends a pull: it must not evict
+// what it has just fetched.
 class Puller {
  public:
   Puller(Region& region, Shared& shared) : region_(region), shared_(shared) {}
@@ -33,6 +34,8 @@ class Puller {
   };
   std::optional<Progress> progress() const;     // of the range at work
   std::uint64_t done() const { return done_; }  // pulls that are over
+  // Of the last of them, those that the resident limit ended, by number.
+  const std::deque<std::uint64_t>& limited() const { return limited_; }
 
  private:
   // Chunks: a window, and how few the fetcher has left when it gets the next.
@@ -40,12 +43,14 @@ class Puller {
   static constexpr std::size_t kLow = 16;
   // Where the kernel evicts what it has just got, another pass would not help.
   static constexpr int kMaxPasses = 3;
+  static constexpr std::size_t kLimitedKept = 16;
 
   struct Range {
     std::uint64_t offset = 0;
     std::uint64_t end = 0;
   };
   void next_pass();
+  void next_range();
 
   Region& region_;
   Shared& shared_;
@@ -53,9 +58,11 @@ class Puller {
   std::uint64_t at_ = 0;  // where the next window begins
   std::uint64_t furthest_ = 0;
   bool asked_ = false;  // in this pass
+  bool full_ = false;   // the resident limit is reached
   int passes_ = 0;
   std::uint64_t added_ = 0;
   std::uint64_t done_ = 0;
+  std::deque<std::uint64_t> limited_;
 };
 
 }  // namespace rmem::pager

@@ -6,7 +6,8 @@
 
 namespace rmem::pager {
 
-ReadAhead::ReadAhead(std::uint64_t size, std::uint64_t chunk) : size_(size), chunk_(chunk) {}
+ReadAhead::ReadAhead(std::uint64_t size, std::uint64_t chunk, std::uint64_t most)
+    : size_(size), chunk_(chunk), most_(most) {}
 
 ReadAhead::Window ReadAhead::on_miss(std::uint64_t offset, std::uint32_t tid) {
   const std::uint64_t chunk = chunk_of(offset);
@@ -77,7 +78,7 @@ bool ReadAhead::take_mark(std::uint64_t offset) {
 
 ReadAhead::Window ReadAhead::advance(Stream& s, std::uint64_t from) {
   const std::uint64_t shortest = 2 * chunk_;
-  const std::uint64_t longest = std::max(shortest, kMaxWindow);
+  const std::uint64_t longest = std::max(shortest, most_);
   s.window = s.window == 0 ? shortest : std::min(2 * s.window, longest);
   s.marked = kNone;
   if (from >= size_) {  // the reader is at the end

@@ -27,8 +27,9 @@ class ReadAhead {
     bool empty() const { return length == 0; }
   };
 
-  // `size` of the region and `chunk` (a power of two) in bytes.
-  ReadAhead(std::uint64_t size, std::uint64_t chunk);
+  // `size` of the region and `chunk` (a power of two) in bytes. No window is
+  // longer than `most` bytes, unless that is less than two chunks.
+  ReadAhead(std::uint64_t size, std::uint64_t chunk, std::uint64_t most = kMaxWindow);
 
   // Thread `tid` (0: unknown) waits for the chunk at `offset`, which nobody had
   // asked for.
@@ -68,6 +69,7 @@ class ReadAhead {
 
   std::uint64_t size_;
   std::uint64_t chunk_;
+  std::uint64_t most_;
   std::uint64_t uses_ = 0;
   std::array<Stream, 8> streams_{};
 };

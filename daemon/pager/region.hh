@@ -28,6 +28,7 @@ struct RegionConfig {
   std::uint32_t chunk = 0;
   bool read_only = false;
   std::chrono::milliseconds push_interval{0};  // 0: only on demand
+  std::uint64_t resident_limit = 0;            // bytes; 0: none
 };
 
 // Since this daemon serves the region; the kernel's own counters live longer.

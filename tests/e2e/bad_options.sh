@@ -21,6 +21,8 @@ bad "chunk" rmemctl attach r $uri --chunk 12KiB
 bad "chunk" rmemctl attach r $uri --chunk 2KiB
 bad "chunk" rmemctl attach r $uri --chunk 4MiB
 bad "chunk" rmemctl attach r $uri --chunk lots
+bad "resident-limit" rmemctl attach r $uri --resident-limit 1023KiB
+bad "dirty-limit" rmemctl attach r $uri --chunk 2MiB --dirty-limit 15MiB
 bad "on-loss" rmemctl attach r $uri --on-loss panic
 bad "fault-timeout" rmemctl attach r $uri --fault-timeout 30
 bad "sync-timeout" rmemctl attach r $uri --sync-timeout 0s

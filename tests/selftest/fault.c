@@ -364,7 +364,7 @@ TEST(marked_bytes_are_told_of)
 	f.fd = ASSERT_OK(region_open(conf.name, O_RDWR));
 	f.map = mmap(NULL, SIZE, PROT_READ, MAP_SHARED, f.fd, 0);
 	ASSERT(f.map != MAP_FAILED);
-	EXPECT_RET(chan_prefetch(&c, f.id, 3 * CHUNK, CHUNK), 1);
+	EXPECT_RET(chan_prefetch(&c, f.id, 0, 3 * CHUNK, CHUNK), 1);
 	ASSERT_EQ(chan_next(&c, &q, 20000), 1);
 	pattern_fill(buf, 3 * CHUNK, CHUNK);
 	EXPECT_RET(chan_fill(&c, q.cookie, 0, CHUNK, buf, RMEM_FILL_MARK), 0);
@@ -403,7 +403,7 @@ TEST(prefetch_half_filled_and_given_up)
 	f.fd = ASSERT_OK(region_open(conf.name, O_RDWR));
 	f.map = mmap(NULL, SIZE, PROT_READ, MAP_SHARED, f.fd, 0);
 	ASSERT(f.map != MAP_FAILED);
-	EXPECT_RET(chan_prefetch(&c, f.id, 0, CHUNK), 1);
+	EXPECT_RET(chan_prefetch(&c, f.id, 0, 0, CHUNK), 1);
 	ASSERT_EQ(chan_next(&c, &q, 20000), 1);
 	EXPECT_EQ(q.flags, RMEM_REQ_PREFETCH);
 	memset(buf, 0xbb, CHUNK);

@@ -362,7 +362,7 @@ TEST(marked)
 
 	raw_start(&r, &plain);
 	p = connected(UNIX);
-	EXPECT_RET(chan_prefetch(&r.c, r.id, CHUNK, CHUNK), 1);
+	EXPECT_RET(chan_prefetch(&r.c, r.id, 0, CHUNK, CHUNK), 1);
 	ASSERT_EQ(chan_next(&r.c, &q, 20000), 1);
 	send_pattern(&p, CHUNK, CHUNK);
 	EXPECT_RET(receive_all(&r, &q, 0, CHUNK, &p, RMEM_FILL_MARK, 0), 0);

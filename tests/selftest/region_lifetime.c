@@ -214,7 +214,7 @@ TEST(del_while_served)
 	ASSERT_RET(region_new(&conf, &id), 0);
 	ASSERT_RET(chan_open(&c, 64), 0);
 	ASSERT_RET(chan_serve(&c, id), 0);
-	EXPECT_RET(chan_prefetch(&c, id, 0, SIZE), 4);
+	EXPECT_RET(chan_prefetch(&c, id, 0, 0, SIZE), 4);
 	ASSERT_EQ(chan_next(&c, &q, 20000), 1);
 	EXPECT_RET(region_del(id), 0);
 	/* Its requests are nobody's. */

@@ -58,6 +58,10 @@ class Attach final : public Command {
     app.add_option("--on-loss", options_.on_loss,
                    "after the fault timeout: wait, error or kill [wait]")
         ->type_name("POLICY");
+    cli::add_size(app, "--resident-limit", options_.resident_limit,
+                  "keep no more in memory; clean pages are evicted [none]");
+    cli::add_size(app, "--dirty-limit", options_.dirty_limit,
+                  "let no more be written and not durable; then writing waits [none]");
     cli::add_duration(app, "--fault-timeout", options_.fault_timeout,
                       "before --on-loss applies [30s]");
     cli::add_duration(app, "--sync-timeout", options_.sync_timeout,

@@ -91,6 +91,13 @@ class Pull final : public Command {
           all.begin(), all.end(), [this](const auto& r) { return r.value("name", "") == name_; });
       if (region == all.end())
         return Status(Code::kNotFound, "region " + name_ + " was detached meanwhile");
+      const auto limited = region->value("pulls_limited", std::vector<std::uint64_t>());
+      if (std::find(limited.begin(), limited.end(), number) != limited.end()) {
+        return Status(
+            Code::kFailed,
+            "region " + name_ + ": its resident limit is reached; the rest was not pulled",
+            "rmemctl drop makes room, unless what is resident is dirty");
+      }
       if (region->value("pulls_done", std::uint64_t{0}) >= number) {
         if (length_ != 0) line.show(length_, length_);
         return Status();

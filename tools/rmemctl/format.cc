@@ -73,6 +73,8 @@ nlohmann::ordered_json region_json(const kchan::RegionInfo& r) {
       {"gid", r.gid},
       {"mode", fmt::format("{:04o}", r.mode)},
       {"on_loss", kchan::on_loss_name(r.on_loss)},
+      {"resident_limit_bytes", r.resident_limit},
+      {"dirty_limit_bytes", r.dirty_limit},
       {"fault_timeout_ms", r.fault_timeout_ms},
       {"sync_timeout_ms", r.sync_timeout_ms},
       {"instance", r.instance},
@@ -134,7 +136,16 @@ std::string status_why(const kchan::RegionInfo& r) {
     const std::string then = r.on_loss == RMEM_ON_LOSS_KILL    ? ", then it is killed"
                              : r.on_loss == RMEM_ON_LOSS_ERROR ? ", then it gets an error"
                                                                : " and longer, and may be killed";
-    line(fmt::format("{} waiting for a page: each for {}{}", r.waiting, patience, then));
+    line(
+        fmt::format("{} waiting for a page or for room: each for {}{}", r.waiting, patience, then));
+  }
+  if (r.resident_limit != 0) {
+    line(fmt::format("{} of at most {} resident", human_size(r.resident_bytes),
+                     human_size(r.resident_limit)));
+  }
+  if (r.dirty_limit != 0 && unsafe >= r.dirty_limit) {
+    line("at its dirty limit of " + human_size(r.dirty_limit) +
+         ": the first write to a clean page waits until others are durable");
   }
   if (unsafe != 0) {
     line(human_size(unsafe) + " not durable" +

@@ -445,7 +445,7 @@ struct rmem_ioc_writeout {
 /**
  * struct rmem_ioc_prefetch - RMEM_IOC_PREFETCH: fetch before the fault
  * @size: sizeof(struct rmem_ioc_prefetch)
- * @flags: must be 0
+ * @flags: RMEM_PREFETCH_*
  * @region_id: id of a region that this channel serves
  * @queued: out: number of fetches queued
  * @offset: in bytes; rounded down to a chunk
@@ -455,6 +455,8 @@ struct rmem_ioc_writeout {
  * as RMEM_OP_FETCH with RMEM_REQ_PREFETCH. At most 4096 are outstanding. Once
  * somebody waits for it, it appears a second time, under the same cookie and
  * without that flag.
+ *
+ * A region with a resident limit takes what there is room for; EDQUOT means none.
  */
 struct rmem_ioc_prefetch {
 	__u32 size;
@@ -464,6 +466,8 @@ struct rmem_ioc_prefetch {
 	__aligned_u64 offset;
 	__aligned_u64 length;
 };
+/* Evict for it what a demand would evict, too. */
+#define RMEM_PREFETCH_MAKE_ROOM (1u << 0)
 #define RMEM_IOC_PREFETCH _IOWR(RMEM_IOC_TYPE, 0x45, struct rmem_ioc_prefetch)
 
 /**

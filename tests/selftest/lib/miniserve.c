@@ -181,10 +181,11 @@ int chan_writeout(struct chan *c, __u64 cookie, void *buf, __u64 bytes,
 	return w.run_count;
 }
 
-int chan_prefetch(struct chan *c, __u32 id, __u64 offset, __u64 length)
+int chan_prefetch(struct chan *c, __u32 id, __u32 flags, __u64 offset, __u64 length)
 {
 	struct rmem_ioc_prefetch p = {
 		.size = sizeof(p),
+		.flags = flags,
 		.region_id = id,
 		.offset = offset,
 		.length = length,
@@ -447,8 +448,8 @@ static void do_call(struct serve *s)
 		ret = chan_state(&s->c, m->call_id, m->call_state, "test");
 		break;
 	case CALL_PREFETCH:
-		ret = chan_prefetch(&s->c, m->call_id, m->call_offset,
-				    m->call_length);
+		ret = chan_prefetch(&s->c, m->call_id, MINI_GET(m, prefetch_flags),
+				    m->call_offset, m->call_length);
 		break;
 	}
 	MINI_SET(m, call_ret, ret);

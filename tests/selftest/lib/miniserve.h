@@ -45,7 +45,7 @@ int chan_complete(struct chan *c, const __u64 *cookies, __u32 count, __u32 error
 /* The number of runs. */
 int chan_writeout(struct chan *c, __u64 cookie, void *buf, __u64 bytes,
 		  struct rmem_run *runs, __u32 room, __u64 *copied);
-int chan_prefetch(struct chan *c, __u32 id, __u64 offset, __u64 length);
+int chan_prefetch(struct chan *c, __u32 id, __u32 flags, __u64 offset, __u64 length);
 
 /*
  * A daemon
@@ -98,6 +98,7 @@ struct mini {
 	int write_errno;
 	int write_fails;	/* so many, then MINI_OK; < 0: for ever */
 	int stall;		/* do not look at the ring */
+	__u32 prefetch_flags;
 
 	/* counters */
 	__u64 fetches, fetch_bytes, prefetches, again, filled;

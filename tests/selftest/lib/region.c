@@ -289,6 +289,10 @@ int region_new(const struct region_conf *c, __u32 *id)
 	if (c->sync_ms)
 		nl_put_u32(&m, RMEM_A_REGION_SYNC_TIMEOUT_MS, c->sync_ms);
 	nl_put_u32(&m, RMEM_A_REGION_ON_LOSS, c->on_loss);
+	if (c->resident_limit)
+		nl_put_u64(&m, RMEM_A_REGION_RESIDENT_LIMIT, c->resident_limit);
+	if (c->dirty_limit)
+		nl_put_u64(&m, RMEM_A_REGION_DIRTY_LIMIT, c->dirty_limit);
 	nl_put_str(&m, RMEM_A_REGION_SOURCE, "test:none");
 	nl_put_str(&m, RMEM_A_REGION_INSTANCE, TEST_INSTANCE);
 	ret = nl_send(&nl, &m, take_id, id);
@@ -344,7 +348,8 @@ int region_abort(__u32 id)
 	return command(RMEM_CMD_REGION_ABORT, id, 0, NULL);
 }
 
-int region_set(__u32 id, __u32 fault_ms, __u32 sync_ms, __u32 on_loss)
+/* The authority and the id; then @more adds what is to be set. */
+static int set(__u32 id, void (*more)(struct nl_msg *m, const void *arg), const void *arg)
 {
 	struct nl_msg m;
 	struct nl nl;
@@ -358,14 +363,39 @@ int region_set(__u32 id, __u32 fault_ms, __u32 sync_ms, __u32 on_loss)
 		nl_start(&nl, &m, RMEM_CMD_REGION_SET, 0);
 		nl_put_u32(&m, RMEM_A_REGION_CONTROL_FD, fd);
 		nl_put_u32(&m, RMEM_A_REGION_ID, id);
-		nl_put_u32(&m, RMEM_A_REGION_FAULT_TIMEOUT_MS, fault_ms);
-		nl_put_u32(&m, RMEM_A_REGION_SYNC_TIMEOUT_MS, sync_ms);
-		nl_put_u32(&m, RMEM_A_REGION_ON_LOSS, on_loss);
+		more(&m, arg);
 		ret = nl_send(&nl, &m, NULL, NULL);
 		nl_close(&nl);
 	}
 	close(fd);
 	return ret;
+}
+
+static void put_policy(struct nl_msg *m, const void *arg)
+{
+	const __u32 *values = arg;
+
+	nl_put_u32(m, RMEM_A_REGION_FAULT_TIMEOUT_MS, values[0]);
+	nl_put_u32(m, RMEM_A_REGION_SYNC_TIMEOUT_MS, values[1]);
+	nl_put_u32(m, RMEM_A_REGION_ON_LOSS, values[2]);
+}
+
+int region_set(__u32 id, __u32 fault_ms, __u32 sync_ms, __u32 on_loss)
+{
+	return set(id, put_policy, (__u32 []){ fault_ms, sync_ms, on_loss });
+}
+
+static void put_limits(struct nl_msg *m, const void *arg)
+{
+	const __u64 *values = arg;
+
+	nl_put_u64(m, RMEM_A_REGION_RESIDENT_LIMIT, values[0]);
+	nl_put_u64(m, RMEM_A_REGION_DIRTY_LIMIT, values[1]);
+}
+
+int region_set_limits(__u32 id, __u64 resident, __u64 dirty)
+{
+	return set(id, put_limits, (__u64 []){ resident, dirty });
 }
 
 static void take_text(char *to, size_t size, const void *attrs, size_t len,
@@ -410,6 +440,8 @@ static void take_stat(struct region_stat *st, const void *a, size_t len)
 	st->f_resident = attr_u64(a, len, RMEM_A_REGION_FAULTS_RESIDENT);
 	st->f_wp = attr_u64(a, len, RMEM_A_REGION_FAULTS_WRITE_PROTECT);
 	st->errors = attr_u64(a, len, RMEM_A_REGION_ERRORS);
+	st->resident_limit = attr_u64(a, len, RMEM_A_REGION_RESIDENT_LIMIT);
+	st->dirty_limit = attr_u64(a, len, RMEM_A_REGION_DIRTY_LIMIT);
 	take_text(st->name, sizeof(st->name), a, len, RMEM_A_REGION_NAME);
 	take_text(st->instance, sizeof(st->instance), a, len,
 		  RMEM_A_REGION_INSTANCE);

@@ -72,6 +72,8 @@ struct region_conf {
 	__u32 fault_ms;		/* 0: not given */
 	__u32 sync_ms;		/* 0: not given */
 	__u32 on_loss;
+	__u64 resident_limit;	/* 0: not given */
+	__u64 dirty_limit;	/* likewise */
 };
 
 struct region_stat {
@@ -80,6 +82,7 @@ struct region_stat {
 	int order;
 	__u64 size, resident, dirty, writeback, fetched, pushed;
 	__u64 f_demand, f_resident, f_wp, errors;
+	__u64 resident_limit, dirty_limit;
 	char name[RMEM_NAME_SIZE];
 	char instance[RMEM_INSTANCE_MAX + 1];
 	char reason[RMEM_REASON_SIZE];
@@ -96,6 +99,7 @@ int region_del(__u32 id);
 int region_del_force(__u32 id, __u64 *lost);
 int region_abort(__u32 id);
 int region_set(__u32 id, __u32 fault_ms, __u32 sync_ms, __u32 on_loss);
+int region_set_limits(__u32 id, __u64 resident, __u64 dirty);
 int region_get(__u32 id, struct region_stat *st);
 int region_get_name(const char *name, struct region_stat *st);
 /* Calls @cb for every region that we may see. */

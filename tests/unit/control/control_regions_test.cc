@@ -461,11 +461,9 @@ TEST_F(RegionsTest, VerbsAnswerMistakes) {
   EXPECT_EQ(ask({{"verb", "sync"}, {"name", "x"}})["error"]["code"], 3);
   EXPECT_EQ(ask({{"verb", "attach"}, {"name", "a"}, {"source", "bad:x"}})["error"]["code"], 2);
   EXPECT_EQ(ask({{"verb", "attach"}, {"name", "a b"}, {"source", "x"}})["error"]["code"], 2);
-  EXPECT_EQ(ask({{"verb", "attach"},
-                 {"name", "a"},
-                 {"source", "x"},
-                 {"resident_limit", 1}})["error"]["cause"],
-            "control request: `resident_limit' is not known here");
+  EXPECT_EQ(ask({{"verb", "attach"}, {"name", "a"}, {"source", "x"}, {"evict_limit", 1}})["error"]
+                                                                                         ["cause"],
+            "control request: `evict_limit' is not known here");
   EXPECT_TRUE(module.regions.empty());
 }
 

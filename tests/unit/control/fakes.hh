@@ -191,7 +191,10 @@ class NoChannel final : public kchan::KernelChannel {
                 std::uint32_t&) override {
     return ENOENT;
   }
-  int prefetch(std::uint32_t, std::uint64_t, std::uint64_t, std::uint32_t&) override { return 0; }
+  int prefetch(std::uint32_t, std::uint64_t, std::uint64_t, std::uint32_t,
+               std::uint32_t&) override {
+    return 0;
+  }
   int set_state(std::uint32_t id, std::uint32_t state, std::string_view why) override {
     states[id] = state;
     reasons[id] = why;

@@ -109,8 +109,9 @@ class FakeKernel final : public kchan::KernelChannel {
     }
     return 0;
   }
-  int prefetch(std::uint32_t, std::uint64_t offset, std::uint64_t length,
+  int prefetch(std::uint32_t, std::uint64_t offset, std::uint64_t length, std::uint32_t flags,
                std::uint32_t& queued) override {
+    prefetch_flags = flags;
     if (prefetch_error) return prefetch_error;
     windows.push_back({offset, length});
     queued = prefetch_queues ? 1 : 0;
@@ -146,6 +147,7 @@ class FakeKernel final : public kchan::KernelChannel {
   std::set<std::uint64_t> gone;
   std::deque<int> fill_errors;
   int prefetch_error = 0;
+  std::uint32_t prefetch_flags = 0;  // of the last call
   bool prefetch_queues = true;
   std::size_t complete_calls = 0;
   std::size_t write_outs = 0;

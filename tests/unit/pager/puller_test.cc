@@ -83,6 +83,24 @@ TEST_F(PullerTest, WaitsWhileTheStoreIsAway) {
   EXPECT_EQ(pager->puller(kId)->done(), 1u);
 }
 
+TEST_F(PullerTest, EndsAtTheResidentLimit) {
+  kernel.prefetch_error = EDQUOT;
+  for (int i = 0; i < 2; ++i) {
+    pager->pull(kId, 0, kSize);
+    settle();
+    pager->tick();
+  }
+  EXPECT_EQ(pager->puller(kId)->done(), 2u);
+  EXPECT_EQ(pager->puller(kId)->limited(), (std::deque<std::uint64_t>{1, 2}));
+  kernel.prefetch_error = 0;
+  kernel.prefetch_queues = false;
+  pager->pull(kId, 0, kChunk);
+  settle();
+  EXPECT_EQ(pager->puller(kId)->done(), 3u);
+  EXPECT_EQ(pager->puller(kId)->limited().size(), 2u);
+  EXPECT_EQ(kernel.prefetch_flags, 0u);  // it evicts nothing
+}
+
 TEST_F(PullerTest, DemandGoesFirst) {
   pager->pull(kId, 0, kSize);
   for (std::uint64_t i = 0; i < 32; ++i) fetch(1 + i, i, RMEM_REQ_PREFETCH, 0);

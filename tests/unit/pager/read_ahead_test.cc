@@ -52,6 +52,24 @@ TEST(ReadAhead, WindowsDoubleUpToTheirLimit) {
   }
 }
 
+TEST(ReadAhead, KeepsToTheLongestWindow) {
+  ReadAhead policy(kSize * 1024, kChunk, 4 * kChunk);
+  policy.on_miss(0, 1);
+  policy.on_miss(kChunk, 1);
+  ReadAhead::Window w = policy.on_miss(2 * kChunk, 1);
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_LE(w.length, 4 * kChunk);
+    ASSERT_TRUE(policy.take_mark(w.offset));
+    w = policy.on_hit(w.offset);
+  }
+  EXPECT_EQ(w.length, 4 * kChunk);
+  // Two chunks at least: one to be used, one on its way.
+  ReadAhead small(kSize, kChunk, 1);
+  small.on_miss(0, 1);
+  small.on_miss(kChunk, 1);
+  EXPECT_EQ(small.on_miss(2 * kChunk, 1).length, 2 * kChunk);
+}
+
 TEST(ReadAhead, StopsAtTheEnd) {
   ReadAhead policy(5 * kChunk + 10, kChunk);
   policy.on_miss(0, 1);

@@ -47,6 +47,7 @@ kchan::RegionInfo region(const std::string& name) {
   r.faults_write_protect = 5;
   r.waiting = 1;
   r.errors = 2;
+  r.resident_limit = 1u << 30;
   return r;
 }
 
@@ -189,7 +190,7 @@ TEST_F(Ctl, UsageErrors) {
       {"attach", "a", "rmem://h/x", "--owner", "root:no-such-group"},
       {"attach", "a", "rmem://h/x", "--bind", "/"},
       {"attach", "a", "rmem://h/x", "--bind", "/no/such/directory/file"},
-      {"attach", "a", "rmem://h/x", "--resident-limit", "1GiB"},
+      {"attach", "a", "rmem://h/x", "--resident-limit", "4KiB"},
       {"detach"},
       {"detach", "a b"},
       {"detach", "a", "--gently"},
@@ -303,6 +304,10 @@ TEST_F(Ctl, AttachSendsEveryOption) {
                  "3s",
                  "--push-interval",
                  "250ms",
+                 "--resident-limit",
+                 "1GiB",
+                 "--dirty-limit",
+                 "64MiB",
                  "--take-over",
                  "--insecure"}),
             0)
@@ -318,6 +323,8 @@ TEST_F(Ctl, AttachSendsEveryOption) {
                          {"bind", ""},
                          {"bind_created", false},
                          {"on_loss", "error"},
+                         {"resident_limit", 1 << 30},
+                         {"dirty_limit", 64 << 20},
                          {"fault_timeout_ms", 2000},
                          {"sync_timeout_ms", 3000},
                          {"push_interval_ms", 250},
@@ -335,6 +342,8 @@ TEST_F(Ctl, AttachDefaults) {
   EXPECT_EQ(r["mode"], 0600);
   EXPECT_FALSE(r.contains("uid"));  // the daemon knows who calls
   EXPECT_EQ(r["on_loss"], "wait");
+  EXPECT_EQ(r["resident_limit"], 0);
+  EXPECT_EQ(r["dirty_limit"], 0);
   EXPECT_EQ(r["fault_timeout_ms"], 30000);
   EXPECT_EQ(r["sync_timeout_ms"], 30000);
   EXPECT_EQ(r["push_interval_ms"], 5000);
@@ -404,7 +413,7 @@ TEST_F(Ctl, WhyTellsStateAndNextStep) {
   regions[1].waiting = 0;
   EXPECT_EQ(run({"status", "--why"}), 0);
   EXPECT_NE(out.find("a: degraded: rmem://host/a: refused?[2J\n"), std::string::npos) << out;
-  EXPECT_NE(out.find("1 waiting for a page"), std::string::npos) << out;
+  EXPECT_NE(out.find("1 waiting for a page or for room"), std::string::npos) << out;
   EXPECT_NE(out.find("12KiB not durable"), std::string::npos) << out;
   EXPECT_NE(out.find("rmemctl abort a"), std::string::npos) << out;
   EXPECT_NE(out.find("rmemctl salvage b FILE"), std::string::npos) << out;
@@ -448,6 +457,7 @@ TEST_F(Ctl, StatusJsonIsTheContract) {
             "\"faults\":{\"demand\":14,\"resident\":100,\"write_protect\":5},\"waiting\":1,"
             "\"errors\":2,\"read_only\":false,\"daemon_pid\":4711,\"reason\":\"\",\"id\":3,"
             "\"users\":0,\"uid\":1000,\"gid\":100,\"mode\":\"0640\",\"on_loss\":\"wait\","
+            "\"resident_limit_bytes\":1073741824,\"dirty_limit_bytes\":0,"
             "\"fault_timeout_ms\":30000,\"sync_timeout_ms\":100,\"instance\":\"default\","
             "\"bind\":\"\"}]}\n");
 }
