@@ -104,14 +104,16 @@ static void dirty_count(struct rmem_region *region, long pages)
 }
 
 /*
+ * May @count pages that are not at risk yet be written? Without the lock a guess.
+ *
  * Where nothing is left to push, the count is wrong (memory that failed took a
  * dirty page away), and who waited for it would wait forever.
  */
-static bool dirty_fits(struct rmem_region *region, unsigned long pages)
+bool rmem_dirty_fits(struct rmem_region *region, unsigned long count)
 {
 	u64 limit = READ_ONCE(region->dirty_limit);
 
-	return !limit || (u64)(READ_ONCE(region->unsafe_pages) + pages) << PAGE_SHIFT <= limit ||
+	return !limit || (u64)(READ_ONCE(region->unsafe_pages) + count) << PAGE_SHIFT <= limit ||
 	       rmem_region_clean(region);
 }
 
@@ -124,7 +126,7 @@ static int dirty_add(struct rmem_region *region, pgoff_t first, unsigned long co
 
 	if (dirty) {
 		fresh = dirty_fresh(dirty, at, count);
-		err = limited && fresh && !dirty_fits(region, fresh) ? -EDQUOT : 0;
+		err = limited && fresh && !rmem_dirty_fits(region, fresh) ? -EDQUOT : 0;
 		if (!err) {
 			bitmap_set(dirty->written, at, count);
 			dirty_count(region, fresh);
@@ -160,12 +162,6 @@ int rmem_dirty_admit(struct rmem_region *region, pgoff_t first, unsigned long co
 	return err;
 }
 
-/* May @count pages that are not at risk yet be written? A guess: nothing is taken. */
-bool rmem_dirty_fits(struct rmem_region *region, unsigned long count)
-{
-	return dirty_fits(region, count);
-}
-
 /* Would rmem_dirty_admit() of this page say EDQUOT? A guess, too. */
 bool rmem_dirty_is_full(struct rmem_region *region, pgoff_t index)
 {
@@ -173,7 +169,7 @@ bool rmem_dirty_is_full(struct rmem_region *region, pgoff_t index)
 	struct rmem_dirty *dirty;
 	bool full;
 
-	if (dirty_fits(region, 1))
+	if (rmem_dirty_fits(region, 1))
 		return false;
 	spin_lock(&region->dirty_lock);
 	dirty = xa_load(&region->dirty, rmem_chunk_of(region, index));

@@ -162,8 +162,13 @@ loff_t rmem_llseek(struct file *file, loff_t offset, int whence)
 
 int rmem_mmap(struct file *file, struct vm_area_struct *vma)
 {
-	if (!file->private_data)
+	struct rmem_region *region = file->private_data;
+
+	if (!region)
 		return -ENOTCONN;
+	spin_lock(&region->lock);
+	rmem_region_need(region);
+	spin_unlock(&region->lock);
 	/* a dump must not fetch a terabyte, nor hang on a dead server */
 	vm_flags_set(vma, VM_DONTDUMP);
 	vma->vm_ops = &rmem_vm_ops;

@@ -103,6 +103,7 @@ struct rmem_region {
 	bool lost;			/* a fetch ran out of time; until one succeeds */
 	struct task_struct *dropper;	/* whose RMEM_IOC_DROP must not push; compared only */
 	unsigned int users;
+	struct mem_cgroup *payer;	/* of what nobody waits for; while there are users */
 	unsigned int nr_prefetches;
 	unsigned int nr_writes;
 	struct rb_root fetches;		/* by chunk; failed ones for a moment, too */
@@ -214,7 +215,7 @@ struct rmem_req {
 			bool stale;		/* a punch overtook it */
 			u64 demand_offset;
 			u32 tid;
-			struct mem_cgroup *memcg; /* of the first that waits: it pays */
+			struct mem_cgroup *memcg; /* who pays; once set it stays */
 			/* fill_mutex */
 			u64 cursor;		/* bytes filled */
 			unsigned long starving;	/* since when its cgroup has no room, or 0 */
@@ -293,6 +294,8 @@ struct rmem_region *rmem_region_get_by_name(const char *name, size_t len);
 void rmem_region_put(struct rmem_region *region);
 int rmem_region_open(struct rmem_region *region, struct file *file);
 void rmem_region_release(struct rmem_region *region);
+void rmem_region_need(struct rmem_region *region);
+struct mem_cgroup *rmem_region_payer(struct rmem_region *region);
 int rmem_region_permission(struct rmem_region *region, int mask);
 int rmem_region_serve(struct rmem_region *region, struct rmem_channel *channel);
 void rmem_region_abandon(struct rmem_region *region);

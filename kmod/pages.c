@@ -39,7 +39,8 @@ static gfp_t pages_charge_gfp(struct rmem_req *req)
 {
 	gfp_t gfp = pages_gfp(req->region->inode->i_mapping);
 
-	if (req->fetch.starving && time_after(jiffies, req->fetch.starving + RMEM_OOM_PATIENCE))
+	if (req->fetch.starving && READ_ONCE(req->fetch.waiters) &&
+	    time_after(jiffies, req->fetch.starving + RMEM_OOM_PATIENCE))
 		return gfp;
 	return gfp | __GFP_NORETRY | __GFP_NOWARN;
 }
@@ -220,6 +221,17 @@ static int pages_insert_singly(struct rmem_req *req, struct folio *folio, pgoff_
 	return 0;
 }
 
+static struct mem_cgroup *pages_payer(struct rmem_req *req)
+{
+	struct rmem_region *region = req->region;
+
+	spin_lock(&region->lock);
+	if (!req->fetch.memcg)
+		req->fetch.memcg = rmem_region_payer(region);
+	spin_unlock(&region->lock);
+	return req->fetch.memcg;
+}
+
 /*
  * A small folio waits in this CPU's batch before it goes to the LRU, and the
  * batch's reference keeps it from being evicted, which the evictor on another CPU
@@ -242,7 +254,8 @@ static void pages_drain(struct rmem_region *region, pgoff_t index)
  * @mark: tell the daemon when it is first used
  *
  * Pages that are resident are newer or the same and stay. The memory cgroup of
- * the task that waited first is charged; the daemon's own for a prefetch.
+ * the task that waited first is charged, for a prefetch that of the region's
+ * first user, and without users the daemon's own.
  *
  * Return: 0 or ENOMEM; what could be inserted is valid in either case.
  */
@@ -250,7 +263,7 @@ int rmem_pages_insert(struct rmem_req *req, bool mark)
 {
 	struct rmem_region *region = req->region;
 	struct address_space *mapping = region->inode->i_mapping;
-	struct mem_cgroup *payer = set_active_memcg(READ_ONCE(req->fetch.memcg));
+	struct mem_cgroup *payer = set_active_memcg(pages_payer(req));
 	pgoff_t index = req->offset >> PAGE_SHIFT;
 	struct folio *folio, *next;
 	int err = 0;

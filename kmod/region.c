@@ -8,6 +8,7 @@
  */
 #include <linux/backing-dev.h>
 #include <linux/ctype.h>
+#include <linux/memcontrol.h>
 #include <linux/mount.h>
 #include <linux/pseudo_fs.h>
 #include <linux/random.h>
@@ -388,10 +389,41 @@ int rmem_region_open(struct rmem_region *region, struct file *file)
 
 void rmem_region_release(struct rmem_region *region)
 {
+	struct mem_cgroup *payer = NULL;
+
 	spin_lock(&region->lock);
-	region->users--;
+	if (!--region->users)
+		swap(payer, region->payer);
 	spin_unlock(&region->lock);
+	mem_cgroup_put(payer);
 	rmem_region_put(region);
+}
+
+/*
+ * rmem_region_need() - the current task maps the region or waits for bytes of it
+ *
+ * The memory cgroup of the first such task pays for what is fetched ahead, until
+ * the last user has gone. To open it is not enough: rmemd does that, to sync.
+ */
+void rmem_region_need(struct rmem_region *region)
+{
+	lockdep_assert_held(&region->lock);
+	if (!region->payer)
+		region->payer = get_mem_cgroup_from_mm(current->mm);
+}
+
+/* Who pays for a prefetch, referenced; NULL: the daemon, as nobody has the region in use. */
+struct mem_cgroup *rmem_region_payer(struct rmem_region *region)
+{
+	struct mem_cgroup *payer = region->payer;
+
+	lockdep_assert_held(&region->lock);
+	/* of a cgroup that was removed the parent takes over */
+	while (payer && !mem_cgroup_online(payer))
+		payer = parent_mem_cgroup(payer);
+	if (payer)
+		css_get(&payer->css);
+	return payer;
 }
 
 /* The region's requests go to @channel from now on; EBUSY or EISCONN if served. */

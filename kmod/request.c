@@ -239,7 +239,10 @@ static bool fetch_demand(struct rmem_req *req, pgoff_t index)
 	region->nr_prefetches--;
 	req->fetch.demand_offset = (u64)index << PAGE_SHIFT;
 	req->fetch.tid = task_pid_nr(current);
-	req->fetch.memcg = get_mem_cgroup_from_mm(current->mm);
+	rmem_region_need(region);
+	/* a prefetch that is being filled has found its payer already */
+	if (!req->fetch.memcg)
+		req->fetch.memcg = get_mem_cgroup_from_mm(current->mm);
 	req->deadline = jiffies + msecs_to_jiffies(READ_ONCE(region->fault_timeout_ms));
 	request_arm(region, req->deadline);
 	return true;

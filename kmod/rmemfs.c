@@ -53,14 +53,19 @@ static const struct file_operations file_fops = {
 	.fallocate	= rmem_fallocate,
 };
 
-/* Times may be touched; size, owner and mode are the region's own. */
+/*
+ * Times may be touched; size, owner and mode are the region's own. To set the
+ * size that it has is not to change it: SQLite ends each checkpoint with that.
+ */
 static int file_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr *attr)
 {
 	int err = setattr_prepare(idmap, dentry, attr);
 
 	if (err)
 		return err;
-	if (attr->ia_valid & (ATTR_SIZE | ATTR_MODE | ATTR_UID | ATTR_GID))
+	if (attr->ia_valid & (ATTR_MODE | ATTR_UID | ATTR_GID))
+		return -EPERM;
+	if (attr->ia_valid & ATTR_SIZE && attr->ia_size != i_size_read(d_inode(dentry)))
 		return -EPERM;
 	setattr_copy(idmap, d_inode(dentry), attr);
 	return 0;

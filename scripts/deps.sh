@@ -17,8 +17,8 @@ required=(
 	libgtest-dev libgmock-dev libbenchmark-dev
 	# the VM and what the tests run in it
 	qemu-system-x86 busybox-static cpio e2fsprogs fdisk iproute2 iputils-ping
-	passwd procps psmisc util-linux xz-utils zstd
-	python3 python3-jsonschema python3-yaml socat sqlite3 strace
+	mount passwd procps psmisc util-linux xz-utils zstd
+	fio python3 python3-jsonschema python3-yaml seabios socat sqlite3 strace stress-ng
 	# packaging
 	dkms
 	# make lint, make format; completion is tried in each shell

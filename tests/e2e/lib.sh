@@ -181,6 +181,20 @@ status=0
 
 alive() { [[ ${pids[$1]:-} ]] && kill -0 "${pids[$1]}" 2>/dev/null; }
 
+# --- memory cgroups ---------------------------------------------------------
+
+# group_make NAME [LIMIT-IN-BYTES]: without what an earlier test left there.
+group_make() {
+	echo +memory >/sys/fs/cgroup/cgroup.subtree_control
+	rmdir "/sys/fs/cgroup/$1" 2>/dev/null || true
+	mkdir "/sys/fs/cgroup/$1"
+	echo "${2:-max}" >"/sys/fs/cgroup/$1/memory.max"
+}
+
+# "${in_group[@]}" NAME COMMAND... : words, so that start takes them, too.
+# shellcheck disable=SC2016,SC2034  # for that shell; for the tests
+in_group=(/bin/sh -c 'echo $$ >"/sys/fs/cgroup/$0/cgroup.procs" && exec "$@"')
+
 # --- chance, repeatable -----------------------------------------------------
 
 # RMEM_SEED=N repeats a run; random MAX gives 0..MAX-1.

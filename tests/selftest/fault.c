@@ -899,6 +899,9 @@ static bool write_file(const char *path, const char *text)
 static bool cgroup_make(const char *max)
 {
 	write_file("/sys/fs/cgroup/cgroup.subtree_control", "+memory");
+	/* a test that failed may have left them, and then CGROUP takes no process */
+	rmdir(CGROUP "/user");
+	write_file(CGROUP "/cgroup.subtree_control", "-memory");
 	return (!mkdir(CGROUP, 0755) || errno == EEXIST) &&
 	       write_file(CGROUP "/memory.max", max);
 }
@@ -942,6 +945,84 @@ TEST(charged_to_who_faults)
 		EXPECT_GE(cgroup_stat("file"), conf.size * 9 / 10);
 		stop(&f);
 	}
+	rmdir(CGROUP);
+}
+
+/* A user in the cgroup: maps all, touches nothing, lives until it is killed. */
+static int map_in_cgroup(void *arg)
+{
+	struct fix *f = arg;
+	int fd;
+
+	ASSERT(write_file(CGROUP "/user/cgroup.procs", "0"));
+	fd = ASSERT_OK(region_open(f->name, O_RDWR));
+	ASSERT(mmap(NULL, f->size, PROT_READ, MAP_SHARED, fd, 0) != MAP_FAILED);
+	for (;;)
+		pause();
+}
+
+static void prefetch_all(struct fix *f)
+{
+	ASSERT_RET(region_drop(f->fd, 0, f->size), 0);
+	ASSERT_EQ(STAT(f->id, resident), 0);
+	ASSERT(mini_prefetch(f->m, f->id, 0, f->size) > 0);
+	ASSERT_SOON(STAT(f->id, resident) == (long long)f->size);
+}
+
+/*
+ * What nobody waits for is the first user's, if there is one, and while its
+ * cgroup exists; else the daemon's, which is in the root cgroup here.
+ */
+TEST(prefetch_is_charged_to_who_maps)
+{
+	struct region_conf conf = { .size = 8 << 20 };
+	char text[16];
+	struct fix f;
+	pid_t user;
+
+	if (!cgroup_make("max") || !write_file(CGROUP "/cgroup.subtree_control", "+memory"))
+		SKIP("no memory controller in " CGROUP);
+	ASSERT(!mkdir(CGROUP "/user", 0755) || errno == EEXIST);
+	start(&f, &conf);
+
+	context("the first user is in the root cgroup");
+	user = spawn(map_in_cgroup, &f);
+	ASSERT_SOON(STAT(f.id, users) == 2);
+	prefetch_all(&f);
+	EXPECT_LE(cgroup_stat("file"), conf.size / 10);
+
+	context("it has gone, the other stays");
+	ASSERT_RET(SYS(munmap(f.map, f.size)), 0);
+	close(f.fd);
+	kill(user, SIGKILL);
+	reap(user, 5000);
+	ASSERT_SOON(STAT(f.id, users) == 0);
+	user = spawn(map_in_cgroup, &f);
+	ASSERT_SOON(STAT(f.id, users) == 1);
+	f.fd = ASSERT_OK(region_open(f.name, O_RDWR));
+	prefetch_all(&f);
+	EXPECT_GE(cgroup_stat("file"), conf.size * 9 / 10);
+
+	context("its cgroup has gone: the parent");
+	snprintf(text, sizeof(text), "%d", user);
+	ASSERT(write_file("/sys/fs/cgroup/cgroup.procs", text));
+	ASSERT_RET(region_drop(f.fd, 0, f.size), 0);
+	ASSERT_RET(SYS(rmdir(CGROUP "/user")), 0);
+	prefetch_all(&f);
+	EXPECT_GE(cgroup_stat("file"), conf.size * 9 / 10);
+
+	context("without a user: the daemon");
+	kill(user, SIGKILL);
+	reap(user, 5000);
+	close(f.fd);
+	ASSERT_SOON(STAT(f.id, users) == 0);
+	f.fd = ASSERT_OK(region_open(f.name, O_RDWR));
+	prefetch_all(&f);
+	EXPECT_LE(cgroup_stat("file"), conf.size / 10);
+
+	f.map = mmap(NULL, f.size, PROT_READ | PROT_WRITE, MAP_SHARED, f.fd, 0);
+	ASSERT(f.map != MAP_FAILED);
+	stop(&f);
 	rmdir(CGROUP);
 }
 

@@ -551,7 +551,9 @@ TEST(size_is_fixed)
 	EXPECT_RET(SYS(ftruncate(fd, 0)), -EPERM);
 	EXPECT_RET(SYS(ftruncate(fd, ODD_SIZE - 1)), -EPERM);
 	EXPECT_RET(SYS(ftruncate(fd, ODD_SIZE + 1)), -EPERM);
+	EXPECT_RET(SYS(ftruncate(fd, ODD_SIZE)), 0);
 	EXPECT_RET(SYS(truncate(path, 0)), -EPERM);
+	EXPECT_RET(SYS(truncate(path, ODD_SIZE)), 0);
 	EXPECT_RET(SYS(fallocate(fd, 0, ODD_SIZE, 1)), -EPERM);
 	EXPECT_RET(SYS(fallocate(fd, 0, 0, ODD_SIZE + PAGE)), -EPERM);
 	EXPECT_RET(SYS(open(path, O_RDWR | O_TRUNC)), -EPERM);
