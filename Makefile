@@ -66,6 +66,9 @@ load: ## the programs that the end-to-end tests put load on regions with
 test: ## everything, in VMs where it needs the module
 	@tests/run.sh
 
+check-long: ## the long tests in full; hours
+	@RMEM_LONG=yes tests/run.sh
+
 vm: deps kernels programs kmod-fetched ## a root shell in the VM, module loaded, programs on PATH (KERNEL=6.1)
 	@tests/vm/run.sh --interactive --mem 2048 --scratch 4G $(if $(KERNEL),--kernel $(KERNEL))
 
@@ -121,4 +124,4 @@ clean: ## remove what was built, not what was fetched
 distclean: ## remove build/ altogether
 	rm -rf $(B)
 
-.PHONY: all help deps programs user kmod kmod-running kmod-fetched kernels selftest load test vm demo lint format install uninstall dkms-install dkms-uninstall deb check-deb clean distclean
+.PHONY: all help deps programs user kmod kmod-running kmod-fetched kernels selftest load test check-long vm demo lint format install uninstall dkms-install dkms-uninstall deb check-deb clean distclean

@@ -10,6 +10,8 @@
 #                        rig, packaging/NAME, selftest/NAME, e2e/NAME
 #   RMEM_KERNELS="6.1"   only these kernels
 #   RMEM_SEED=N          the chance in the tests, repeated
+#   RMEM_LONG=yes        the tests that have a long form, in it, and nothing
+#                        else: `make check-long`
 #   RMEM_VM_JOBS=N       VMs at a time (default: one per CPU)
 #   RMEM_TIMEOUT_SCALE=N more patience, for slow machines
 set -uo pipefail
@@ -28,7 +30,10 @@ mkdir -p "$logs"
 export RMEM_SEED=${RMEM_SEED:-$((SRANDOM % 1000000))}
 echo "test: RMEM_SEED=$RMEM_SEED"
 
-wanted() { [[ ! $only || $1 =~ $only ]]; }
+wanted() { [[ ! $only || $1 =~ $only ]] && { [[ ! ${RMEM_LONG:-} ]] || has_long_form "$1"; }; }
+has_long_form() { # KIND/NAME
+	[[ $1 == e2e/* ]] && grep -q '^# timeout: .* long ' "tests/$1.sh"
+}
 
 result() { # STATUS NAME SECONDS REASON
 	printf '%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "$4" >>"$results"
@@ -162,7 +167,7 @@ header() { # FILE KEY: the value in the file's "# vm:" line
 
 test_limit() { # FILE: its timeout
 	local t
-	t=$([[ $1 != *.sh ]] || sed -n 's/^# timeout: *\([0-9]*\).*/\1/p' "$1" | head -n 1)
+	[[ $1 != *.sh ]] || t=$(sed -n "s/^# timeout: ${RMEM_LONG:+.* long }\([0-9]*\).*/\1/p" "$1")
 	echo "${t:-180}"
 }
 
@@ -214,7 +219,7 @@ done
 for t in tests/e2e/*.sh; do
 	[[ -e $t && $t != */lib.sh ]] || continue
 	wanted "e2e/$(basename "$t" .sh)" || continue
-	if grep -q '^# vm:' "$t"; then own+=("$t"); else shared+=("$t"); fi
+	if [[ ${RMEM_LONG:-} ]] || grep -q '^# vm:' "$t"; then own+=("$t"); else shared+=("$t"); fi
 done
 
 if ((${#shared[@]} + ${#own[@]})); then
@@ -225,7 +230,7 @@ fi
 for rel in "${kernels[@]}"; do
 	for t in "${own[@]}"; do
 		opts=()
-		for key in mem smp scratch append; do
+		for key in mem smp scratch peer append; do
 			value=$(header "$t" $key)
 			[[ ! $value ]] || opts+=("--$key" "$value")
 		done

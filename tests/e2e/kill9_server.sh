@@ -1,14 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# timeout: 300
+# timeout: 300, long 1800
 #
-# rmem-server is killed twenty times, at random moments, under a random load by
+# rmem-server is killed again and again, at random moments, under a random load by
 # processes and threads that know what each page has to hold, and started again
 # at the same address. Nothing synced is lost, nothing is torn or zero, the load
 # never notices.
 . "$(dirname "$0")/lib.sh"
 
-rounds=20 ms=0
+rounds=$(long_or 100 20) ms=0
 rmem-load make "$work/file" $((4 << 20)) 0
 hosts_up
 start_server "r=file://$work/file"

@@ -6,7 +6,9 @@
 # skipped with 4 (skip) and fails with anything else. It may say in a comment
 #
 #   # timeout: 300                     seconds, instead of 180
+#   # timeout: 300, long 3600          a test with a long form (below)
 #   # vm: mem=512 scratch=3G smp=1     a VM of its own, of this size
+#   # vm: peer=512                     with a second VM beside it, of 512 MiB
 #
 # Two network namespaces stand for two hosts: `srv` (10.77.0.1, fd77::1), where
 # rmem-server runs, and `cli` (10.77.0.2, fd77::2), where rmemd runs.
@@ -25,6 +27,7 @@ SRV4=10.77.0.1 CLI4=10.77.0.2 SRV6=fd77::1 CLI6=fd77::2
 export SRV4 CLI4 SRV6 CLI6
 
 test_name=$(basename "$0" .sh)
+tests=$(cd "$(dirname "$0")/.." && pwd)
 # Scratch space in the VM's memory; tests that need more ask for a disk.
 work=$(mktemp -d "/tmp/$test_name.XXXXXX")
 declare -A pids=() # name -> pid of what start started
@@ -206,6 +209,47 @@ note "RMEM_SEED=$RMEM_SEED"
 # Not in a subshell: $(...) would draw the same number again and again.
 random() { # VARIABLE MAX
 	printf -v "$1" %d $(((RANDOM << 15 | RANDOM) % $2))
+}
+
+# --- how much of it ----------------------------------------------------------
+
+# `make test` runs a sample of what `make check-long` runs in full (RMEM_LONG):
+# long_or LONG SHORT says how many, how long or how large.
+long_or() {
+	if [[ ${RMEM_LONG:-} ]]; then
+		echo "$1"
+	else
+		echo "$2"
+	fi
+}
+
+# --- the other VM ------------------------------------------------------------
+
+# Of tests with `# vm: peer=MB`: 10.78.0.2, with a disk at /scratch. Its
+# address takes the place of that of the namespace.
+peer_up() {
+	SRV4=10.78.0.2
+	"$tests/vm/peer.py" wait
+}
+on_peer() { "$tests/vm/peer.py" run "$@"; }
+
+# As the power fails: what its disk was not told to keep is gone.
+peer_reset() {
+	"$tests/vm/peer.py" reset
+	"$tests/vm/peer.py" wait
+}
+
+# peer_server NAME=STORE... : rmem-server there.
+peer_server() {
+	local args
+	mapfile -t args < <(export_args "$@")
+	# shellcheck disable=SC2016  # for the peer's shell
+	on_peer bash -c '
+		setsid rmem-server "$@" </dev/null >/run/server.log 2>&1 &
+		until grep -q "^ready$" /run/server.log; do
+			kill -0 $! || { cat /run/server.log; exit 1; }
+			sleep 0.05
+		done' server --listen "tcp://$SRV4:7070" --insecure --state-dir /scratch/state "${args[@]}"
 }
 
 # --- server, daemon, regions ------------------------------------------------

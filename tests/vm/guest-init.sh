@@ -12,6 +12,7 @@ unset rmem_run rmem_init rmem_msize
 # shellcheck source=/dev/null
 . "$run/guest.env"
 : "${rel:?}" "${top:?}" "${cwd:?}" "${timeout:?}" "${interactive?}" "${load_module?}" "${scratch?}"
+: "${host?}" "${reboot?}"
 
 # The kernel has better victims than the processes that run the test.
 echo -1000 >/proc/self/oom_score_adj
@@ -34,8 +35,9 @@ finish() {
 		umount /scratch 2>/dev/null || mount -o remount,ro /scratch 2>/dev/null
 	fi
 	echo "$*" >&5
-	# With -no-reboot the machine ends here.
-	echo b >/proc/sysrq-trigger
+	# With -no-reboot the machine ends by a reset, and faster.
+	[[ ! $reboot ]] || echo o >/proc/sysrq-trigger
+	[[ $reboot ]] || echo b >/proc/sysrq-trigger
 	sleep 600
 }
 rig_failed() { finish "rig guest set-up failed: $*"; }
@@ -81,6 +83,18 @@ mount --bind "$run/build" "$top/build" || rig_failed "no build directory"
 
 hostname rmem-vm
 ip link set lo up
+if [[ $host ]]; then
+	modprobe virtio_net || rig_failed "no virtio_net"
+	for _ in {1..50}; do
+		[[ -e /sys/class/net/eth0 ]] && break
+		sleep 0.1
+	done
+	{
+		ip addr add "10.78.0.$host/24" dev eth0 &&
+			ip addr add "fd78::$host/64" dev eth0 nodad &&
+			ip link set eth0 up
+	} || rig_failed "no network"
+fi
 ulimit -c 0
 getent group rmem >/dev/null || groupadd -r rmem 2>/dev/null || echo 'rmem:x:970:' >>/etc/group
 export PATH=$top/build:$PATH

@@ -55,7 +55,7 @@ run_test() {
 	name=$kind/$(basename "$file" .sh)
 	log=/out/$(basename "$file" .sh).log
 	if [[ $kind == e2e ]]; then
-		limit=$(sed -n 's/^# timeout: *\([0-9]*\).*/\1/p' "$file" | head -n 1)
+		limit=$(sed -n "s/^# timeout: ${RMEM_LONG:+.* long }\([0-9]*\).*/\1/p" "$file")
 		limit=${limit:-180}
 	fi
 

@@ -15,6 +15,14 @@
 #   --scratch SIZE      ext4 disk of SIZE (4G, 512M) at /scratch, made afresh
 #   --keep-scratch FILE the disk is FILE: kept afterwards, used as it is when
 #                       it exists, else made (--scratch gives the size)
+#   --peer MB           a second VM beside this one, the other host: on a
+#                       network of the two, without the module, with an ext4
+#                       disk of its own that outlives its resets. It does what
+#                       `tests/vm/peer.py run` in this one tells it to
+#   --net N,DIR         (for --peer) host N of the network in DIR, 1 or 2:
+#                       10.78.0.N and fd78::N
+#   --reboot            a reset of the guest boots it again and starts the
+#                       command anew, instead of ending the run
 #   --timeout SECONDS   for the command (default 600); multiplied by
 #                       RMEM_TIMEOUT_SCALE on slow machines
 #   --append ARGS       more kernel arguments
@@ -51,6 +59,7 @@ die() {
 
 kernel='' mem=1024 smp=2 icount='' scratch='' keep_scratch='' timeout=600
 append='' load_module=yes dmesg_check=yes run_dir='' interactive='' quiet=''
+peer='' net='' reboot=''
 
 while (($#)); do
 	case $1 in
@@ -60,6 +69,9 @@ while (($#)); do
 	--icount) icount=yes ;;
 	--scratch) scratch=$2; shift ;;
 	--keep-scratch) keep_scratch=$2; shift ;;
+	--peer) peer=$2; shift ;;
+	--net) net=$2; shift ;;
+	--reboot) reboot=yes ;;
 	--timeout) timeout=$2; shift ;;
 	--append) append+=" $2"; shift ;;
 	--no-module) load_module= ;;
@@ -95,7 +107,7 @@ if [[ $run_dir ]]; then
 	mkdir -p "$run_dir"
 	run=$(cd "$run_dir" && pwd)
 	# Left by an earlier run in the same place.
-	rm -rf "$run"/{build,out,cmd,guest.env,status,console.log,stdout.log,stderr.log,dmesg.txt}
+	rm -rf "$run"/{build,out,cmd,guest.env,status,console.log,stdout.log,stderr.log,dmesg.txt,peer}
 else
 	# Failed runs stay for a day.
 	find "$top/build/vm" -maxdepth 1 -name 'run.*' -mmin +1440 -exec rm -rf {} +
@@ -103,9 +115,17 @@ else
 fi
 mkdir -p "$run/out" "$run/build"
 
-qemu_pid=''
+qemu_pid='' peer_pid='' peer_net=''
+end_peer() {
+	[[ $peer_pid ]] || return 0
+	kill "$peer_pid" 2>/dev/null || true
+	wait "$peer_pid" || true
+	peer_pid=''
+}
 cleanup() {
 	[[ ! $qemu_pid ]] || kill "$qemu_pid" 2>/dev/null || true
+	end_peer
+	[[ ! $peer_net ]] || rm -rf "$peer_net"
 	rm -rf "$run/build" "$run"/*.fifo
 	[[ $keep_scratch ]] || rm -f "$run/scratch.img"
 	[[ $keep ]] || rm -rf "$run"
@@ -134,6 +154,20 @@ snapshot() {
 }
 snapshot
 
+# --- the other machine ------------------------------------------------------
+
+if [[ $peer ]]; then
+	# Not below $run: the path of a unix socket has to be short.
+	peer_net=$(mktemp -d "${TMPDIR:-/tmp}/rmem-net.XXXXXX")
+	net=1,$peer_net
+	"$here/run.sh" --kernel "$rel" --mem "$peer" --smp 1 --scratch 1G --no-module --reboot \
+		--net "2,$peer_net" --run-dir "$run/peer" --no-dmesg-check --timeout "$timeout" --quiet \
+		-- "$here/peer.py" serve </dev/null >"$run/peer.log" 2>&1 &
+	peer_pid=$!
+fi
+
+# --- the command ------------------------------------------------------------
+
 # The command as a script, so that no quoting is lost on the way.
 {
 	{ compgen -v RMEM_ || true; } | while read -r v; do
@@ -146,7 +180,7 @@ snapshot
 {
 	printf '%s=%q\n' rel "$rel" top "$top" cwd "$PWD" timeout "$timeout" \
 		interactive "$interactive" load_module "$load_module" \
-		scratch "$scratch$keep_scratch"
+		scratch "$scratch$keep_scratch" host "${net%%,*}" reboot "$reboot"
 	if [[ $interactive ]]; then
 		printf '%s=%q\n' term "${TERM:-linux}" tty_size "$(stty size 2>/dev/null || echo 24 80)"
 	fi
@@ -156,7 +190,7 @@ snapshot
 
 args=(
 	-name "rmem-vm-$$" -machine q35 -m "$mem"
-	-nodefaults -no-user-config -no-reboot -display none
+	-nodefaults -no-user-config -display none
 	-kernel "$(echo "$kdir"/boot/vmlinuz-*)"
 	-initrd "$("$here/initramfs.sh" "$rel")"
 	-serial "file:$run/console.log"
@@ -175,6 +209,15 @@ else
 	# by side on two cores. RMEM_ACCEL=tcg,thread=multi for true parallelism,
 	# RMEM_ACCEL=kvm where that works.
 	args+=(-accel "${RMEM_ACCEL:-tcg,thread=single}" -smp "$smp" -cpu max)
+fi
+
+[[ $reboot ]] || args+=(-no-reboot)
+
+if [[ $net ]]; then
+	# Datagrams: neither has to be there first, and one may vanish.
+	n=${net%%,*} dir=${net#*,}
+	args+=(-netdev "dgram,id=net,local.type=unix,local.path=$dir/$n,remote.type=unix,remote.path=$dir/$((3 - n))"
+		-device "virtio-net-pci,netdev=net,mac=52:54:00:78:00:0$n")
 fi
 
 if [[ $scratch || $keep_scratch ]]; then
@@ -282,6 +325,14 @@ if [[ -s $run/out/dmesg.txt ]]; then
 	mv "$run/out/dmesg.txt" "$run/dmesg.txt"
 else
 	cp "$run/console.log" "$run/dmesg.txt" 2>/dev/null || true
+fi
+# The peer's kernels, all of them, are judged together with this one.
+end_peer
+if [[ -s $run/peer/console.log ]]; then
+	{
+		echo "== the peer"
+		cat "$run/peer/console.log"
+	} >>"$run/dmesg.txt"
 fi
 if [[ $dmesg_check ]] && ! "$here/dmesg-check.sh" "$run/dmesg.txt" >&2; then
 	((status)) || status=$e_dmesg

@@ -73,6 +73,20 @@ ooms() {
 	vm 250 -- bash -c 'tail /dev/zero & wait; exit 0' && grep -q 'Out of memory' "$tmp/log"
 }
 
+# The other machine keeps what its disk was told to keep, and nothing else.
+loses_power() {
+	vm 0 --peer 512 -- bash -c '
+		set -e
+		peer=tests/vm/peer.py
+		$peer wait
+		$peer run bash -c "echo kept >/scratch/f; sync; echo lost >>/scratch/f"
+		[[ $($peer run cat /scratch/f) == kept?lost ]]
+		$peer reset
+		$peer wait
+		[[ $($peer run cat /scratch/f) == kept ]]
+		! $peer run false' && grep -q 'EXT4-fs (vda): recovery complete' "$tmp/run/dmesg.txt"
+}
+
 cd "$top"
 export RMEM_SELFCHECK="x y"
 (($#)) || mapfile -t kernels < <("$here/kernels.sh" list)
@@ -86,4 +100,5 @@ verdict "a warning in the kernel log fails the run" warns
 verdict "an OOM kill fails the run" ooms
 verdict "a timeout is reported" times_out
 verdict "a panic is reported" panics
+verdict "a second VM, which loses power" loses_power
 exit $failed
