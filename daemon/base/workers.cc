@@ -48,20 +48,30 @@ Workers::~Workers() {
   reactor_.remove(event_.get());
 }
 
-void Workers::submit(Job& job) {
+void Workers::submit(Job& job, When when) {
   {
     const std::lock_guard lock(mutex_);
-    waiting_.push(job);
+    (when == When::kLater ? later_ : soon_).push(job);
   }
   wake_.notify_one();
+}
+
+Workers::Job* Workers::next() {
+  if (soon_.first == nullptr || (later_.first != nullptr && overtaken_ == kSoonInARow)) {
+    overtaken_ = 0;
+    return later_.pop();
+  }
+  if (later_.first != nullptr) ++overtaken_;
+  return soon_.pop();
 }
 
 void Workers::work() {
   std::unique_lock lock(mutex_);
   for (;;) {
-    wake_.wait(lock, [this] { return stopping_ || waiting_.first != nullptr; });
+    wake_.wait(lock,
+               [this] { return stopping_ || soon_.first != nullptr || later_.first != nullptr; });
     if (stopping_) return;
-    Job* job = waiting_.pop();
+    Job* job = next();
     lock.unlock();
     job->run(*job);
     lock.lock();

@@ -31,7 +31,9 @@ class Workers final : private Reactor::Handler {
   Workers(const Workers&) = delete;
   Workers& operator=(const Workers&) = delete;
 
-  void submit(Job& job);  // reactor's thread
+  // Jobs that can wait let the others go first, but for one in eight.
+  enum class When { kSoon, kLater };
+  void submit(Job& job, When when = When::kSoon);  // reactor's thread
 
  private:
   // First in, first out, linked through the jobs.
@@ -43,7 +45,10 @@ class Workers final : private Reactor::Handler {
   };
 
   Workers(Reactor& reactor, UniqueFd event);
+  static constexpr unsigned kSoonInARow = 7;  // while another waits
+
   void work();
+  Job* next();
   void on_events(std::uint32_t events) override;
 
   Reactor& reactor_;
@@ -52,7 +57,9 @@ class Workers final : private Reactor::Handler {
 
   std::mutex mutex_;  // guards what follows
   std::condition_variable wake_;
-  Queue waiting_;
+  Queue soon_;
+  Queue later_;
+  unsigned overtaken_ = 0;  // the first of later_, so often
   Queue finished_;
   bool stopping_ = false;
 };

@@ -178,6 +178,7 @@ nlohmann::json Regions::status() const {
                     {"source", a->options().source},
                     {"phase", kPhases[static_cast<int>(a->phase)]},
                     {"up", a->up()},
+                    {"lanes", a->source ? a->source->lanes() : 0u},
                     {"reason", a->failure().ok() ? a->down_reason().cause() : a->failure().cause()},
                     {"store_fetches", stats.fetches},
                     {"store_prefetches", stats.prefetches},

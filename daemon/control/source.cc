@@ -30,6 +30,7 @@ class RemoteSource final : public Source {
     if (filters_.top() != nullptr) return *filters_.top();
     return *store_;
   }
+  unsigned lanes() const override { return store_->lanes(); }
 
  private:
   std::unique_ptr<store::RemoteStore> store_;

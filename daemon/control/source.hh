@@ -37,6 +37,8 @@ class Source {
   // Outstanding operations complete with EAGAIN.
   virtual void close() = 0;
   virtual store::Store& store() = 0;
+  // Connections in use; none where it is local.
+  virtual unsigned lanes() const { return 0; }
 };
 
 // `expected`: the size and identity it had; unset at the first attach.

@@ -118,8 +118,10 @@ void Fetcher::read(Request* r) {
   reading_.push_back(r);
   region_.operation_begins();
   const store::Done done = {&Fetcher::read_done, r};
-  if (r->buffer.empty()) return region_.store().receive(r->offset, r->length, *this, r, done);
-  region_.store().read(r->offset, r->buffer.first(r->length), done);
+  const auto urgency = ahead(r) ? store::Urgency::kBulk : store::Urgency::kDemand;
+  if (r->buffer.empty())
+    return region_.store().receive(r->offset, r->length, *this, r, done, urgency);
+  region_.store().read(r->offset, r->buffer.first(r->length), done, urgency);
 }
 
 // Without a buffer: from the store's socket into the kernel's pages.

@@ -41,6 +41,14 @@ void ServedStore::claim(const ClaimRequest& request, Claimant& who, Claimed done
   if (answer.err != 0) return done(answer.err, 0);
   const bool same_writer = record_.claim.writer == request.writer;
   if (const Status kept = keep(answer.record); !kept.ok()) return done(EIO, 0);
+  if (!same_writer || newest_session_ != request.session) {
+    // One after the other off the list: each may take others along.
+    while (!joined_.empty()) {
+      Claimant* const page = joined_.back();
+      joined_.pop_back();
+      same_writer ? page->superseded() : page->fenced();
+    }
+  }
   newest_session_ = request.session;
 
   Claimant* const before = std::exchange(holder_, &who);
@@ -60,16 +68,27 @@ void ServedStore::claim(const ClaimRequest& request, Claimant& who, Claimed done
   waiting_.push_back({&who, std::move(done)});
 }
 
+int ServedStore::join(const ClaimRequest& request, Claimant& who) {
+  const bool mine = record_.claim.writer == request.writer;
+  // What the claim itself would hear, too: nothing but that is final.
+  if (!mine && decide(record_.claim, newest_session_, request).err == ESTALE) return ESTALE;
+  if (!mine || holder_ == nullptr || newest_session_ != request.session) return EPERM;
+  if (std::find(joined_.begin(), joined_.end(), &who) == joined_.end()) joined_.push_back(&who);
+  return 0;
+}
+
 int ServedStore::release(Claimant& who) {
   if (holder_ != &who) return EPERM;
   if (const Status kept = keep(released(record_.claim)); !kept.ok()) return EIO;
   holder_ = nullptr;
   newest_session_ = 0;
+  joined_.clear();
   return 0;
 }
 
 void ServedStore::leave(Claimant& who) {
   if (holder_ == &who) holder_ = nullptr;
+  std::erase(joined_, &who);
   std::erase_if(waiting_, [&who](const Waiting& one) { return one.who == &who; });
 }
 

@@ -20,7 +20,7 @@
 
 namespace rmem::server {
 
-// One handle of one session that has claimed a store.
+// One handle of one connection that has claimed a store, or joined a claim.
 class Claimant {
  public:
   // The same writer has claimed in a newer session: nothing more may come from
@@ -53,6 +53,10 @@ class ServedStore {
   // ESTALE, EROFS, EIO (could not be made to last).
   using Claimed = std::function<void(int err, std::uint64_t generation)>;
   void claim(const ClaimRequest& request, Claimant& who, Claimed done);
+  // For a page lane, which only reads, but has to learn of it when the claim of
+  // its session is superseded or lost. 0; ESTALE: that writer is fenced; EPERM: no
+  // such session has the claim.
+  int join(const ClaimRequest& request, Claimant& who);
   // 0, or EIO if it could not be made to last.
   int release(Claimant& who);
   // Forgets a claimant whose session ends; the claim stays with the writer.
@@ -75,9 +79,10 @@ class ServedStore {
   const StateDir* state_ = nullptr;
   StoreRecord record_;
   std::uint64_t newest_session_ = 0;
-  Claimant* holder_ = nullptr;    // the session that writes; null while there is none
-  std::uint64_t modifying_ = 0;   // writes and zeros not yet completed
-  std::vector<Waiting> waiting_;  // granted, to be told when modifying_ is 0
+  Claimant* holder_ = nullptr;     // the session that writes; null while there is none
+  std::vector<Claimant*> joined_;  // page lanes of the newest session
+  std::uint64_t modifying_ = 0;    // writes and zeros not yet completed
+  std::vector<Waiting> waiting_;   // granted, to be told when modifying_ is 0
 };
 
 // NAME=STORE[,ro]

@@ -23,7 +23,7 @@ struct ServerOptions {
   // Allow plain TCP off loopback.
   bool insecure = false;
   unsigned workers = 4;
-  std::size_t max_sessions = 1024;
+  std::size_t max_sessions = 4096;
   SessionOptions session;
 };
 

@@ -20,6 +20,8 @@ constexpr std::size_t kStaging = 16 << 10;
 constexpr std::size_t kReceivePerTurn = 2 << 20;  // then others have their turn
 constexpr std::size_t kBuffersKept = 4 << 20;
 constexpr std::size_t kGather = 64;  // buffers in one send
+// Sent by one session before others, who may be more urgent, have their turn.
+constexpr std::size_t kSendPerTurn = 256 << 10;
 
 std::string versions(std::uint16_t low, std::uint16_t high) {
   return low == high ? "version " + std::to_string(low)
@@ -231,6 +233,9 @@ void Session::hello(Request& request) {
   peer_max_payload_ = peer->max_payload;
   // Either side may insist, and off this host we do.
   checksums_ = peer->features & wire::feature::kChecksum || !connection_->local();
+  // Without the feature, roles mean nothing.
+  const bool lanes = peer->features & wire::feature::kLanes;
+  if (lanes) role_ = peer->role;
   reader_.set_version(version_);
   if (!peer->name.empty()) peer_ += " (" + peer->name + ")";
   phase_ = Phase::kOpening;
@@ -238,7 +243,7 @@ void Session::hello(Request& request) {
   wire::Hello mine;
   mine.version = version;
   mine.role = peer->role;
-  mine.features = checksums_ ? wire::feature::kChecksum : 0;
+  mine.features = (checksums_ ? wire::feature::kChecksum : 0) | (lanes ? wire::feature::kLanes : 0);
   mine.max_payload = wire::kMaxPayload;
   mine.max_requests = options_.max_requests;
   silence_ = std::max(options_.silence, 10 * peer->silence);
@@ -293,27 +298,39 @@ void Session::claim(Request& request, Handle& handle) {
   wish.known = request.header.length;
   wish.take_over = request.header.flags & wire::flag::kTakeOver;
 
+  if (role_ == wire::Role::kPages) {
+    if (wish.take_over)
+      return reply_error(request, wire::error::kInvalid, "a page connection cannot take over");
+    const int err = handle.exported.store->join(wish, handle);
+    return claim_answered(request, handle, wish.writer, err, wish.known);
+  }
   // The answer may come later, when this session is already gone; then the
   // handle has left the store, which forgets the call.
   claiming_ = true;
-  handle.exported.store->claim(
-      wish, handle, [this, &request, &handle, wish](int err, std::uint64_t generation) {
-        const std::string& name = handle.exported.name;
-        if (err == EBUSY)
-          return reply_error(request, wire::error::kBusy,
-                             "another writer has claimed `" + name + "'");
-        if (err == ESTALE)
-          return reply_error(request, wire::error::kStale,
-                             "the claim on `" + name + "' was taken over");
-        if (err != 0) return reply_error(request, wire::wire_from_errno(err), "cannot claim");
-        log_.info("{}: writer {} has claimed `{}', generation {}", peer_,
-                  uuid_to_string(wish.writer), name, generation);
-        request.header.length = generation;
-        request.header.payload = 0;
-        request.header.flags = 0;
-        reply(request, {0, handle.exported.store->store().geometry().epoch});
-      });
+  handle.exported.store->claim(wish, handle,
+                               [this, &request, &handle, wish](int err, std::uint64_t generation) {
+                                 claim_answered(request, handle, wish.writer, err, generation);
+                               });
   claiming_ = false;
+}
+
+void Session::claim_answered(Request& request, Handle& handle, const Uuid& writer, int err,
+                             std::uint64_t generation) {
+  const std::string& name = handle.exported.name;
+  if (err == EBUSY)
+    return reply_error(request, wire::error::kBusy, "another writer has claimed `" + name + "'");
+  if (err == ESTALE)
+    return reply_error(request, wire::error::kStale, "the claim on `" + name + "' was taken over");
+  if (err == EPERM)
+    return reply_error(request, wire::error::kPerm,
+                       "no session of that number has the claim on `" + name + "'");
+  if (err != 0) return reply_error(request, wire::wire_from_errno(err), "cannot claim");
+  log_.info("{}: writer {} has {} `{}', generation {}", peer_, uuid_to_string(writer),
+            role_ == wire::Role::kPages ? "a page lane to" : "claimed", name, generation);
+  request.header.length = generation;
+  request.header.payload = 0;
+  request.header.flags = 0;
+  reply(request, {0, handle.exported.store->store().geometry().epoch});
 }
 
 void Session::release(Request& request, Handle& handle) {
@@ -333,12 +350,14 @@ void Session::read(Request& request, Handle& handle) {
   const std::span<std::byte> into = room(request, header.length);
   header.payload = static_cast<std::uint32_t>(header.length);
   ++in_store_;
-  handle.exported.store->store().read(header.offset, into,
-                                      {[](void* ctx, const store::Outcome& outcome) {
-                                         auto& done = *static_cast<Request*>(ctx);
-                                         done.session->finished_by_store(done, outcome);
-                                       },
-                                       &request});
+  handle.exported.store->store().read(
+      header.offset, into,
+      {[](void* ctx, const store::Outcome& outcome) {
+         auto& done = *static_cast<Request*>(ctx);
+         done.session->finished_by_store(done, outcome);
+       },
+       &request},
+      role_ == wire::Role::kBulk ? store::Urgency::kBulk : store::Urgency::kDemand);
 }
 
 void Session::modify(Request& request, Handle& handle) {
@@ -509,18 +528,26 @@ void Session::refuse(std::uint32_t error, std::string_view why, std::uint64_t nu
 }
 
 void Session::send() {
-  while (out_first_ != nullptr && phase_ != Phase::kClosed) {
+  for (std::size_t turn = 0; out_first_ != nullptr && phase_ != Phase::kClosed;) {
+    if (turn >= kSendPerTurn) {
+      blocked_ = true;  // it is not, so the next turn goes on
+      break;
+    }
     std::array<iovec, kGather> buffers;
     std::size_t count = 0;
+    std::size_t gathered = 0;
     std::size_t skip = out_sent_;
-    for (Request* one = out_first_; one != nullptr && count + 2 <= kGather; one = one->next) {
+    for (Request* one = out_first_;
+         one != nullptr && count + 2 <= kGather && gathered < kSendPerTurn; one = one->next) {
       for (const auto& [data, length] :
            {std::pair{one->reply_header.data(), one->reply_header.size()},
             std::pair{one->buffer.get(), std::size_t{one->header.payload}}}) {
         if (skip >= length) {
           skip -= length;
         } else {
-          buffers[count++] = {data + skip, length - skip};
+          const std::size_t more = std::min(length - skip, kSendPerTurn - gathered);
+          if (more > 0) buffers[count++] = {data + skip, more};
+          gathered += more;
           skip = 0;
         }
       }
@@ -533,6 +560,7 @@ void Session::send() {
     if (sent.err != 0) return close();
     blocked_ = false;
     last_progress_ = Reactor::Clock::now();
+    turn += sent.bytes;
     out_sent_ += sent.bytes;
     while (out_first_ != nullptr && out_sent_ >= wire::kHeaderBytes + out_first_->header.payload) {
       Request& gone = *out_first_;

@@ -83,6 +83,8 @@ class Session final : private transport::Connection::Handler, private wire::Fram
   void hello(Request& request);
   void open(Request& request);
   void claim(Request& request, Handle& handle);
+  void claim_answered(Request& request, Handle& handle, const Uuid& writer, int err,
+                      std::uint64_t generation);
   void release(Request& request, Handle& handle);
   void read(Request& request, Handle& handle);
   void modify(Request& request, Handle& handle);
@@ -127,6 +129,7 @@ class Session final : private transport::Connection::Handler, private wire::Fram
   std::uint32_t generation_ = 0;
   std::uint32_t peer_max_payload_ = wire::kMaxPayloadBeforeOpen;
   bool checksums_ = false;
+  wire::Role role_ = wire::Role::kEverything;
   std::chrono::milliseconds silence_;
 
   std::vector<std::unique_ptr<Handle>> handles_;  // by number - 1; null once closed

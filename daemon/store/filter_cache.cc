@@ -21,7 +21,7 @@ class CacheStore final : public FilterStore {
   CacheStore(const CacheFilter& how, Store& below)
       : FilterStore(below), block_(how.block), most_(how.size / how.block) {}
 
-  void read(std::uint64_t offset, std::span<std::byte> into, Done done) override {
+  void read(std::uint64_t offset, std::span<std::byte> into, Done done, Urgency urgency) override {
     if (!inside(offset, into.size(), geometry().size)) return done({EINVAL, 0});
     check_epoch(geometry().epoch);
     if (copy_kept(offset, into)) return done({0, geometry().epoch});
@@ -32,13 +32,14 @@ class CacheStore final : public FilterStore {
     if ((end - first) / block_ <= most_) op.allocate(end - first);
     if (op.buffer.empty()) {  // more than there is room for
       pool_.give(op);
-      return below_.read(offset, into, done);
+      return below_.read(offset, into, done, urgency);
     }
     op.store = this;
     op.callback = done;
     op.offset = first;
     op.end = end;
     op.skip = offset - first;
+    op.urgency = urgency;
     op.into = into;
     op.keep = std::none_of(changing_.begin(), changing_.end(),
                            [&](const Op* one) { return one->meets(op); });
@@ -48,7 +49,8 @@ class CacheStore final : public FilterStore {
                    auto& self = *static_cast<Op*>(ctx);
                    self.store->filled(self, outcome);
                  },
-                 &op});
+                 &op},
+                urgency);
   }
 
   void write(std::uint64_t offset, std::span<const std::byte> from, Done done) override {
@@ -76,6 +78,7 @@ class CacheStore final : public FilterStore {
     std::span<std::byte> into;  // where that goes
     std::vector<std::byte> buffer;
     bool keep = false;
+    Urgency urgency{};
 
     bool meets(const Op& other) const { return offset < other.end && other.offset < end; }
     void allocate(std::uint64_t length) {
@@ -114,7 +117,7 @@ class CacheStore final : public FilterStore {
       const std::uint64_t offset = op.offset + op.skip;
       std::vector<std::byte>().swap(op.buffer);
       pool_.give(op);
-      return below_.read(offset, op.into, op.callback);
+      return below_.read(offset, op.into, op.callback, op.urgency);
     }
     if (outcome.err == 0) {
       std::memcpy(op.into.data(), op.buffer.data() + op.skip, op.into.size());

@@ -13,8 +13,8 @@ class DelayStore final : public FilterStore {
   DelayStore(const DelayFilter& how, Store& below, Reactor& reactor)
       : FilterStore(below), how_(how), timer_(reactor, [this] { release(); }) {}
 
-  void read(std::uint64_t offset, std::span<std::byte> into, Done done) override {
-    below_.read(offset, into, later(Operation::kRead, done));
+  void read(std::uint64_t offset, std::span<std::byte> into, Done done, Urgency urgency) override {
+    below_.read(offset, into, later(Operation::kRead, done), urgency);
   }
   void write(std::uint64_t offset, std::span<const std::byte> from, Done done) override {
     below_.write(offset, from, later(Operation::kWrite, done));

@@ -11,9 +11,9 @@ class ErrorStore final : public FilterStore {
  public:
   ErrorStore(const ErrorFilter& how, Store& below) : FilterStore(below), how_(how) {}
 
-  void read(std::uint64_t offset, std::span<std::byte> into, Done done) override {
+  void read(std::uint64_t offset, std::span<std::byte> into, Done done, Urgency urgency) override {
     if (fails(Operation::kRead, offset, into.size())) return done({how_.err, 0});
-    below_.read(offset, into, done);
+    below_.read(offset, into, done, urgency);
   }
   void write(std::uint64_t offset, std::span<const std::byte> from, Done done) override {
     if (fails(Operation::kWrite, offset, from.size())) return done({how_.err, 0});

@@ -15,8 +15,8 @@ class FilterStore : public Store {
  public:
   explicit FilterStore(Store& below) : below_(below) {}
   const Geometry& geometry() const override { return below_.geometry(); }
-  void read(std::uint64_t offset, std::span<std::byte> into, Done done) override {
-    below_.read(offset, into, done);
+  void read(std::uint64_t offset, std::span<std::byte> into, Done done, Urgency urgency) override {
+    below_.read(offset, into, done, urgency);
   }
   void write(std::uint64_t offset, std::span<const std::byte> from, Done done) override {
     below_.write(offset, from, done);

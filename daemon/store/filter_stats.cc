@@ -34,8 +34,8 @@ class StatsStore final : public FilterStore {
   }
   ~StatsStore() override { std::erase(stats_stores(), this); }
 
-  void read(std::uint64_t offset, std::span<std::byte> into, Done done) override {
-    below_.read(offset, into, timed(Operation::kRead, into.size(), done));
+  void read(std::uint64_t offset, std::span<std::byte> into, Done done, Urgency urgency) override {
+    below_.read(offset, into, timed(Operation::kRead, into.size(), done), urgency);
   }
   void write(std::uint64_t offset, std::span<const std::byte> from, Done done) override {
     below_.write(offset, from, timed(Operation::kWrite, from.size(), done));

@@ -14,7 +14,8 @@ MemStore::MemStore(std::uint64_t size)
     : geometry_{
           .size = size, .read_only = false, .identity = uuid_random(), .epoch = random_u64()} {}
 
-void MemStore::read(std::uint64_t offset, std::span<std::byte> into, Done done) {
+void MemStore::read(std::uint64_t offset, std::span<std::byte> into, Done done,
+                    Urgency /*urgency*/) {
   if (!inside(offset, into.size(), geometry_.size)) return done({EINVAL, 0});
   while (!into.empty()) {
     const std::uint64_t within = offset % kChunk;

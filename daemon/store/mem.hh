@@ -20,7 +20,7 @@ class MemStore final : public Store {
   explicit MemStore(std::uint64_t size);
 
   const Geometry& geometry() const override { return geometry_; }
-  void read(std::uint64_t offset, std::span<std::byte> into, Done done) override;
+  void read(std::uint64_t offset, std::span<std::byte> into, Done done, Urgency urgency) override;
   // ENOSPC when there is no memory.
   void write(std::uint64_t offset, std::span<const std::byte> from, Done done) override;
   void zero(std::uint64_t offset, std::uint64_t length, Done done) override;

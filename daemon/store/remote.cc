@@ -21,6 +21,11 @@ using wire::Type;
 
 namespace {
 
+// At once, as the pager has no more; what is beyond waits for a place.
+constexpr std::uint32_t kPageCalls = 64;
+// Between two tries for a page lane: doubles up to this.
+constexpr std::chrono::milliseconds kPageBackoffLast{10'000};
+
 // Grows with every session of this host, across restarts of the program.
 std::uint64_t session_number() {
   timespec now = {};
@@ -49,12 +54,14 @@ int outcome_errno(int err) {
 
 }  // namespace
 
-struct RemoteStore::Impl final : RemoteLink::Owner {
+struct RemoteStore::Impl {
   using Kind = RemoteLink::Kind;
+  struct Lane;
 
   // One read(), write(), zero() or flush() until its completion.
   struct Op {
     Impl* store = nullptr;
+    Lane* lane = nullptr;
     Type type{};
     std::uint64_t offset = 0;
     std::uint64_t length = 0;
@@ -86,6 +93,23 @@ struct RemoteStore::Impl final : RemoteLink::Owner {
     }
   };
 
+  // A connection, from the try for it to its end.
+  struct Lane final : RemoteLink::Owner {
+    Lane(Impl& store, wire::Role role) : store(store), role(role) {}
+    void on_link_lost(const Status& why) override {
+      is_bulk() ? store.on_bulk_lost(why) : store.on_pages_lost();
+    }
+    bool is_bulk() const { return this == &store.bulk; }
+
+    Impl& store;
+    const wire::Role role;
+    std::unique_ptr<transport::Connector> connector;
+    std::unique_ptr<RemoteLink> link;
+    std::uint32_t handle = 0;
+    bool ready = false;  // for operations
+    Backlog reads;
+  };
+
   Impl(Reactor& reactor, RemoteAddress address, const RemoteOptions& options, Listener& listener)
       : reactor(reactor),
         address(std::move(address)),
@@ -94,6 +118,7 @@ struct RemoteStore::Impl final : RemoteLink::Owner {
         expected(options.expected),
         open_timer(reactor, [this] { on_open_timeout(); }),
         retry_timer(reactor, [this] { attempt(); }),
+        pages_timer(reactor, [this] { pages.connector || pages.link ? no_pages() : open_pages(); }),
         bury(reactor, [this] { dead.clear(); }) {
     if (expected) geometry = *expected;
   }
@@ -104,18 +129,20 @@ struct RemoteStore::Impl final : RemoteLink::Owner {
     if (state == State::kIdle) state = State::kConnecting;
     attempting = true;
     open_timer.arm(options.open_timeout);
-    connector = std::make_unique<transport::Connector>(
+    bulk.connector = std::make_unique<transport::Connector>(
         reactor, !options.insecure,
         [this](Result<std::unique_ptr<transport::Connection>> connection) {
           if (!connection) return attempt_failed(connection.status());
-          on_connected(std::move(connection).value());
+          server = bulk.connector->connected_to();
+          session = session_number();
+          on_connected(bulk, std::move(connection).value());
         });
     transport::Address to{.host = address.host, .port = address.port, .path = address.socket_path};
-    connector->start(to);
+    bulk.connector->start(to);
   }
 
   void on_open_timeout() {
-    const bool silent = link != nullptr;
+    const bool silent = bulk.link != nullptr;
     attempt_failed(Status(
         Code::kUnreachable,
         address.to_string() +
@@ -125,28 +152,30 @@ struct RemoteStore::Impl final : RemoteLink::Owner {
         ETIMEDOUT));
   }
 
-  void on_connected(std::unique_ptr<transport::Connection> connection) {
-    session = session_number();
+  void on_connected(Lane& lane, std::unique_ptr<transport::Connection> connection) {
     RemoteLink::Options link_options;
     link_options.checksum = options.checksum.value_or(!connection->local());
     link_options.keep_alive = options.keep_alive;
     link_options.session = session_id;
     if (++generation == 0) generation = 1;
     link_options.generation = generation;
-    link = std::make_unique<RemoteLink>(reactor, std::move(connection), link_options, *this);
-    link->start([this] { send_open(); });
+    link_options.role = lane.role;
+    if (!lane.is_bulk()) link_options.max_calls = kPageCalls;
+    lane.link = std::make_unique<RemoteLink>(reactor, std::move(connection), link_options, lane);
+    lane.link->start([this, &lane] { send_open(lane); });
   }
 
-  void send_open() {
-    RemoteLink::Call& call = *link->take(Kind::kControl);
+  void send_open(Lane& lane) {
+    RemoteLink::Call& call = *lane.link->take(Kind::kControl);
     call.header.type = Type::kOpen;
     call.header.flags = options.read_only ? wire::flag::kReadOnly : 0;
     call.out = std::as_bytes(std::span(address.export_name));
-    call.ctx = this;
+    call.ctx = &lane;
     call.done = [](void* ctx, const RemoteLink::Reply& reply) {
-      static_cast<Impl*>(ctx)->on_opened(reply);
+      auto& self = *static_cast<Lane*>(ctx);
+      self.is_bulk() ? self.store.on_opened(reply) : self.store.on_pages_opened(reply);
     };
-    link->submit(call, 0, Kind::kControl);
+    lane.link->submit(call, 0, Kind::kControl);
   }
 
   void on_opened(const RemoteLink::Reply& reply) {
@@ -154,7 +183,7 @@ struct RemoteStore::Impl final : RemoteLink::Owner {
     const auto opened = wire::decode_opened(reply.payload);
     if (!opened || reply.header.handle == 0)
       return attempt_failed(
-          Status(Code::kFailed, link->peer() + " broke the protocol: OPEN", {}, EPROTO));
+          Status(Code::kFailed, bulk.link->peer() + " broke the protocol: OPEN", {}, EPROTO));
     if (expected && (opened->identity != expected->identity || opened->size != expected->size)) {
       const bool size = opened->size != expected->size;
       return attempt_failed(
@@ -167,14 +196,14 @@ struct RemoteStore::Impl final : RemoteLink::Owner {
                  "bring the old store back, or detach and attach the new one", ESTALE),
           true);
     }
-    handle = reply.header.handle;
+    bulk.handle = reply.header.handle;
     geometry.size = opened->size;
     geometry.identity = opened->identity;
     geometry.read_only = options.read_only || reply.header.flags & wire::flag::kReadOnly;
     geometry.epoch = reply.header.epoch;
     if (!expected) expected = geometry;
     if (held)
-      send_claim(*held);
+      send_claim(bulk, *held);
     else
       became_up();
   }
@@ -199,6 +228,8 @@ struct RemoteStore::Impl final : RemoteLink::Owner {
     const bool again = state == State::kDown;
     state = State::kUp;
     reason = Status();
+    bulk.ready = true;
+    if (held || options.read_only) open_pages();
     if (opened) return std::exchange(opened, nullptr)(geometry);
     if (again) ++counters.reconnects;
     listener.on_up();
@@ -206,7 +237,7 @@ struct RemoteStore::Impl final : RemoteLink::Owner {
 
   void attempt_failed(const Status& why, bool final = false) {
     attempting = false;
-    drop_connection();
+    drop_connections();
     if (opened) {
       state = State::kIdle;
       return std::exchange(opened, nullptr)(why);
@@ -228,13 +259,76 @@ struct RemoteStore::Impl final : RemoteLink::Owner {
         half + static_cast<std::int64_t>(random_u64() % static_cast<std::uint64_t>(half))));
   }
 
+  // --- the page lane ---------------------------------------------------------
+
+  // Whatever goes wrong on the way is no reason to do without the bulk lane, and
+  // if it concerns that, too, it will show there.
+  void open_pages() {
+    if (!bulk.link->lanes()) return;
+    pages_timer.arm(options.open_timeout);
+    pages.connector = std::make_unique<transport::Connector>(
+        reactor, !options.insecure,
+        [this](Result<std::unique_ptr<transport::Connection>> connection) {
+          if (!connection) return no_pages();
+          on_connected(pages, std::move(connection).value());
+        });
+    // Where a name has several addresses, the same one.
+    pages.connector->start(server);
+  }
+
+  void on_pages_opened(const RemoteLink::Reply& reply) {
+    const auto opened = reply.err == 0 ? wire::decode_opened(reply.payload) : std::nullopt;
+    // Both lanes lead to one store in one life, or there is one.
+    if (!opened || reply.header.handle == 0 || opened->identity != geometry.identity ||
+        opened->size != geometry.size || reply.header.epoch != geometry.epoch)
+      return no_pages();
+    pages.handle = reply.header.handle;
+    if (held) return send_claim(pages, *held);
+    pages_ready();
+  }
+
+  void on_pages_claimed(const RemoteLink::Reply& reply) {
+    reply.err == 0 ? pages_ready() : no_pages();
+  }
+
+  void pages_ready() {
+    pages_timer.disarm();
+    pages_backoff = {};
+    pages.ready = true;
+  }
+
+  void no_pages() {
+    drop(pages);
+    pages_backoff = std::clamp(2 * pages_backoff, options.backoff_first, kPageBackoffLast);
+    pages_timer.arm(pages_backoff);
+  }
+
+  void on_pages_lost() {
+    if (!pages.ready) return no_pages();
+    ++counters.page_lanes_lost;
+    no_pages();
+    // From the first byte on, the oldest first.
+    Op* op = active;
+    while (op != nullptr && op->next != nullptr) op = op->next;
+    for (; op != nullptr; op = op->previous) {
+      if (op->lane != &pages) continue;
+      op->lane = &bulk;
+      op->issued = op->under_way = 0;
+      op->whole = false;
+      op->err = 0;
+      op->epoch = 0;
+      bulk.reads.push(*op);
+    }
+    pump();
+  }
+
   // --- losing ----------------------------------------------------------------
 
-  void on_link_lost(const Status& why) override {
+  void on_bulk_lost(const Status& why) {
     if (attempting) return attempt_failed(why);
     state = State::kDown;
     reason = why;
-    drop_connection();
+    drop_connections();
     retry_later();
     end_operations(EAGAIN);
     const Status lost(Code::kUnreachable, why.cause(), why.hint(), EAGAIN);
@@ -249,7 +343,7 @@ struct RemoteStore::Impl final : RemoteLink::Owner {
   void fail(const Status& why) {
     state = State::kFailed;
     reason = why;
-    drop_connection();
+    drop_connections();
     end_operations(ESTALE);
     if (claiming) std::exchange(claiming, nullptr)(why);
     if (releasing) std::exchange(releasing, nullptr)(why);
@@ -258,7 +352,7 @@ struct RemoteStore::Impl final : RemoteLink::Owner {
 
   void close() {
     attempting = false;
-    drop_connection();
+    drop_connections();
     state = State::kIdle;
     reason = Status();
     expected = options.expected;
@@ -271,38 +365,49 @@ struct RemoteStore::Impl final : RemoteLink::Owner {
     if (releasing) std::exchange(releasing, nullptr)(closed);
   }
 
-  void drop_connection() {
+  void drop_connections() {
     open_timer.disarm();
     retry_timer.disarm();
-    connector.reset();
-    if (!link) return;
-    checksum_errors_before += link->checksum_errors();
-    link->close();
+    pages_timer.disarm();
+    pages_backoff = {};
+    drop(pages);
+    drop(bulk);
+  }
+
+  void drop(Lane& lane) {
+    lane.ready = false;
+    lane.reads = {};
+    lane.connector.reset();
+    if (!lane.link) return;
+    checksum_errors_before += lane.link->checksum_errors();
+    lane.link->close();
     // We may have been called by it.
-    dead.push_back(std::move(link));
+    dead.push_back(std::move(lane.link));
     bury.schedule();
   }
 
   void end_operations(int err) {
-    reads = modifications = {};
+    modifications = {};
     while (Op* const op = active) complete(*op, {err, 0});
   }
 
   // --- claim -----------------------------------------------------------------
 
-  void send_claim(const WriterClaim& claim) {
+  // On the page lane it joins the claim that the bulk lane has.
+  void send_claim(Lane& lane, const WriterClaim& claim) {
     asked = claim;
-    RemoteLink::Call& call = *link->take(Kind::kControl);
+    RemoteLink::Call& call = *lane.link->take(Kind::kControl);
     call.header.type = Type::kClaim;
     call.header.flags = claim.take_over ? wire::flag::kTakeOver : 0;
     call.header.offset = session;
     call.header.length = claim.generation;
     call.out = std::as_bytes(std::span(asked.writer));
-    call.ctx = this;
+    call.ctx = &lane;
     call.done = [](void* ctx, const RemoteLink::Reply& reply) {
-      static_cast<Impl*>(ctx)->on_claimed(reply);
+      auto& self = *static_cast<Lane*>(ctx);
+      self.is_bulk() ? self.store.on_claimed(reply) : self.store.on_pages_claimed(reply);
     };
-    link->submit(call, handle, Kind::kControl);
+    lane.link->submit(call, lane.handle, Kind::kControl);
   }
 
   void on_claimed(const RemoteLink::Reply& reply) {
@@ -324,11 +429,12 @@ struct RemoteStore::Impl final : RemoteLink::Owner {
       if (status.ok()) return became_up();
       return attempt_failed(status, status.code() == Code::kBusy);
     }
+    if (status.ok() && !pages.link && !pages.connector) open_pages();
     std::exchange(claiming, nullptr)(status);
   }
 
   void send_release() {
-    RemoteLink::Call& call = *link->take(Kind::kControl);
+    RemoteLink::Call& call = *bulk.link->take(Kind::kControl);
     call.header.type = Type::kRelease;
     call.ctx = this;
     call.done = [](void* ctx, const RemoteLink::Reply& reply) {
@@ -344,13 +450,14 @@ struct RemoteStore::Impl final : RemoteLink::Owner {
       self.close();
       done(status);
     };
-    link->submit(call, handle, Kind::kControl);
+    bulk.link->submit(call, bulk.handle, Kind::kControl);
   }
 
   // --- operations ------------------------------------------------------------
 
   void start(Type type, std::uint64_t offset, std::uint64_t length, std::byte* bytes, Done done,
-             Receiver* receiver = nullptr, void* receiver_ctx = nullptr) {
+             Urgency urgency = Urgency::kBulk, Receiver* receiver = nullptr,
+             void* receiver_ctx = nullptr) {
     if (state != State::kUp) return done({state == State::kFailed ? ESTALE : EAGAIN, 0});
     if (type != Type::kFlush && !inside(offset, length, geometry.size)) return done({EINVAL, 0});
     if (type != Type::kRead && geometry.read_only) return done({EROFS, 0});
@@ -363,6 +470,7 @@ struct RemoteStore::Impl final : RemoteLink::Owner {
     free_ops = op.next;
     op = Op{};
     op.store = this;
+    op.lane = urgency == Urgency::kDemand && pages.ready ? &pages : &bulk;
     op.type = type;
     op.offset = offset;
     op.length = length;
@@ -373,13 +481,15 @@ struct RemoteStore::Impl final : RemoteLink::Owner {
     op.next = active;
     if (active != nullptr) active->previous = &op;
     active = &op;
-    (type == Type::kRead ? reads : modifications).push(op);
+    (type == Type::kRead ? op.lane->reads : modifications).push(op);
     pump();
   }
 
   // Makes calls of what waits, reads first.
   void pump() {
-    while (reads.first != nullptr && issue(*reads.first, Kind::kRead)) reads.pop();
+    for (Lane* const lane : {&pages, &bulk})
+      while (lane->reads.first != nullptr && issue(*lane->reads.first, Kind::kRead))
+        lane->reads.pop();
     while (modifications.first != nullptr && issue(*modifications.first, Kind::kBulk))
       modifications.pop();
   }
@@ -388,11 +498,11 @@ struct RemoteStore::Impl final : RemoteLink::Owner {
   bool issue(Op& op, Kind kind) {
     const bool carries_bytes = op.type == Type::kRead || op.type == Type::kWrite;
     while (!op.whole) {
-      RemoteLink::Call* const call = link->take(kind);
+      RemoteLink::Call* const call = op.lane->link->take(kind);
       if (call == nullptr) return false;
       const std::uint64_t slice =
           carries_bytes && op.receiver == nullptr
-              ? std::min<std::uint64_t>(op.length - op.issued, link->slice())
+              ? std::min<std::uint64_t>(op.length - op.issued, op.lane->link->slice())
               : op.length;
       call->header.type = op.type;
       call->header.offset = op.type == Type::kFlush ? 0 : op.offset + op.issued;
@@ -410,7 +520,7 @@ struct RemoteStore::Impl final : RemoteLink::Owner {
       op.issued += slice;
       op.whole = op.issued == op.length;
       ++op.under_way;
-      link->submit(*call, handle, kind);
+      op.lane->link->submit(*call, op.lane->handle, kind);
     }
     return true;
   }
@@ -464,21 +574,24 @@ struct RemoteStore::Impl final : RemoteLink::Owner {
   mutable Counters counters;
   std::uint64_t checksum_errors_before = 0;  // of links that are gone
 
-  std::unique_ptr<transport::Connector> connector;
-  std::unique_ptr<RemoteLink> link;
+  // The store is up when the bulk lane is ready. That may be without a page lane,
+  // never the other way round.
+  Lane bulk{*this, wire::Role::kBulk};
+  Lane pages{*this, wire::Role::kPages};
+  transport::SocketAddress server;                // where the bulk lane leads
   std::vector<std::unique_ptr<RemoteLink>> dead;  // closed, to be destroyed
   std::uint32_t generation = static_cast<std::uint32_t>(random_u64());
   std::uint64_t session = 0;
-  std::uint32_t handle = 0;
 
   std::deque<Op> all_ops;
   Op* free_ops = nullptr;
   Op* active = nullptr;
-  Backlog reads;
   Backlog modifications;
 
   Reactor::Timer open_timer;
   Reactor::Timer retry_timer;
+  Reactor::Timer pages_timer;  // of the try under way, or until the next one
+  std::chrono::milliseconds pages_backoff{};
   Reactor::TurnEnd bury;
 };
 
@@ -520,7 +633,7 @@ void RemoteStore::claim(const WriterClaim& claim, Finished done) {
   if (impl_->state != State::kUp)
     return done(Status(Code::kUnreachable, address().to_string() + ": not connected", {}, EAGAIN));
   impl_->claiming = std::move(done);
-  impl_->send_claim(claim);
+  impl_->send_claim(impl_->bulk, claim);
 }
 
 std::uint64_t RemoteStore::claim_generation() const {
@@ -548,28 +661,33 @@ RemoteStore::State RemoteStore::state() const { return impl_->state; }
 const Status& RemoteStore::reason() const { return impl_->reason; }
 
 const RemoteStore::Counters& RemoteStore::counters() const {
-  impl_->counters.checksum_errors =
-      impl_->checksum_errors_before + (impl_->link ? impl_->link->checksum_errors() : 0);
+  impl_->counters.checksum_errors = impl_->checksum_errors_before;
+  for (const Impl::Lane* const lane : {&impl_->bulk, &impl_->pages})
+    if (lane->link) impl_->counters.checksum_errors += lane->link->checksum_errors();
   return impl_->counters;
 }
 
 const RemoteAddress& RemoteStore::address() const { return impl_->address; }
 
-bool RemoteStore::checksummed() const { return impl_->link && impl_->link->checksums(); }
+bool RemoteStore::checksummed() const { return impl_->bulk.link && impl_->bulk.link->checksums(); }
+
+unsigned RemoteStore::lanes() const { return impl_->bulk.ready + impl_->pages.ready; }
 
 const Geometry& RemoteStore::geometry() const { return impl_->geometry; }
 
-void RemoteStore::read(std::uint64_t offset, std::span<std::byte> into, Done done) {
-  impl_->start(Type::kRead, offset, into.size(), into.data(), done);
+void RemoteStore::read(std::uint64_t offset, std::span<std::byte> into, Done done,
+                       Urgency urgency) {
+  impl_->start(Type::kRead, offset, into.size(), into.data(), done, urgency);
 }
 
 void RemoteStore::receive(std::uint64_t offset, std::uint64_t length, Receiver& receiver, void* ctx,
-                          Done done) {
-  impl_->start(Type::kRead, offset, length, nullptr, done, &receiver, ctx);
+                          Done done, Urgency urgency) {
+  impl_->start(Type::kRead, offset, length, nullptr, done, urgency, &receiver, ctx);
 }
 
 bool RemoteStore::can_receive(std::uint64_t length) const {
-  return impl_->state == State::kUp && impl_->link->can_receive(length);
+  return impl_->state == State::kUp && impl_->bulk.link->can_receive(length) &&
+         (!impl_->pages.ready || impl_->pages.link->can_receive(length));
 }
 
 void RemoteStore::write(std::uint64_t offset, std::span<const std::byte> from, Done done) {

@@ -73,6 +73,12 @@ struct RemoteOptions {
 // When the connection is lost every outstanding operation completes with
 // EAGAIN; whether a write among them was carried out is unknown, issuing it
 // again is right. Reads overtake writes that have not been sent yet.
+//
+// Two connections where the server knows lanes: the bulk lane, on whose account
+// the above is, and soon after it the page lane, for reads that somebody waits
+// for. While there is no page lane, because the server has no room for it or it
+// was lost, the bulk lane carries these as well, and it is tried for again; what
+// was outstanding on it goes on there.
 class RemoteStore final : public Store {
  public:
   // Told about changes of state, on the reactor's thread. The store may be
@@ -97,6 +103,7 @@ class RemoteStore final : public Store {
 
   struct Counters {
     std::uint64_t reconnects = 0;
+    std::uint64_t page_lanes_lost = 0;  // while the bulk lane stayed
     std::uint64_t checksum_errors = 0;
     std::uint64_t bytes_read = 0;     // payload of successful reads
     std::uint64_t bytes_written = 0;  // payload of successful writes
@@ -150,12 +157,15 @@ class RemoteStore final : public Store {
   const RemoteAddress& address() const;
   // Whether payloads carry checksums; as agreed with the server, when up.
   bool checksummed() const;
+  // In use: 0 unless up, else 1 or 2.
+  unsigned lanes() const;
 
   // Store. flush() needs the claim, as writing does.
   const Geometry& geometry() const override;
-  void read(std::uint64_t offset, std::span<std::byte> into, Done done) override;
-  void receive(std::uint64_t offset, std::uint64_t length, Receiver& receiver, void* ctx,
-               Done done) override;
+  void read(std::uint64_t offset, std::span<std::byte> into, Done done,
+            Urgency urgency = Urgency::kBulk) override;
+  void receive(std::uint64_t offset, std::uint64_t length, Receiver& receiver, void* ctx, Done done,
+               Urgency urgency = Urgency::kBulk) override;
   bool can_receive(std::uint64_t length) const override;
   void write(std::uint64_t offset, std::span<const std::byte> from, Done done) override;
   void zero(std::uint64_t offset, std::uint64_t length, Done done) override;

@@ -50,7 +50,7 @@ RemoteLink::RemoteLink(Reactor& reactor, std::unique_ptr<transport::Connection> 
       version_(wire::kHelloVersion),
       max_payload_(wire::kMaxPayloadBeforeOpen),
       max_calls_(1),
-      calls_(wire::kMaxRequests + kControlCalls),
+      calls_(options.max_calls + kControlCalls),
       turn_end_(reactor, [this] { send(); }),
       tick_(reactor, [this] { on_tick(); }),
       last_received_(Reactor::Clock::now()) {
@@ -68,7 +68,8 @@ RemoteLink::~RemoteLink() = default;
 void RemoteLink::start(std::function<void()> done) {
   greeted_ = std::move(done);
   wire::Hello hello;
-  hello.features = options_.checksum ? wire::feature::kChecksum : 0;
+  hello.role = options_.role;
+  hello.features = wire::feature::kLanes | (options_.checksum ? wire::feature::kChecksum : 0);
   hello.silence = options_.keep_alive;
   hello.session = options_.session;
   hello.name = kName;
@@ -94,8 +95,9 @@ void RemoteLink::greeted(const Reply& reply) {
   reader_.set_version(version_);
   reader_.set_max_payload(wire::kMaxPayload);
   checksums_ = hello->features & wire::feature::kChecksum;
+  lanes_ = hello->features & wire::feature::kLanes;
   max_payload_ = hello->max_payload;
-  max_calls_ = std::min(hello->max_requests, wire::kMaxRequests);
+  max_calls_ = std::min(hello->max_requests, options_.max_calls);
   established_ = true;
   std::exchange(greeted_, nullptr)();
 }

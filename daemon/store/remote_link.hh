@@ -68,6 +68,8 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   struct Options {
     bool checksum = false;  // wanted; the server may insist
     std::chrono::milliseconds keep_alive{};
+    wire::Role role = wire::Role::kEverything;
+    std::uint32_t max_calls = wire::kMaxRequests;  // of data; the server may say fewer
     Uuid session{};
     std::uint32_t generation = 1;
   };
@@ -96,6 +98,8 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   // sliced.
   std::uint32_t slice() const { return std::min(max_payload_, wire::kSlice); }
   bool checksums() const { return checksums_; }
+  // Whether the server knows what the role is about.
+  bool lanes() const { return lanes_; }
   std::uint64_t checksum_errors() const { return checksum_errors_; }
   const std::string& peer() const { return peer_; }
 
@@ -140,6 +144,7 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   bool established_ = false;  // HELLO has been answered
   bool heard_ = false;        // anything has ever been received
   bool checksums_ = false;
+  bool lanes_ = false;
   std::uint32_t max_payload_;
   std::uint32_t max_calls_;
   std::uint64_t checksum_errors_ = 0;

@@ -46,6 +46,13 @@ struct Outcome {
   std::uint64_t epoch = 0;
 };
 
+// Who waits for a read. Demand goes before bulk wherever one would have to wait for
+// the other, but does not hold it up for good.
+enum class Urgency : std::uint8_t {
+  kBulk,    // nobody yet
+  kDemand,  // a task that has faulted
+};
+
 // Completion: a function and its context, no allocation. Called exactly once,
 // on the thread that drives the store, possibly before the call returns.
 struct Done {
@@ -55,7 +62,8 @@ struct Done {
 };
 
 // Takes the bytes of a read by itself, out of the socket at which they arrive.
-// `ctx` says which read. Calls come in order, each where the one before stopped.
+// `ctx` says which read. Calls come in order, each where the one before stopped, or
+// from 0 on, at another socket, where the one before was lost.
 class Receiver {
  public:
   struct Taken {
@@ -93,11 +101,12 @@ class Store {
   virtual ~Store() = default;
 
   virtual const Geometry& geometry() const = 0;
-  virtual void read(std::uint64_t offset, std::span<std::byte> into, Done done) = 0;
+  virtual void read(std::uint64_t offset, std::span<std::byte> into, Done done,
+                    Urgency urgency = Urgency::kBulk) = 0;
   // As read(), with the bytes going to `receiver`, which must outlive it. Where
   // it fails, some may have gone there. Only when can_receive() says so.
   virtual void receive(std::uint64_t /*offset*/, std::uint64_t /*length*/, Receiver& /*receiver*/,
-                       void* /*ctx*/, Done done) {
+                       void* /*ctx*/, Done done, Urgency /*urgency*/ = Urgency::kBulk) {
     done({EINVAL, 0});
   }
   // Whether that serves a read of so many bytes now, and is worth it.

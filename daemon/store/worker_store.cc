@@ -73,7 +73,8 @@ void WorkerStore::finish(Op& op) {
   done(outcome);
 }
 
-void WorkerStore::read(std::uint64_t offset, std::span<std::byte> into, Done done) {
+void WorkerStore::read(std::uint64_t offset, std::span<std::byte> into, Done done,
+                       Urgency urgency) {
   if (!inside(offset, into.size(), geometry_.size)) return done({EINVAL, 0});
   const std::size_t have = read_at_once(offset, into);
   if (have == into.size()) return done({0, geometry_.epoch});
@@ -87,7 +88,7 @@ void WorkerStore::read(std::uint64_t offset, std::span<std::byte> into, Done don
     auto& self = static_cast<Op&>(job);
     self.store->finish(self);
   };
-  workers_.submit(op);
+  workers_.submit(op, urgency == Urgency::kBulk ? Workers::When::kLater : Workers::When::kSoon);
 }
 
 void WorkerStore::write(std::uint64_t offset, std::span<const std::byte> from, Done done) {

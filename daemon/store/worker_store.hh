@@ -21,7 +21,7 @@ namespace rmem::store {
 class WorkerStore : public Store {
  public:
   const Geometry& geometry() const final { return geometry_; }
-  void read(std::uint64_t offset, std::span<std::byte> into, Done done) final;
+  void read(std::uint64_t offset, std::span<std::byte> into, Done done, Urgency urgency) final;
   void write(std::uint64_t offset, std::span<const std::byte> from, Done done) final;
   void zero(std::uint64_t offset, std::uint64_t length, Done done) final;
   void flush(Done done) final;

@@ -44,6 +44,12 @@ void Connector::start(const Address& address) {
   resolver_->start(address.host, address.port);
 }
 
+void Connector::start(const SocketAddress& address) {
+  name_ = address.to_string();
+  addresses_ = {address};
+  try_next();
+}
+
 void Connector::try_next() {
   if (next_ == addresses_.size()) return finish(last_);
   const SocketAddress& address = addresses_[next_++];

@@ -31,6 +31,10 @@ class Connector final : private Reactor::Handler {
   // Once. `done` may be called before this returns, and may destroy the
   // connector. kUnreachable: nobody answers; kNotFound: no such host or socket.
   void start(const Address& address);
+  // The same where the address is known.
+  void start(const SocketAddress& address);
+  // What it has connected to.
+  const SocketAddress& connected_to() const { return addresses_[next_ - 1]; }
 
  private:
   void try_next();

@@ -222,9 +222,9 @@ void SocketListener::on_events(std::uint32_t) {
       }
       return;
     }
-    tune_socket(fd.get(), address_.family(), false);
     // An unnamed unix peer has no family either.
     if (peer.length < sizeof(sa_family_t)) peer.storage.ss_family = AF_UNIX;
+    tune_socket(fd.get(), address_.family(), !peer.local());
     handler_.on_accept(std::make_unique<SocketConnection>(reactor_, std::move(fd), peer));
   }
 }

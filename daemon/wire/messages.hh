@@ -65,6 +65,7 @@ inline constexpr std::uint16_t kKnown = kReply | kChecksum | kReadOnly | kTakeOv
 
 namespace feature {
 inline constexpr std::uint64_t kChecksum = 1 << 0;
+inline constexpr std::uint64_t kLanes = 1 << 1;
 }  // namespace feature
 
 // The numbers of section 5; those of Linux on x86-64, spelled out because they

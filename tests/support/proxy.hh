@@ -31,9 +31,15 @@ class Proxy final : private transport::Listener::Handler {
   // Swallows everything, both ways, as a network that drops packets.
   bool black_hole = false;
   int connections = 0;
+  // The same for one connection; they count from 1.
+  int stuck = 0;
 
   // Ends every connection.
   void cut() { links_.clear(); }
+  // Ends one.
+  void cut(int number) {
+    links_.remove_if([number](const auto& one) { return one->number == number; });
+  }
 
  private:
   struct Link;
@@ -65,7 +71,7 @@ class Proxy final : private transport::Listener::Handler {
       if (got.err == EAGAIN) return;
       if (got.bytes == 0) return link->proxy.drop(*link);
       piece.resize(got.bytes);
-      if (link->proxy.black_hole) return;
+      if (link->proxy.black_hole || link->proxy.stuck == link->number) return;
       auto& filter = this == &link->client ? link->proxy.to_server : link->proxy.to_client;
       if (filter) filter(piece);
       other->out.insert(other->out.end(), piece.begin(), piece.end());
@@ -75,12 +81,13 @@ class Proxy final : private transport::Listener::Handler {
     void on_hangup() override { link->proxy.drop(*link); }
   };
   struct Link {
-    explicit Link(Proxy& proxy) : proxy(proxy) {
+    explicit Link(Proxy& proxy) : proxy(proxy), number(proxy.connections) {
       client.link = server.link = this;
       client.other = &server;
       server.other = &client;
     }
     Proxy& proxy;
+    const int number;
     End client, server;
     std::unique_ptr<transport::Connector> connector;
   };

@@ -35,7 +35,7 @@ class StoreOps {
 
   store::Outcome read(std::uint64_t offset, std::span<std::byte> into) {
     Pending pending;
-    store_.read(offset, into, pending.done());
+    store_.read(offset, into, pending.done(), urgency);
     return wait(pending);
   }
   // The bytes, or nothing if the read failed.
@@ -59,6 +59,8 @@ class StoreOps {
     store_.flush(pending.done());
     return wait(pending);
   }
+
+  store::Urgency urgency = store::Urgency::kBulk;  // of what is read
 
  private:
   store::Outcome wait(Pending& pending) {

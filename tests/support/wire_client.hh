@@ -98,6 +98,8 @@ class WireClient final : private Reactor::Handler, private wire::FrameReader::Si
 
   Frame hello(wire::Hello mine = {}) {
     mine.name = "test";
+    mine.role = role;
+    if (role != wire::Role::kEverything) mine.features |= wire::feature::kLanes;
     return call(wire::Type::kHello, wire::encode(mine));
   }
   Frame open(const std::string& name, std::uint16_t flags = 0) {
@@ -150,6 +152,7 @@ class WireClient final : private Reactor::Handler, private wire::FrameReader::Si
 
   std::uint32_t generation = 1;
   std::uint32_t handle = 0;
+  wire::Role role = wire::Role::kEverything;  // other than that: with the feature LANES
   std::deque<Frame> frames;
   bool closed = false;
 

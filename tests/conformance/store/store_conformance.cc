@@ -105,7 +105,7 @@ class StoreConformance : public testing::TestWithParam<Kind>, private store::Rem
       EXPECT_TRUE(status.ok()) << status.cause();
       claimed = true;
     });
-    ASSERT_TRUE(loop.until([&] { return claimed; }));
+    ASSERT_TRUE(loop.until([&] { return claimed && (*remote)->lanes() == 2; }));
     EXPECT_EQ((*remote)->checksummed(), kind.checksum);
     remote_ = std::move(remote).value();
   }
@@ -249,7 +249,8 @@ TEST_P(StoreConformance, ManySmallOperationsAtOnceCompleteOnce) {
   std::vector<std::byte> back(bytes.size());
   for (std::size_t i = 0; i < kCount; ++i) {
     reads.emplace_back();
-    store().read(i * 100, std::span(back).subspan(i * 100, 100), reads.back().done());
+    store().read(i * 100, std::span(back).subspan(i * 100, 100), reads.back().done(),
+                 i % 2 ? store::Urgency::kBulk : store::Urgency::kDemand);
   }
   loop.until([&] { return all_over(reads); });
   for (const auto* all : {&writes, &reads})
@@ -284,6 +285,8 @@ TEST_P(StoreConformance, RandomOperationsAgreeWithAModel) {
     const std::uint64_t length =
         1 + random() % std::min<std::uint64_t>(random() % 2 ? 600'000 : 5000, kSize - offset);
     const auto first = model.begin() + static_cast<std::ptrdiff_t>(offset);
+    // What was written is seen by whatever reads it.
+    ops().urgency = random() % 2 ? store::Urgency::kBulk : store::Urgency::kDemand;
     switch (random() % 4) {
       case 0:
       case 1: {

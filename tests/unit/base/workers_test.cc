@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <future>
+#include <string>
+
 namespace rmem {
 namespace {
 
@@ -39,6 +42,51 @@ TEST(Workers, RunElsewhereAndReportHere) {
     EXPECT_EQ(jobs[i].result, static_cast<int>(2 * i));
     EXPECT_NE(jobs[i].ran_on, std::this_thread::get_id());
   }
+}
+
+TEST(Workers, OthersGoBeforeJobsThatCanWaitButNotForEver) {
+  auto reactor = std::move(Reactor::create()).value();
+  std::string order;  // of the only worker, until it has reported
+  struct Named : Workers::Job {
+    std::string* order = nullptr;
+    Reactor* reactor = nullptr;
+    char name = 0;
+  };
+  struct Gate : Workers::Job {
+    std::promise<void> reached, open;
+  } gate;
+  gate.run = [](Workers::Job& base) {
+    auto& self = static_cast<Gate&>(base);
+    self.reached.set_value();
+    self.open.get_future().wait();
+  };
+  gate.done = [](Workers::Job&) {};
+  std::vector<Named> jobs(23);
+  auto workers = std::move(Workers::create(*reactor, 1)).value();
+  workers->submit(gate);
+  gate.reached.get_future().wait();
+  for (std::size_t i = 0; i < jobs.size(); ++i) {
+    const bool later = i < 3;
+    jobs[i].order = &order;
+    jobs[i].reactor = reactor.get();
+    jobs[i].name = later ? 'l' : 's';
+    jobs[i].run = [](Workers::Job& base) {
+      auto& self = static_cast<Named&>(base);
+      *self.order += self.name;
+    };
+    jobs[i].done = [](Workers::Job& base) {
+      auto& self = static_cast<Named&>(base);
+      if (self.order->size() == 23) self.reactor->stop();
+    };
+    workers->submit(jobs[i], later ? Workers::When::kLater : Workers::When::kSoon);
+  }
+  gate.open.set_value();
+  reactor->run();
+  workers.reset();
+  EXPECT_EQ(order,
+            "sssssssl"
+            "sssssssl"
+            "ssssssl");
 }
 
 TEST(Workers, EndWithJobsStillWaiting) {

@@ -476,6 +476,7 @@ TEST_F(RegionsTest, VerbsAnswer) {
   const auto status = ask({{"verb", "status"}});
   EXPECT_EQ(status["regions"][0]["name"], "a");
   EXPECT_EQ(status["regions"][0]["up"], true);
+  EXPECT_EQ(status["regions"][0]["lanes"], 2);
   EXPECT_EQ(ask({{"verb", "drop"}, {"name", "a"}})["ok"], true);
   EXPECT_EQ(ask({{"verb", "sync"}, {"name", "a"}})["ok"], true);
   EXPECT_EQ(ask({{"verb", "detach"}, {"name", "a"}})["ok"], true);

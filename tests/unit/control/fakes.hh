@@ -90,7 +90,9 @@ class FakeModule final : public Kernel {
 class InstantStore final : public store::Store {
  public:
   const store::Geometry& geometry() const override { return geometry_; }
-  void read(std::uint64_t, std::span<std::byte>, store::Done done) override { done({0, 1}); }
+  void read(std::uint64_t, std::span<std::byte>, store::Done done, store::Urgency) override {
+    done({0, 1});
+  }
   void write(std::uint64_t, std::span<const std::byte>, store::Done done) override { done({0, 1}); }
   void zero(std::uint64_t, std::uint64_t, store::Done done) override { done({0, 1}); }
   void flush(store::Done done) override { done({0, 1}); }
@@ -116,6 +118,7 @@ struct Script {
 class FakeSource final : public Source {
  public:
   explicit FakeSource(Script& script) : script_(script) { ++script_.alive; }
+  unsigned lanes() const override { return 2; }
   ~FakeSource() override { --script_.alive; }
   void open(Opened done) override {
     ++script_.opened;

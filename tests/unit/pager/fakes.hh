@@ -167,6 +167,7 @@ class FakeStore final : public store::Store {
     store::Done done;
     store::Receiver* receiver = nullptr;
     void* ctx = nullptr;
+    store::Urgency urgency = store::Urgency::kBulk;
   };
 
   explicit FakeStore(std::uint64_t size) {
@@ -176,14 +177,15 @@ class FakeStore final : public store::Store {
   }
 
   const store::Geometry& geometry() const override { return geometry_; }
-  void read(std::uint64_t offset, std::span<std::byte> into, store::Done done) override {
+  void read(std::uint64_t offset, std::span<std::byte> into, store::Done done,
+            store::Urgency urgency) override {
     ++reads;
-    take({Kind::kRead, offset, into.size(), into.data(), {}, done});
+    take({Kind::kRead, offset, into.size(), into.data(), {}, done, nullptr, nullptr, urgency});
   }
   void receive(std::uint64_t offset, std::uint64_t length, store::Receiver& receiver, void* ctx,
-               store::Done done) override {
+               store::Done done, store::Urgency urgency) override {
     ++receives;
-    take({Kind::kRead, offset, length, nullptr, {}, done, &receiver, ctx});
+    take({Kind::kRead, offset, length, nullptr, {}, done, &receiver, ctx, urgency});
   }
   bool can_receive(std::uint64_t) const override { return receivable; }
   void write(std::uint64_t offset, std::span<const std::byte> from, store::Done done) override {

@@ -39,6 +39,27 @@ TEST_F(PagerFetch, WhoJoinsAPrefetchGoesBeforeTheOthers) {
   EXPECT_EQ(store.reads, 100u);
 }
 
+// The store is told who waits, so that it can let them go first: also for what
+// somebody has joined before it was asked for.
+TEST_F(PagerFetch, DemandIsAskedForAsSuch) {
+  using store::Urgency;
+  for (const bool receivable : {false, true}) {
+    store.receivable = receivable;
+    kernel.can_receive = receivable;
+    for (std::uint64_t i = 0; i < 60; ++i) fetch(10 + i, i, RMEM_REQ_PREFETCH);
+    fetch(100, 200);
+    pager->pump();
+    fetch(69, 59, RMEM_REQ_JOINED);
+    pager->pump();
+    for (const auto& o : store.operations) {
+      const bool waited_for = o.offset == 200 * kChunk || o.offset == 59 * kChunk;
+      EXPECT_EQ(o.urgency, waited_for ? Urgency::kDemand : Urgency::kBulk) << o.offset / kChunk;
+    }
+    EXPECT_EQ(store.count(Kind::kRead), 50u);
+    store.answer_all(Kind::kRead);
+  }
+}
+
 // The entry lay in the ring while the prefetch was filled or given back.
 TEST_F(PagerFetch, WhoJoinsAPrefetchTooLateAsksForNothing) {
   fetch(10, 1, RMEM_REQ_PREFETCH);

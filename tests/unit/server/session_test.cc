@@ -13,6 +13,7 @@
 #include "support/store_ops.hh"
 #include "support/temp_dir.hh"
 #include "support/wire_client.hh"
+#include "transport/pair.hh"
 
 namespace rmem::server {
 namespace {
@@ -59,6 +60,16 @@ class SessionTest : public testing::Test {
   std::unique_ptr<WireClient> writer(const std::string& name, const Uuid& id,
                                      std::uint64_t session = 1) {
     auto client = opened(name);
+    EXPECT_EQ(client->claim(id, session).header.error, 0u);
+    return client;
+  }
+  // A page connection for the claim of that session.
+  std::unique_ptr<WireClient> pages(const std::string& name, const Uuid& id,
+                                    std::uint64_t session = 1) {
+    auto client = connect();
+    client->role = wire::Role::kPages;
+    EXPECT_EQ(client->hello().header.error, 0u);
+    EXPECT_EQ(client->open(name).header.error, 0u);
     EXPECT_EQ(client->claim(id, session).header.error, 0u);
     return client;
   }
@@ -545,6 +556,145 @@ TEST_F(SessionTest, RestartKeepsTheFileIdentityAndChangesTheOthers) {
   EXPECT_EQ(identity("file").first, file.first);
   EXPECT_NE(identity("mem").first, mem.first);
   EXPECT_NE(identity("mem").second, mem.second);
+}
+
+// --- lanes -----------------------------------------------------------------------
+
+TEST_F(SessionTest, LanesAreOfferedToWhoKnowsThem) {
+  for (const auto role : {wire::Role::kEverything, wire::Role::kPages, wire::Role::kBulk}) {
+    const auto client = connect();
+    client->role = role;
+    const auto hello = wire::decode_hello(client->hello().payload);
+    EXPECT_EQ(hello->features,
+              role == wire::Role::kEverything ? 0 : std::uint64_t{wire::feature::kLanes});
+    EXPECT_EQ(hello->role, role);
+  }
+}
+
+TEST_F(SessionTest, PageConnectionJoinsTheClaimAndOnlyReads) {
+  const auto bulk = writer("file", me, 5);
+  ASSERT_EQ(bulk->write(0, pattern(10, 1)).header.error, 0u);
+  const auto page = pages("file", me, 5);
+  EXPECT_EQ(page->read(0, 10).payload, pattern(10, 1));
+  EXPECT_EQ(page->write(0, pattern(10, 2)).header.error, wire::error::kPerm);
+  EXPECT_EQ(page->simple(Type::kFlush).header.error, wire::error::kPerm);
+  EXPECT_EQ(page->simple(Type::kRelease).header.error, wire::error::kPerm);
+  // The one that has the claim still has it.
+  EXPECT_EQ(bulk->write(0, pattern(10, 3)).header.error, 0u);
+  EXPECT_EQ(page->read(0, 10).payload, pattern(10, 3));
+}
+
+TEST_F(SessionTest, PageConnectionJoinsNothingElse) {
+  const auto page = connect();
+  page->role = wire::Role::kPages;
+  page->hello();
+  page->open("file");
+  EXPECT_EQ(page->claim(me, 5).header.error, wire::error::kPerm);
+  const auto bulk = writer("file", me, 5);
+  EXPECT_EQ(page->claim(me, 4).header.error, wire::error::kPerm);
+  EXPECT_EQ(page->claim(me, 6).header.error, wire::error::kPerm);
+  EXPECT_EQ(page->claim(other, 5).header.error, wire::error::kPerm);
+  EXPECT_EQ(page->claim(other, 5, true).header.error, wire::error::kInvalid);
+  EXPECT_EQ(bulk->write(0, pattern(10, 1)).header.error, 0u);
+  const auto joined = page->claim(me, 5, false, 1);
+  EXPECT_EQ(joined.header.error, 0u);
+  EXPECT_EQ(joined.header.length, 1u);
+  // While the session has no bulk lane, there is nothing to join.
+  bulk->disconnect();
+  loop.until([&] { return server->sessions() == 1; });
+  EXPECT_EQ(page->claim(me, 5).header.error, wire::error::kPerm);
+}
+
+TEST_F(SessionTest, NewerSessionEndsThePageLanesOfTheOlder) {
+  const auto bulk = writer("file", me, 5);
+  const auto page = pages("file", me, 5), second = pages("file", me, 5);
+  // Several handles of one connection go together.
+  second->open("alias");
+  EXPECT_EQ(second->claim(me, 5).header.error, 0u);
+  EXPECT_EQ(bulk->claim(me, 5).header.error, 0u);
+  EXPECT_EQ(page->read(0, 1).header.error, 0u);
+  const auto young = writer("file", me, 6);
+  loop.until([&] { return bulk->closed && page->closed && second->closed; });
+  EXPECT_EQ(young->read(0, 1).header.error, 0u);
+}
+
+// Also when the old writer's bulk lane is gone already: whoever still reads by the
+// page lane must not take the new writer's bytes for its own.
+TEST_F(SessionTest, TakeOverFencesThePageLane) {
+  for (const bool bulk_is_gone : {false, true}) {
+    start();
+    const Uuid old = uuid_random();
+    auto bulk = connect();
+    bulk->hello();
+    bulk->open("mem");
+    ASSERT_EQ(bulk->claim(old, 1, true).header.error, 0u);
+    const auto page = pages("mem", old, 1);
+    if (bulk_is_gone) {
+      bulk->disconnect();
+      loop.until([&] { return server->sessions() == 1; });
+    }
+    const auto young = opened("mem");
+    ASSERT_EQ(young->claim(other, 1, true).header.error, 0u);
+    EXPECT_EQ(page->read(0, 10).header.error, wire::error::kStale);
+    EXPECT_EQ(page->claim(old, 1).header.error, wire::error::kStale);
+    const auto again = connect();
+    again->role = wire::Role::kPages;
+    again->hello();
+    again->open("mem");
+    EXPECT_EQ(again->claim(old, 1).header.error, wire::error::kStale);
+  }
+}
+
+TEST_F(SessionTest, PageLaneOfAReleasedClaimIsAReader) {
+  const auto bulk = writer("file", me, 5);
+  const auto page = pages("file", me, 5);
+  EXPECT_EQ(bulk->simple(Type::kRelease).header.error, 0u);
+  const auto next = writer("file", other, 1);
+  EXPECT_EQ(page->read(0, 10).header.error, 0u);
+  EXPECT_EQ(page->claim(me, 5).header.error, wire::error::kPerm);
+}
+
+// One loop serves all: who asks for megabytes gets them in slices.
+TEST_F(SessionTest, LargeAnswersLeaveTurnsToOthers) {
+  struct Glutton final : transport::Connection::Handler {
+    std::unique_ptr<transport::Connection> connection;
+    std::vector<std::byte> space = std::vector<std::byte>(16 << 20);
+    std::size_t all = 0, most = 0;
+    void on_readable() override {
+      const iovec buffer = {space.data(), space.size()};
+      const std::size_t bytes = connection->receive({&buffer, 1}).bytes;
+      all += bytes;
+      most = std::max(most, bytes);
+    }
+    void on_writable() override {}
+    void on_hangup() override {}
+  } glutton;
+  auto [mine, theirs] = transport::make_pair(loop.reactor(), 16 << 20);
+  glutton.connection = std::move(mine);
+  glutton.connection->attach(glutton);
+  glutton.connection->watch(true, false);
+  server->adopt(std::move(theirs));
+  const auto send = [&](Type type, std::uint64_t length, std::span<const std::byte> payload) {
+    wire::Header header;
+    header.type = type;
+    header.request = static_cast<std::uint64_t>(type);
+    header.generation = 1;
+    header.handle = type == Type::kRead ? 1 : 0;
+    header.length = length;
+    header.payload = static_cast<std::uint32_t>(payload.size());
+    wire::HeaderBytes bytes;
+    wire::encode(header, bytes);
+    const iovec buffers[] = {{bytes.data(), bytes.size()},
+                             {const_cast<std::byte*>(payload.data()), payload.size()}};
+    EXPECT_EQ(glutton.connection->send(std::span(buffers).first(payload.empty() ? 1 : 2)).bytes,
+              bytes.size() + payload.size());
+  };
+  send(Type::kHello, 0, wire::encode(wire::Hello{}));
+  send(Type::kOpen, 0, std::as_bytes(std::span("mem", 3)));
+  for (int i = 0; i < 8; ++i) send(Type::kRead, 1 << 20, {});
+  loop.until([&] { return glutton.all >= 8 << 20; });
+  // One slice when it was woken, one at the end of that turn.
+  EXPECT_LE(glutton.most, 512u << 10);
 }
 
 // --- the end ---------------------------------------------------------------------

@@ -87,7 +87,7 @@ class ManualStore final : public Store {
  public:
   explicit ManualStore(Store& below) : below_(below), geometry_(below.geometry()) {}
   const Geometry& geometry() const override { return geometry_; }
-  void read(std::uint64_t offset, std::span<std::byte> into, Done done) override {
+  void read(std::uint64_t offset, std::span<std::byte> into, Done done, Urgency) override {
     reads.push_back({offset, into.size()});
     take({offset, into, {}, 0, done});
   }

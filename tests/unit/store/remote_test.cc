@@ -18,6 +18,7 @@
 #include "support/proxy.hh"
 #include "support/store_ops.hh"
 #include "support/temp_dir.hh"
+#include "support/wire_client.hh"
 #include "wire/codec.hh"
 
 namespace rmem::store {
@@ -84,10 +85,12 @@ class RemoteStoreTest : public testing::Test {
     loop.until([&] { return status.has_value(); });
     return *status;
   }
-  std::unique_ptr<RemoteStore> writer(const std::string& name, RemoteOptions options = {}) {
+  std::unique_ptr<RemoteStore> writer(const std::string& name, RemoteOptions options = {},
+                                      unsigned lanes = 2) {
     auto store = make(name, options);
     EXPECT_TRUE(open(*store).ok());
     EXPECT_TRUE(claim(*store, {.writer = me}).ok());
+    loop.until([&] { return store->lanes() == lanes; });
     return store;
   }
 
@@ -446,6 +449,7 @@ struct Module final : Receiver {
   Taken receive(void* ctx, std::uint64_t offset, std::uint64_t length, int socket,
                 const std::optional<std::uint32_t>& checksum) override {
     EXPECT_EQ(ctx, this);
+    if (offset == 0) next = 0;
     EXPECT_EQ(offset, next);
     EXPECT_EQ(offset + length, bytes.size());
     ++calls;
@@ -639,6 +643,214 @@ TEST_F(RemoteStoreTest, ReleaseWithoutAServerSaysThatTheClaimStays) {
   EXPECT_EQ(store->state(), RemoteStore::State::kIdle);
 }
 
+// --- lanes -------------------------------------------------------------------------
+
+// With the proxy's connections 1 and 2 as its bulk and its page lane.
+class RemoteStoreLanesTest : public RemoteStoreTest {
+ protected:
+  void both(const RemoteStore& store) {
+    loop.until([&] { return store.lanes() == 2; });
+    EXPECT_EQ(proxy->connections, 2);
+  }
+  std::vector<std::byte> bytes = std::vector<std::byte>(100'000);
+  const std::vector<std::byte> content = std::vector(100'000, std::byte{'f'});
+};
+
+TEST_F(RemoteStoreLanesTest, DemandDoesNotWaitBehindBulk) {
+  for (const bool read_only : {false, true}) {
+    proxy->connections = 0;
+    const auto store = read_only ? make("file", {.read_only = true}) : writer("file");
+    if (read_only) {
+      ASSERT_TRUE(open(*store).ok());
+    }
+    both(*store);
+    proxy->stuck = 1;
+    std::vector<std::byte> into(1000);
+    Module module(64 << 10);
+    Pending bulk, write, demand, received;
+    store->read(0, into, bulk.done());
+    if (!read_only) store->write(500'000, pattern(1000, 1), write.done());
+    store->read(0, bytes, demand.done(), Urgency::kDemand);
+    store->receive(0, module.bytes.size(), module, &module, received.done(), Urgency::kDemand);
+    loop.until([&] { return demand.over && received.over; });
+    EXPECT_EQ(bytes, content);
+    EXPECT_EQ(module.bytes, std::vector(64 << 10, std::byte{'f'}));
+    EXPECT_FALSE(bulk.over);
+    EXPECT_FALSE(write.over);
+    store->close();
+    EXPECT_EQ(bulk.outcome.err, EAGAIN);
+    proxy->stuck = 0;
+  }
+}
+
+TEST_F(RemoteStoreLanesTest, WhatThePageLaneHadGoesOnByTheBulkLane) {
+  const auto store = writer("file");
+  both(*store);
+  proxy->stuck = 2;
+  // More than there are places.
+  std::deque<Pending> reads(100);
+  std::vector<std::byte> one(100);
+  Module module(64 << 10);
+  Pending whole, received;
+  for (Pending& read : reads) store->read(0, one, read.done(), Urgency::kDemand);
+  store->read(0, bytes, whole.done(), Urgency::kDemand);
+  store->receive(0, module.bytes.size(), module, &module, received.done(), Urgency::kDemand);
+  loop.run_for(1ms);
+  EXPECT_FALSE(whole.over);
+  proxy->cut(2);
+  loop.until(
+      [&] { return whole.over && received.over && std::ranges::all_of(reads, &Pending::over); });
+  EXPECT_EQ(bytes, content);
+  EXPECT_EQ(module.bytes, std::vector(64 << 10, std::byte{'f'}));
+  for (const Pending& read : reads) EXPECT_EQ(read.outcome.err, 0);
+  EXPECT_EQ(heard.downs, 0);
+  EXPECT_EQ(store->counters().page_lanes_lost, 1u);
+  // And there is another page lane soon.
+  loop.until([&] { return store->lanes() == 2; });
+  EXPECT_EQ(proxy->connections, 3);
+  proxy->stuck = 1;
+  Pending demand;
+  store->read(0, bytes, demand.done(), Urgency::kDemand);
+  loop.until([&] { return demand.over; });
+  EXPECT_EQ(demand.outcome.err, 0);
+}
+
+// In the middle of a payload that the module was receiving.
+TEST_F(RemoteStoreLanesTest, PayloadThatThePageLaneLostStartsOver) {
+  const auto store = make("file", {.read_only = true, .checksum = true});
+  ASSERT_TRUE(open(*store).ok());
+  both(*store);
+  proxy->to_client = [&](std::vector<std::byte>& piece) {
+    if (piece.size() < 1000) return;
+    piece.resize(1000);
+    proxy->stuck = 2;
+    proxy->to_client = nullptr;
+    loop.reactor().post([&] { proxy->cut(2); });
+  };
+  Module module(64 << 10);
+  Pending received;
+  store->receive(0, module.bytes.size(), module, &module, received.done(), Urgency::kDemand);
+  loop.until([&] { return received.over; });
+  EXPECT_EQ(received.outcome.err, 0);
+  EXPECT_EQ(module.bytes, std::vector(64 << 10, std::byte{'f'}));
+  EXPECT_GT(module.calls, 1);
+  EXPECT_EQ(heard.downs, 0);
+}
+
+TEST_F(RemoteStoreLanesTest, DamageOnThePageLaneIsCountedAndReadAgain) {
+  const auto store = make("file", {.read_only = true, .checksum = true});
+  ASSERT_TRUE(open(*store).ok());
+  both(*store);
+  proxy->to_client = [&](std::vector<std::byte>& piece) {
+    if (piece.size() < 1000) return;
+    piece[500] ^= std::byte{4};
+    proxy->to_client = nullptr;
+  };
+  Pending read;
+  store->read(0, bytes, read.done(), Urgency::kDemand);
+  loop.until([&] { return read.over; });
+  EXPECT_EQ(read.outcome.err, 0);
+  EXPECT_EQ(bytes, content);
+  EXPECT_EQ(store->counters().checksum_errors, 1u);
+  EXPECT_EQ(heard.downs, 0);
+}
+
+TEST_F(RemoteStoreLanesTest, BothEndWithTheBulkLane) {
+  const auto store = writer("file");
+  both(*store);
+  proxy->stuck = 2;
+  Pending demand;
+  store->read(0, bytes, demand.done(), Urgency::kDemand);
+  proxy->cut(1);
+  loop.until([&] { return demand.over; });
+  EXPECT_EQ(demand.outcome.err, EAGAIN);
+  EXPECT_EQ(heard.downs, 1);
+  EXPECT_EQ(store->lanes(), 0u);
+  loop.until([&] { return store->lanes() == 2; });
+  EXPECT_EQ(heard.ups, 1);
+  EXPECT_EQ(store->counters().page_lanes_lost, 0u);
+  test::StoreOps ops(loop, *store);
+  ops.urgency = Urgency::kDemand;
+  EXPECT_EQ(ops.read(0, content.size()), content);
+}
+
+TEST_F(RemoteStoreLanesTest, SilentPageLaneIsNoticedWithinThreeIntervals) {
+  const auto store = writer("file", {.keep_alive = 50ms});
+  both(*store);
+  proxy->stuck = 2;
+  Pending demand;
+  store->read(0, bytes, demand.done(), Urgency::kDemand);
+  loop.until([&] { return demand.over; });
+  EXPECT_EQ(demand.outcome.err, 0);
+  EXPECT_EQ(heard.downs, 0);
+}
+
+TEST_F(RemoteStoreLanesTest, ServerThatKnowsNoLanesGetsOneConnection) {
+  proxy->to_client = [&](std::vector<std::byte>& hello) {
+    hello.at(wire::kHeaderBytes + 8) &= ~std::byte{wire::feature::kLanes};
+    proxy->to_client = nullptr;
+  };
+  const auto store = writer("file", {}, 1);
+  loop.run_for(100ms);
+  EXPECT_EQ(store->lanes(), 1u);
+  EXPECT_EQ(proxy->connections, 1);
+  test::StoreOps ops(loop, *store);
+  ops.urgency = Urgency::kDemand;
+  EXPECT_EQ(ops.read(0, content.size()), content);
+}
+
+TEST_F(RemoteStoreLanesTest, ServerWithoutRoomGetsAPageLaneWhenItHasSome) {
+  server_options.max_sessions = 2;
+  start_server();
+  auto filler = std::make_unique<test::WireClient>(loop, dir / "back");
+  ASSERT_EQ(filler->hello().header.error, 0u);
+  const auto store = writer("file", {}, 1);
+  loop.until([&] { return proxy->connections >= 3; });
+  EXPECT_EQ(store->lanes(), 1u);
+  test::StoreOps ops(loop, *store);
+  ops.urgency = Urgency::kDemand;
+  EXPECT_EQ(ops.read(0, content.size()), content);
+  filler->disconnect();
+  loop.until([&] { return store->lanes() == 2; });
+  EXPECT_EQ(heard.downs, 0);
+}
+
+TEST_F(RemoteStoreLanesTest, BothLeadToTheSameStore) {
+  proxy->to_client = [&](std::vector<std::byte>& piece) {
+    // The answer to OPEN, on the page lane.
+    if (proxy->connections < 2 || piece.size() != wire::kHeaderBytes + 32) return;
+    piece.at(wire::kHeaderBytes + 8) ^= std::byte{1};  // of the identity
+    proxy->to_client = nullptr;
+  };
+  const auto store = writer("file");
+  EXPECT_EQ(proxy->connections, 3);
+  EXPECT_EQ(heard.downs, 0);
+  EXPECT_EQ(heard.fails, 0);
+}
+
+TEST_F(RemoteStoreLanesTest, FencedWriterIsToldByThePageLane) {
+  const auto old = writer("file");
+  both(*old);
+  const auto young = make("file");
+  ASSERT_TRUE(open(*young).ok());
+  ASSERT_TRUE(claim(*young, {.writer = other, .take_over = true}).ok());
+  Pending read;
+  old->read(0, bytes, read.done(), Urgency::kDemand);
+  loop.until([&] { return read.over; });
+  EXPECT_EQ(read.outcome.err, ESTALE);
+  EXPECT_EQ(heard.fails, 1);
+  EXPECT_EQ(heard.failed.code(), Code::kBusy);
+  EXPECT_EQ(old->lanes(), 0u);
+}
+
+TEST_F(RemoteStoreLanesTest, ReleaseEndsBoth) {
+  const auto store = writer("file");
+  both(*store);
+  EXPECT_TRUE(release(*store).ok());
+  EXPECT_EQ(store->lanes(), 0u);
+  loop.until([&] { return server->sessions() == 0; });
+}
+
 // --- resume ------------------------------------------------------------------------
 
 TEST_F(RemoteStoreTest, ResumesWhenTheServerComes) {
@@ -734,6 +946,7 @@ TEST_F(RemoteStoreTest, DataPathDoesNotAllocate) {
           .value();
   ASSERT_TRUE(open(*store).ok());
   ASSERT_TRUE(claim(*store, {.writer = me}).ok());
+  loop.until([&] { return store->lanes() == 2; });
   struct Load {
     RemoteStore* store;
     std::vector<std::byte> bytes = std::vector<std::byte>(64 << 10);
@@ -744,7 +957,8 @@ TEST_F(RemoteStoreTest, DataPathDoesNotAllocate) {
       if (--self.left < 0) return;
       const Done done{next, ctx};
       if (self.left % 2)
-        self.store->read(0, std::span(self.bytes), done);
+        self.store->read(0, std::span(self.bytes), done,
+                         self.left % 4 == 1 ? Urgency::kDemand : Urgency::kBulk);
       else
         self.store->write(0, self.bytes, done);
     }

@@ -1,0 +1,81 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# timeout: 400
+#
+# A page fault does not wait behind what a pull has under way on a slow link, since
+# it travels on a connection of its own. What either connection loses is asked for
+# again; as long as the bulk lane is there, nobody notices more than that.
+. "$(dirname "$0")/lib.sh"
+
+size=$((96 << 20)) chunk=$((256 << 10)) page=0
+rmem-load make "$work/file" $size 7
+hosts_up
+start_server "f=file://$work/file"
+start_rmemd
+attach f --read-only
+
+# What rmemd says of the only region.
+daemon_says() { # FIELD
+	/usr/bin/python3 - "$1" <<-'PYTHON'
+		import json, socket, sys
+		s = socket.socket(socket.AF_UNIX)
+		s.connect("/run/rmem/rmemd.sock")
+		s.sendall(b'{"verb":"status"}\n')
+		print(json.loads(s.makefile().readline())["regions"][0][sys.argv[1]])
+	PYTHON
+}
+# The client's port of each connection that there ever was.
+ports() { sed -n "s/.* $CLI4:\([0-9]*\) .*: opened .*/\1/p" "$work/server.log"; }
+opened() { ports | wc -l; }
+cut() { in_cli ss -K dst $SRV4 sport = :"$1" >/dev/null; }
+fetched() { region f fetched_bytes; }
+
+wait_for at_least 2 daemon_says lanes
+
+# 4 MB/s; the pull has up to 48 chunks, three seconds' worth, asked for at a time.
+in_srv tc qdisc add dev srv0 root tbf rate 32mbit burst 64kb latency 50ms
+assert_exit 0 rmemctl pull f
+wait_for -t 30 at_least $((2 << 20)) fetched
+most=0
+for ((i = 0; i < 3; i++)); do
+	# Out of the last quarter, where the pull is not yet.
+	random page $((size / 4096 / 4))
+	page=$((size / 4096 / 4 * 3 + page))
+	before=$(fetched)
+	assert_eq "$(printf '0x%x' $page)" "$(rmem-load peek /dev/rmem-f $((page * 4096)))" "page $page"
+	moved=$(($(fetched) - before))
+	note "page $page came after $((moved / chunk)) chunks"
+	((moved <= most)) || most=$moved
+done
+# Else that was no load. What the pull had under way did not come in between, which
+# would be 48 chunks.
+assert_le "$(fetched)" $((size / 4 * 3)) "fetched by the pull meanwhile"
+assert_le $most $((20 * chunk)) "bytes that came before a page"
+
+# The cable of one lane. A reader, the pull and everything else go on.
+rmem-load read /dev/rmem-f 7 & reader=$!
+mapfile -t port < <(ports)
+bulk=0 page=1 # indices of port
+for lane in page bulk page; do
+	before=$(fetched) last=${#port[@]}
+	if [[ $lane == page ]]; then
+		cut "${port[page]}"
+		page=$last
+	else
+		cut "${port[bulk]}"
+		bulk=$last page=$((last + 1))
+	fi
+	wait_for -t 20 at_least $((page + 1)) opened
+	mapfile -t port < <(ports)
+	wait_for -t 20 at_least 2 daemon_says lanes
+	wait_for -t 20 at_least $((before + 1)) fetched
+	assert_eq active "$(region f state)" "state"
+done
+# Once, by the bulk lane.
+assert_eq 1 "$(grep -c ": lost: " "$work/rmemd.log")" \
+	"losses that rmemd has seen"
+in_srv tc qdisc del dev srv0 root
+wait $reader || fail "a reader failed"
+assert_eq 0 "$(region f errors)" "errors"
+cmp "$work/file" /run/rmem/regions/f
+assert_exit 0 rmemctl detach f
