@@ -23,11 +23,16 @@ struct rmem_dirty {
 	unsigned long pages[];		/* one bit a page of the chunk */
 };
 
+static size_t dirty_size(const struct rmem_region *region)
+{
+	return struct_size((struct rmem_dirty *)NULL, pages,
+			   BITS_TO_LONGS(1u << region->chunk_order));
+}
+
 /* The chunk's log, made if there is none; NULL without memory. */
 static struct rmem_dirty *dirty_get_locked(struct rmem_region *region, pgoff_t chunk)
 	__acquires(&region->dirty_lock)
 {
-	unsigned int longs = BITS_TO_LONGS(1u << region->chunk_order);
 	struct rmem_dirty *dirty, *fresh;
 	int err;
 
@@ -38,12 +43,14 @@ static struct rmem_dirty *dirty_get_locked(struct rmem_region *region, pgoff_t c
 			return dirty;
 		spin_unlock(&region->dirty_lock);
 
-		fresh = kzalloc(struct_size(fresh, pages, longs), GFP_NOFS);
+		fresh = kzalloc(dirty_size(region), GFP_NOFS);
 		if (!fresh)
 			break;
 		err = xa_insert(&region->dirty, chunk, fresh, GFP_NOFS);
 		if (err)
 			kfree(fresh);
+		else
+			atomic64_add(dirty_size(region), &region->module_bytes);
 		if (err && err != -EBUSY)
 			break;
 	}
@@ -91,6 +98,7 @@ static void dirty_put(struct rmem_region *region, pgoff_t chunk, struct rmem_dir
 		return;
 	xa_erase(&region->dirty, chunk);
 	kfree(dirty);
+	atomic64_sub(dirty_size(region), &region->module_bytes);
 }
 
 /*

@@ -124,6 +124,7 @@ struct rmem_region {
 	atomic64_t received_bytes;	/* of fetches, from sockets */
 	atomic64_t pushed_bytes;
 	atomic64_t writeback_bytes;	/* now */
+	atomic64_t module_bytes;	/* now: requests, their folios, the dirty log */
 	atomic64_t faults_demand;
 	atomic64_t faults_resident;
 	atomic64_t faults_write_protect;

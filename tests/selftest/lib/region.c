@@ -410,6 +410,7 @@ static void take_stat(struct region_stat *st, const void *a, size_t len)
 	st->f_resident = attr_u64(a, len, RMEM_A_REGION_FAULTS_RESIDENT);
 	st->f_wp = attr_u64(a, len, RMEM_A_REGION_FAULTS_WRITE_PROTECT);
 	st->errors = attr_u64(a, len, RMEM_A_REGION_ERRORS);
+	st->module = attr_u64(a, len, RMEM_A_REGION_MODULE_BYTES);
 	take_text(st->name, sizeof(st->name), a, len, RMEM_A_REGION_NAME);
 	take_text(st->instance, sizeof(st->instance), a, len,
 		  RMEM_A_REGION_INSTANCE);
