@@ -30,10 +30,16 @@ struct rmem_dirty {
 	unsigned long written[];	/* since they were last taken */
 };
 
+static size_t dirty_size(const struct rmem_region *region)
+{
+	return struct_size((struct rmem_dirty *)NULL, written,
+			   3 * BITS_TO_LONGS(1u << region->chunk_order));
+}
+
 static struct rmem_dirty *dirty_alloc(struct rmem_region *region)
 {
 	size_t longs = BITS_TO_LONGS(1u << region->chunk_order);
-	struct rmem_dirty *dirty = kzalloc(struct_size(dirty, written, 3 * longs), GFP_NOFS);
+	struct rmem_dirty *dirty = kzalloc(dirty_size(region), GFP_NOFS);
 
 	if (!dirty)
 		return NULL;
@@ -62,6 +68,8 @@ static struct rmem_dirty *dirty_get_locked(struct rmem_region *region, pgoff_t c
 		err = xa_insert(&region->dirty, chunk, fresh, GFP_NOFS);
 		if (err)
 			kfree(fresh);
+		else
+			atomic64_add(dirty_size(region), &region->module_bytes);
 		if (err && err != -EBUSY)
 			break;
 	}
@@ -79,6 +87,7 @@ static void dirty_put(struct rmem_region *region, pgoff_t chunk, struct rmem_dir
 		return;
 	xa_erase(&region->dirty, chunk);
 	kfree(dirty);
+	atomic64_sub(dirty_size(region), &region->module_bytes);
 }
 
 /* The written pages of [@at, @end) at or behind @at, and those held; @end: none. */

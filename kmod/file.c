@@ -58,8 +58,8 @@ ssize_t rmem_read_iter(struct kiocb *iocb, struct iov_iter *to)
 
 /*
  * No inode lock: a write may wait for a fetch in the middle, and whoever waited
- * for the lock behind it could not be killed. Each page is written atomically
- * with respect to read and write; the whole is not.
+ * for the lock behind it could not be killed. Two writes of a page do not mix,
+ * for each holds the folio's lock; a read takes none and may see a part of one.
  */
 ssize_t rmem_write_iter(struct kiocb *iocb, struct iov_iter *from)
 {

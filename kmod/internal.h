@@ -143,6 +143,7 @@ struct rmem_region {
 	atomic64_t pushed_bytes;
 	atomic64_t evicted_bytes;	/* for the resident limit */
 	atomic64_t writeback_bytes;	/* now */
+	atomic64_t module_bytes;	/* now: requests, their folios, the dirty log */
 	atomic64_t faults_demand;
 	atomic64_t faults_resident;
 	atomic64_t faults_write_protect;

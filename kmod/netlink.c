@@ -82,7 +82,8 @@ static int put_counters(struct sk_buff *skb, struct rmem_region *region)
 	    put_u64(skb, RMEM_A_REGION_FAULTS_RESIDENT, atomic64_read(&region->faults_resident)) ||
 	    put_u64(skb, RMEM_A_REGION_FAULTS_WRITE_PROTECT,
 		    atomic64_read(&region->faults_write_protect)) ||
-	    put_u64(skb, RMEM_A_REGION_ERRORS, atomic64_read(&region->errors)))
+	    put_u64(skb, RMEM_A_REGION_ERRORS, atomic64_read(&region->errors)) ||
+	    put_u64(skb, RMEM_A_REGION_MODULE_BYTES, atomic64_read(&region->module_bytes)))
 		return -EMSGSIZE;
 	return 0;
 }

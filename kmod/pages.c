@@ -72,12 +72,18 @@ void rmem_pages_hit(struct rmem_region *region, struct folio *folio, pgoff_t ind
 	spin_unlock(&region->lock);
 }
 
+static void pages_unlist(struct rmem_req *req, struct folio *folio)
+{
+	list_del(&folio->lru);
+	atomic64_sub(folio_size(folio), &req->region->module_bytes);
+}
+
 void rmem_pages_free(struct rmem_req *req)
 {
 	struct folio *folio, *next;
 
 	list_for_each_entry_safe(folio, next, &req->fetch.folios, lru) {
-		list_del(&folio->lru);
+		pages_unlist(req, folio);
 		folio_put(folio);
 	}
 }
@@ -119,6 +125,7 @@ int rmem_pages_alloc(struct rmem_req *req)
 			return -ENOMEM;
 		}
 		list_add_tail(&folio->lru, &req->fetch.folios);
+		atomic64_add(folio_size(folio), &region->module_bytes);
 		index += folio_nr_pages(folio);
 	}
 	return 0;
@@ -272,7 +279,7 @@ int rmem_pages_insert(struct rmem_req *req, bool mark)
 	list_for_each_entry_safe(folio, next, &req->fetch.folios, lru) {
 		long pages = folio_nr_pages(folio);
 
-		list_del(&folio->lru);
+		pages_unlist(req, folio);
 		folio_mark_uptodate(folio);
 		/* not to be evicted before it was used */
 		if (READ_ONCE(region->resident_limit))

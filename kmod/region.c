@@ -380,6 +380,8 @@ int rmem_region_open(struct rmem_region *region, struct file *file)
 		kref_get(&region->ref);
 		file->f_mapping = region->inode->i_mapping;
 		file->f_wb_err = filemap_sample_wb_err(file->f_mapping);
+		/* a read may take what is resident, and say EAGAIN for the rest */
+		file->f_mode |= FMODE_NOWAIT;
 		/* whoever sees the region sees its page cache */
 		smp_store_release(&file->private_data, region);
 	}

@@ -55,6 +55,7 @@ static struct rmem_req *request_alloc(struct rmem_region *region, u8 op)
 		return NULL;
 	kref_init(&req->ref);
 	kref_get(&region->ref);
+	atomic64_add(sizeof(*req), &region->module_bytes);
 	req->region = region;
 	req->op = op;
 	init_waitqueue_head(&req->wait);
@@ -86,6 +87,7 @@ static void request_release(struct kref *ref)
 		rmem_pages_free(req);
 		mem_cgroup_put(req->fetch.memcg);
 	}
+	atomic64_sub(sizeof(*req), &req->region->module_bytes);
 	rmem_region_put(req->region);
 	call_rcu(&req->rcu, request_free_rcu);
 }

@@ -101,7 +101,7 @@ check_abi() {
 # have.
 check_man() {
 	make -s programs >build/lint/programs.log 2>&1 || { tail -n 30 build/lint/programs.log; return 1; }
-	scripts/check-man.sh && scripts/check-completion.sh
+	scripts/check-man.sh && scripts/check-completion.sh && scripts/check-semantics.sh
 }
 
 # One place for version tests; a licence on every source file; generated files

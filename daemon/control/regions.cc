@@ -186,7 +186,8 @@ nlohmann::json Regions::status() const {
                     {"store_flushes", stats.flushes},
                     {"repeated", stats.repeated},
                     {"damaged", stats.damaged},
-                    {"malformed", stats.malformed}});
+                    {"malformed", stats.malformed},
+                    {"buffer_bytes", pager_.buffer_bytes(a->id())}});
     const pager::Puller* puller = pager_.puller(a->id());
     if (!puller) continue;
     list.back()["pulls_done"] = puller->done();
@@ -195,9 +196,12 @@ nlohmann::json Regions::status() const {
       list.back()["pull"] = {{"offset", p->offset}, {"length", p->length}, {"done_bytes", p->done}};
     }
   }
+  const pager::Pager::Memory memory = pager_.memory();
   return {{"instance", instance_},
           {"requests", pager_.requests_in_use()},
           {"buffer_bytes_free", pager_.buffer_bytes_free()},
+          {"memory_bytes", memory.bytes},
+          {"memory_bound_bytes", memory.bound},
           {"regions", std::move(list)}};
 }
 

@@ -76,6 +76,7 @@ RegionInfo parse_region(nlattr* const* attributes) {
   u64(RMEM_A_REGION_FAULTS_WRITE_PROTECT, r.faults_write_protect);
   u64(RMEM_A_REGION_ERRORS, r.errors);
   u64(RMEM_A_REGION_LOST_BYTES, r.lost_bytes);
+  u64(RMEM_A_REGION_MODULE_BYTES, r.module_bytes);
   return r;
 }
 

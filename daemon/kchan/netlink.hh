@@ -56,6 +56,7 @@ struct RegionInfo {
   std::uint64_t faults_resident = 0;
   std::uint64_t faults_write_protect = 0;
   std::uint64_t errors = 0;
+  std::uint64_t module_bytes = 0;
   std::uint64_t lost_bytes = 0;  // only in the answer to unmaking by force
 
   bool read_only() const { return (flags & RMEM_REGION_READ_ONLY) != 0; }

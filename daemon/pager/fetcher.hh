@@ -47,6 +47,8 @@ class Fetcher final : private store::Receiver {
   // Fetches for which the kernel had no memory: try again.
   void retry_fills();
   bool has_unfilled() const { return !unfilled_.empty(); }
+  // Taken for fetches at the store or not filled yet.
+  std::uint64_t buffer_bytes() const { return reading_.buffer_bytes() + unfilled_.buffer_bytes(); }
 
   // The store is gone for now: what nobody waits for is given back.
   void disconnected();

@@ -242,6 +242,20 @@ bool Pager::failed(std::uint32_t id) const {
   return region && region->failed();
 }
 
+Pager::Memory Pager::memory() const {
+  // Each region has one chunk of its own, and it is there all the time.
+  std::uint64_t reserves = 0;
+  for (const auto& [id, region] : regions_) reserves += region->config().chunk;
+  for (const auto& removed : removed_) reserves += removed.region->config().chunk;
+  return {arena_.size() - arena_.free_bytes() + pool_.bytes() + reserves,
+          arena_.size() + pool_.most_bytes() + reserves};
+}
+
+std::uint64_t Pager::buffer_bytes(std::uint32_t id) const {
+  Region* region = find(id);
+  return region ? region->fetcher().buffer_bytes() + region->write_back().buffer_bytes() : 0;
+}
+
 Stats Pager::stats(std::uint32_t id) const {
   Region* region = find(id);
   return region ? region->stats() : Stats{};

@@ -84,6 +84,15 @@ class Pager {
   Stats stats(std::uint32_t id) const;
   std::size_t requests_in_use() const { return pool_.in_use(); }
   std::size_t buffer_bytes_free() const { return arena_.free_bytes(); }
+  // What serving takes, all regions together: bytes under way and requests, and
+  // the most that it can be with these regions.
+  struct Memory {
+    std::uint64_t bytes;
+    std::uint64_t bound;
+  };
+  Memory memory() const;
+  // Bytes of a region that are under way in buffers.
+  std::uint64_t buffer_bytes(std::uint32_t id) const;
 
  private:
   Region* find(std::uint32_t id) const;

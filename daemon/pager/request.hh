@@ -75,6 +75,12 @@ class List {
     return r;
   }
 
+  std::uint64_t buffer_bytes() const {
+    std::uint64_t bytes = 0;
+    for (const Request* r = first_; r; r = r->next) bytes += r->buffer.size();
+    return bytes;
+  }
+
   // Takes everything out of `other`.
   void splice_back(List& other) {
     while (Request* r = other.pop_front()) push_back(r);
@@ -115,6 +121,8 @@ class RequestPool {
   }
 
   std::size_t in_use() const { return made_ - free_.size(); }
+  std::size_t bytes() const { return made_ * sizeof(Request); }
+  std::size_t most_bytes() const { return (limit_ + kBlock - 1) * sizeof(Request); }
 
  private:
   static constexpr std::size_t kBlock = 1024;

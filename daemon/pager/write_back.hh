@@ -44,6 +44,7 @@ class WriteBack {
     return queue_.empty() && writing_.empty() && acked_.empty() && flushing_.empty();
   }
   bool flushing() const { return flush_in_flight_; }
+  std::uint64_t buffer_bytes() const { return writing_bytes_; }
 
   // Nothing of the region is wanted any more. Writes under way end by themselves.
   void drop_all();

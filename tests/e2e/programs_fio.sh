@@ -30,22 +30,22 @@ judge_server() { # ARG... of the job that wrote
 	fio_on "$work/served" "$@" --ioengine=psync --verify_only
 }
 
-for engine in mmap psync; do
-	for pattern in write randwrite; do
-		note "$engine $pattern"
-		job=("--rw=$pattern" --bs=4k --randseed="$RMEM_SEED")
-		fio_on $file --ioengine=$engine "${job[@]}" --fsync=256
-		judge_server "${job[@]}"
-		# Read back from the server, not from what is resident.
-		assert_exit 0 rmemctl drop f
-		fio_on $file --ioengine=$engine "${job[@]}" --verify_only
-	done
+seed=$RMEM_SEED
+for how in mmap:randwrite psync:write; do
+	note "$how"
+	engine=${how%:*}
+	job=("--rw=${how#*:}" --bs=4k --randseed=$((++seed)))
+	fio_on $file "--ioengine=$engine" "${job[@]}" --fsync=256
+	judge_server "${job[@]}"
+	# Read back from the server, not from what is resident.
+	assert_exit 0 rmemctl drop f
+	fio_on $file "--ioengine=$engine" "${job[@]}" --verify_only
 done
 
 # Four writers with quarters of their own and blocks that cross pages, the region
 # evicted under them. By write(2): fio 3.33 maps offset 0 whatever a job's is.
 note "four writers"
-job=(--rw=randwrite --bs=6k --numjobs=4 --size=2M --offset_increment=2M --randseed="$RMEM_SEED")
+job=(--rw=randwrite --bs=6k --numjobs=4 --size=2M --offset_increment=2M --randseed=$((++seed)))
 while sleep 0.2; do rmemctl drop f; done & dropper=$!
 on_exit() { kill $dropper 2>/dev/null; }
 fio_on $file --ioengine=psync "${job[@]}"

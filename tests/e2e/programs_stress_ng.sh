@@ -17,7 +17,7 @@ attach o --chunk 64KiB
 
 # Its patience is that of its time-out: it ends by itself, with its verdict.
 stress() { # NODE
-	assert_exit 0 timeout 60 stress-ng --dev 3 --dev-file "$1" --timeout 4s --verify --metrics-brief
+	assert_exit 0 timeout 60 stress-ng --dev 3 --dev-file "$1" --timeout 3s --verify --metrics-brief
 	note "$1: $(grep -Eo 'successful run.*|passed: [0-9]+.*' "$work/.out" "$work/.err" | head -n 1)"
 	[[ $out$err != *fail:* ]] || fail "stress-ng on $1: $out$err"
 }

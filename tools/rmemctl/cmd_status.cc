@@ -8,7 +8,8 @@
 namespace rmem::ctl {
 namespace {
 
-// The kernel's truth: works without a daemon.
+// The kernel's truth: works without a daemon. What a daemon has to add is left
+// out where it does not answer at once.
 class ShowStatus final : public Command {
  public:
   explicit ShowStatus(CLI::App& app) : Command(app) {
@@ -37,12 +38,22 @@ class ShowStatus final : public Command {
       for (const auto& r : shown) *context.out << status_why(r);
       if (!shown.empty()) return Status();
     }
-    *context.out << (json_ ? status_json(shown) : status_table(shown, ::geteuid() == 0))
+    *context.out << (json_ ? status_json(shown, shown.empty() ? nullptr : daemon_status(context))
+                           : status_table(shown, ::geteuid() == 0))
                  << std::flush;
     return Status();
   }
 
  private:
+  static constexpr std::chrono::milliseconds kPatience{250};
+
+  static nlohmann::json daemon_status(const Context& context) {
+    auto daemon = Daemon::connect(context.socket);
+    if (!daemon.ok()) return nullptr;
+    auto reply = daemon->call({{"verb", "status"}}, kPatience);
+    return reply.ok() ? std::move(*reply) : nlohmann::json();
+  }
+
   std::string name_;
   bool json_ = false;
   bool why_ = false;

@@ -29,6 +29,26 @@ std::string bound_to(const kchan::RegionInfo& region) {
   return notes.ok() ? notes->options.bind : std::string();
 }
 
+// What the region takes beside its pages: in the module, in rmemd, and at most
+// there for all regions together. rmemd's part is null where it does not say.
+nlohmann::ordered_json memory_json(const kchan::RegionInfo& r, const nlohmann::json& daemon) {
+  nlohmann::ordered_json j = {{"module_bytes", r.module_bytes},
+                              {"daemon_bytes", nullptr},
+                              {"daemon_total_bytes", nullptr},
+                              {"daemon_bound_bytes", nullptr}};
+  const auto number = [](const nlohmann::json& from, const char* name) {
+    return from.value(name, std::uint64_t{0});
+  };
+  if (!daemon.is_object()) return j;
+  for (const auto& one : daemon.value("regions", nlohmann::json::array())) {
+    if (number(one, "id") != r.id) continue;
+    j["daemon_bytes"] = number(one, "buffer_bytes");
+    j["daemon_total_bytes"] = number(daemon, "memory_bytes");
+    j["daemon_bound_bytes"] = number(daemon, "memory_bound_bytes");
+  }
+  return j;
+}
+
 }  // namespace
 
 std::string human_size(std::uint64_t bytes) {
@@ -46,7 +66,7 @@ std::string human_size(std::uint64_t bytes) {
   return number + kUnits[unit];
 }
 
-nlohmann::ordered_json region_json(const kchan::RegionInfo& r) {
+nlohmann::ordered_json region_json(const kchan::RegionInfo& r, const nlohmann::json& daemon) {
   nlohmann::ordered_json j = {
       {"name", r.name},
       {"source", r.source},
@@ -79,14 +99,16 @@ nlohmann::ordered_json region_json(const kchan::RegionInfo& r) {
       {"sync_timeout_ms", r.sync_timeout_ms},
       {"instance", r.instance},
       {"bind", bound_to(r)},
+      {"memory", memory_json(r, daemon)},
   };
   if (r.daemon_pid) j["daemon_pid"] = *r.daemon_pid;
   return j;
 }
 
-std::string status_json(const std::vector<kchan::RegionInfo>& regions) {
+std::string status_json(const std::vector<kchan::RegionInfo>& regions,
+                        const nlohmann::json& daemon) {
   nlohmann::ordered_json document = {{"schema", 1}, {"regions", nlohmann::ordered_json::array()}};
-  for (const auto& r : regions) document["regions"].push_back(region_json(r));
+  for (const auto& r : regions) document["regions"].push_back(region_json(r, daemon));
   return dump(document);
 }
 

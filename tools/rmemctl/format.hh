@@ -16,10 +16,12 @@ namespace rmem::ctl {
 std::string human_size(std::uint64_t bytes);
 
 // One region with the members that scripts rely on, in their order.
-nlohmann::ordered_json region_json(const kchan::RegionInfo& region);
+// `daemon`: what rmemd answers to "status"; null if it does not.
+nlohmann::ordered_json region_json(const kchan::RegionInfo& region, const nlohmann::json& daemon);
 
 // {"schema":1,"regions":[...]}, one line.
-std::string status_json(const std::vector<kchan::RegionInfo>& regions);
+std::string status_json(const std::vector<kchan::RegionInfo>& regions,
+                        const nlohmann::json& daemon);
 // An aligned table, and below it why regions are not active. `all`: nothing was
 // left out because the caller may not open it.
 std::string status_table(const std::vector<kchan::RegionInfo>& regions, bool all);

@@ -442,6 +442,7 @@ static void take_stat(struct region_stat *st, const void *a, size_t len)
 	st->errors = attr_u64(a, len, RMEM_A_REGION_ERRORS);
 	st->resident_limit = attr_u64(a, len, RMEM_A_REGION_RESIDENT_LIMIT);
 	st->dirty_limit = attr_u64(a, len, RMEM_A_REGION_DIRTY_LIMIT);
+	st->module = attr_u64(a, len, RMEM_A_REGION_MODULE_BYTES);
 	take_text(st->name, sizeof(st->name), a, len, RMEM_A_REGION_NAME);
 	take_text(st->instance, sizeof(st->instance), a, len,
 		  RMEM_A_REGION_INSTANCE);

@@ -81,7 +81,7 @@ struct region_stat {
 	__u32 fault_ms, sync_ms, on_loss;
 	int order;
 	__u64 size, resident, dirty, writeback, fetched, pushed;
-	__u64 f_demand, f_resident, f_wp, errors;
+	__u64 f_demand, f_resident, f_wp, errors, module;
 	__u64 resident_limit, dirty_limit;
 	char name[RMEM_NAME_SIZE];
 	char instance[RMEM_INSTANCE_MAX + 1];

@@ -48,6 +48,7 @@ kchan::RegionInfo region(const std::string& name) {
   r.waiting = 1;
   r.errors = 2;
   r.resident_limit = 1u << 30;
+  r.module_bytes = 5632;
   return r;
 }
 
@@ -459,7 +460,29 @@ TEST_F(Ctl, StatusJsonIsTheContract) {
             "\"users\":0,\"uid\":1000,\"gid\":100,\"mode\":\"0640\",\"on_loss\":\"wait\","
             "\"resident_limit_bytes\":1073741824,\"dirty_limit_bytes\":0,"
             "\"fault_timeout_ms\":30000,\"sync_timeout_ms\":100,\"instance\":\"default\","
-            "\"bind\":\"\"}]}\n");
+            "\"bind\":\"\",\"memory\":{\"module_bytes\":5632,\"daemon_bytes\":null,"
+            "\"daemon_total_bytes\":null,\"daemon_bound_bytes\":null}}]}\n");
+}
+
+TEST_F(Ctl, StatusTellsTheMemoryOfADaemonThatAnswers) {
+  regions = {region("a")};
+  answer(
+      "{\"ok\":true,\"memory_bytes\":70000,\"memory_bound_bytes\":90000,\"regions\":["
+      "{\"id\":2,\"buffer_bytes\":1},{\"id\":3,\"buffer_bytes\":4096}]}\n");
+  ASSERT_EQ(run({"status", "--json"}), 0);
+  const json expected = {{"module_bytes", 5632},
+                         {"daemon_bytes", 4096},
+                         {"daemon_total_bytes", 70000},
+                         {"daemon_bound_bytes", 90000}};
+  EXPECT_EQ(json::parse(out)["regions"][0]["memory"], expected);
+  EXPECT_EQ(daemon->request()["verb"], "status");
+
+  // It is not waited for, and no error of its own is one of status.
+  for (const char* nothing : {"silence", "hang up", "{\"ok\":false}\n", "[]\n"}) {
+    answer(nothing);
+    ASSERT_EQ(run({"status", "--json"}), 0) << nothing;
+    EXPECT_TRUE(json::parse(out)["regions"][0]["memory"]["daemon_bytes"].is_null()) << nothing;
+  }
 }
 
 TEST_F(Ctl, StatusJsonWithoutRegions) {
