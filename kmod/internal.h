@@ -109,6 +109,7 @@ struct rmem_region {
 	struct rb_root fetches;		/* by chunk; failed ones for a moment, too */
 	struct list_head fetch_list;	/* in the order they were made */
 	struct list_head write_list;	/* WRITE and ZERO, likewise */
+	struct list_head taking_list;	/* WRITEs to be, that pages are being put into */
 	struct list_head punches;	/* ranges being punched now */
 	u64 write_seq;			/* number of the newest write */
 	u64 hard_failures;		/* writes the store refused, ever */
@@ -201,7 +202,7 @@ struct rmem_req {
 	int error;			/* negative, valid when DONE */
 	bool again;			/* published before */
 	unsigned long deadline;		/* jiffies */
-	struct list_head node;		/* region's fetch_list or write_list */
+	struct list_head node;		/* region's fetch_, write_ or taking_list */
 
 	/* channel->lock */
 	struct list_head pending;	/* channel's urgent or normal */
@@ -223,7 +224,7 @@ struct rmem_req {
 			struct list_head folios;
 		} fetch;
 		struct {
-			u64 seq;
+			u64 seq;	/* in the order they began to take pages */
 			bool sync;
 			u64 payload;
 			DECLARE_BITMAP(pages, RMEM_CHUNK_PAGES_MAX);
@@ -347,6 +348,7 @@ int rmem_fetch_filled(struct rmem_req *req, bool mark);
 int rmem_fetch_fill(struct rmem_channel *channel, const struct rmem_ioc_fill *args);
 struct rmem_req *rmem_write_alloc(struct rmem_region *region, pgoff_t chunk, u8 op, bool sync);
 void rmem_write_submit(struct rmem_req *req);
+void rmem_write_discard(struct rmem_req *req);
 bool rmem_request_complete(struct rmem_req *req, int error);
 struct rmem_req *rmem_request_find(struct rmem_channel *channel, u64 cookie);
 void rmem_request_discard(struct rmem_req *req);

@@ -121,6 +121,7 @@ static struct rmem_region *region_alloc(const struct rmem_region_config *config)
 	region->fetches = RB_ROOT;
 	INIT_LIST_HEAD(&region->fetch_list);
 	INIT_LIST_HEAD(&region->write_list);
+	INIT_LIST_HEAD(&region->taking_list);
 	INIT_LIST_HEAD(&region->punches);
 	init_waitqueue_head(&region->write_wait);
 	INIT_DELAYED_WORK(&region->deadline_work, rmem_request_deadline);

@@ -663,7 +663,11 @@ int rmem_fetch_fill(struct rmem_channel *channel, const struct rmem_ioc_fill *ar
  * Writes
  */
 
-/* A WRITE or ZERO to be; its caller sets the range and submits it, or puts it. */
+/*
+ * A WRITE or ZERO to be; its caller sets the range and submits it, or discards
+ * it. From now on it has a number, by which an fsync knows whether a page that
+ * left "dirty" for it did so before: that fsync has to wait for it.
+ */
 struct rmem_req *rmem_write_alloc(struct rmem_region *region, pgoff_t chunk, u8 op, bool sync)
 {
 	struct rmem_req *req = request_alloc(region, op);
@@ -672,7 +676,23 @@ struct rmem_req *rmem_write_alloc(struct rmem_region *region, pgoff_t chunk, u8 
 		return NULL;
 	req->chunk = chunk;
 	req->write.sync = sync;
+	spin_lock(&region->lock);
+	req->write.seq = ++region->write_seq;
+	list_add_tail(&req->node, &region->taking_list);
+	spin_unlock(&region->lock);
 	return req;
+}
+
+/* A write that found nothing to write. */
+void rmem_write_discard(struct rmem_req *req)
+{
+	struct rmem_region *region = req->region;
+
+	spin_lock(&region->lock);
+	list_del_init(&req->node);
+	spin_unlock(&region->lock);
+	wake_up_all(&region->write_wait);
+	rmem_request_discard(req);
 }
 
 /* Consumes the caller's reference. */
@@ -682,9 +702,8 @@ void rmem_write_submit(struct rmem_req *req)
 	int err = 0;
 
 	spin_lock(&region->lock);
-	req->write.seq = ++region->write_seq;
 	req->deadline = jiffies + msecs_to_jiffies(READ_ONCE(region->sync_timeout_ms));
-	list_add_tail(&req->node, &region->write_list);
+	list_move_tail(&req->node, &region->write_list);
 	region->nr_writes++;
 	if (region->dead || region->state == RMEM_STATE_FAILED)
 		err = region->dead ? -ENODEV : -ESTALE;
@@ -696,6 +715,8 @@ void rmem_write_submit(struct rmem_req *req)
 	spin_unlock(&region->lock);
 	if (err)
 		request_finish(req, err);
+	else
+		wake_up_all(&region->write_wait);	/* for writeback_anew() */
 }
 
 /*

@@ -71,7 +71,7 @@ static void writeback_submit(struct rmem_req *req)
 
 	if (bitmap_empty(req->write.pages, pages)) {
 		rmem_dirty_give_back(region, req->chunk, NULL, false);
-		rmem_request_discard(req);
+		rmem_write_discard(req);
 		return;
 	}
 	first = find_first_bit(req->write.pages, pages);
@@ -146,10 +146,36 @@ static int writeback_wait_slot(struct rmem_region *region)
 			       MAX_SCHEDULE_TIMEOUT);
 }
 
-/* Waits until an older write of the folio is over; its deadline bounds that. */
-static int writeback_wait_folio(struct rmem_region *region, struct folio *folio)
+/* Is the folio in no write, or in one that began after number @seq? */
+static bool writeback_anew(struct rmem_region *region, struct folio *folio, u64 seq)
 {
-	return rmem_wait_event(region->write_wait, !folio_test_writeback(folio),
+	pgoff_t chunk = rmem_chunk_of(region, folio->index);
+	unsigned int first = folio->index - (chunk << region->chunk_order);
+	unsigned int end = first + folio_nr_pages(folio);
+	bool anew = !folio_test_writeback(folio);
+	struct rmem_req *req;
+
+	if (anew)
+		return true;
+	spin_lock(&region->lock);
+	list_for_each_entry(req, &region->write_list, node) {
+		anew = req->op == RMEM_OP_WRITE && req->chunk == chunk && req->write.seq > seq &&
+		       find_next_bit(req->write.pages, end, first) < end;
+		if (anew)
+			break;
+	}
+	spin_unlock(&region->lock);
+	return anew;
+}
+
+/*
+ * Waits until the writes of the folio that are older than the walk are over;
+ * their deadlines bound that. One that others began since has taken whatever
+ * the walk is to write: waiting for those, too, might never end.
+ */
+static int writeback_wait_folio(struct rmem_region *region, struct folio *folio, u64 seq)
+{
+	return rmem_wait_event(region->write_wait, writeback_anew(region, folio, seq),
 			       MAX_SCHEDULE_TIMEOUT);
 }
 
@@ -158,7 +184,7 @@ static int writeback_wait_folio(struct rmem_region *region, struct folio *folio)
  * must wait, so that what it waits for does not depend on itself.
  */
 static int writeback_folio(struct rmem_region *region, struct folio *folio, struct rmem_req **req,
-			   struct writeback_control *wbc)
+			   struct writeback_control *wbc, u64 seq)
 {
 	bool sync = wbc->sync_mode == WB_SYNC_ALL;
 	pgoff_t chunk = rmem_chunk_of(region, folio->index);
@@ -174,7 +200,7 @@ static int writeback_folio(struct rmem_region *region, struct folio *folio, stru
 		if (*req)
 			writeback_submit(*req);
 		*req = NULL;
-		err = writeback_wait_folio(region, folio);
+		err = writeback_wait_folio(region, folio, seq);
 		if (err)
 			return err;
 	}
@@ -218,6 +244,7 @@ int rmem_writepages(struct address_space *mapping, struct writeback_control *wbc
 	pgoff_t index, end;
 	unsigned int i;
 	int err = 0;
+	u64 seq;
 
 	if (READ_ONCE(region->dead))
 		return 0;
@@ -232,11 +259,14 @@ int rmem_writepages(struct address_space *mapping, struct writeback_control *wbc
 		tag = PAGECACHE_TAG_TOWRITE;
 	}
 
+	spin_lock(&region->lock);
+	seq = region->write_seq;
+	spin_unlock(&region->lock);
 	folio_batch_init(&batch);
 	while (!err && index <= end &&
 	       filemap_get_folios_tag(mapping, &index, end, tag, &batch)) {
 		for (i = 0; !err && i < folio_batch_count(&batch); i++) {
-			err = writeback_folio(region, batch.folios[i], &req, wbc);
+			err = writeback_folio(region, batch.folios[i], &req, wbc, seq);
 			if (!err && !sync && wbc->nr_to_write <= 0)
 				err = -EAGAIN;
 		}
@@ -368,14 +398,15 @@ static bool writes_over(struct rmem_region *region, u64 seq, u64 start, u64 end)
 	bool over = true;
 
 	spin_lock(&region->lock);
-	list_for_each_entry(req, &region->write_list, node) {
-		if (req->write.seq > seq)
-			break;
-		if (req->offset < end && start < req->offset + req->length) {
+	list_for_each_entry(req, &region->write_list, node)
+		if (req->write.seq <= seq && req->offset < end &&
+		    start < req->offset + req->length)
 			over = false;
-			break;
-		}
-	}
+	/* its range is not known yet: somewhere in its chunk */
+	list_for_each_entry(req, &region->taking_list, node)
+		if (req->write.seq <= seq && rmem_chunk_offset(region, req->chunk) < end &&
+		    start < rmem_chunk_offset(region, req->chunk + 1))
+			over = false;
 	spin_unlock(&region->lock);
 	return over;
 }

@@ -29,6 +29,9 @@ for name in mem replaced resized; do
 	# What is resident stays, what was not synced is kept, nothing is fetched.
 	assert_eq 0xb "$(rmem-load peek /dev/rmem-$name 0)" "synced word of $name"
 	assert_eq 0xc "$(rmem-load peek /dev/rmem-$name 65536)" "dirty word of $name"
+	assert_exit 0 rmem-load poke /dev/rmem-$name 65536 13
+	assert_exit 0 rmem-load pwrite /dev/rmem-$name 65544 14
+	assert_eq 0xd "$(rmem-load peek /dev/rmem-$name 65536)" "dirty word of $name, written anew"
 	assert_exit 135 rmem-load peek /dev/rmem-$name 524288
 	assert_exit 116 rmem-load pread /dev/rmem-$name 524288 4096
 	assert_error 8 "$name" rmemctl sync $name

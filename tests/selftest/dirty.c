@@ -755,6 +755,45 @@ TEST(sync_timeout)
 	}
 }
 
+static int do_fsyncs(void *arg)
+{
+	struct fix *f = arg;
+	long long begin = now_ms(), since;
+
+	do {
+		since = now_ms();
+		if (!fsync(f->fd))
+			return 1;
+		if (now_ms() - since > 2500)
+			return 2;
+	} while (now_ms() - begin < 8000);
+	return 0;
+}
+
+/* Many who sync the same pages push them for each other, and no later. */
+TEST(sync_timeout_of_many)
+{
+	struct region_conf conf = plain;
+	pid_t pids[8];
+	struct fix f;
+	size_t i;
+
+	conf.sync_ms = 1000;
+	for_each_order(conf) {
+		start(&f, &conf);
+		stamp(f.map, 1);
+		writes(&f, MINI_HOLD, 0, 0);
+		for (i = 0; i < ARRAY_SIZE(pids); i++)
+			pids[i] = spawn(do_fsyncs, &f);
+		for (i = 0; i < ARRAY_SIZE(pids); i++)
+			EXPECT_EQ(reap(pids[i], 20000), 0);
+		writes(&f, MINI_OK, 0, 0);
+		EXPECT_RET(SYS(fsync(f.fd)), 0);
+		EXPECT(stamped(f.store, 1));
+		stop(&f);
+	}
+}
+
 /* Nobody serves the region at all: the same clock. */
 TEST(sync_timeout_without_a_daemon)
 {
