@@ -20,10 +20,7 @@ hosts_up
 start_server "${args[@]}"
 start_rmemd
 
-available_kib() {
-	echo 3 >/proc/sys/vm/drop_caches
-	awk '/^MemAvailable:/ { print $2 }' /proc/meminfo
-}
+available_kib() { awk '/^MemAvailable:/ { print $2 }' /proc/meminfo; }
 rss_kib() { awk '/^VmRSS:/ { print $2 }' "/proc/${pids[$1]}/status"; }
 free=$(available_kib) daemon=$(rss_kib rmemd) server=$(rss_kib server) began=${EPOCHREALTIME/[.,]/}
 for ((i = 0; i < regions; i++)); do
@@ -34,7 +31,6 @@ note "$regions regions: $((took / regions)) us each to attach (one rmemctl each)
 	"$(((free - $(available_kib)) / regions)) KiB of memory each, of them" \
 	"$((($(rss_kib rmemd) - daemon) / regions)) KiB of rmemd, $((($(rss_kib server) - server) / regions)) KiB of rmem-server"
 
-assert_exit 0 rmemctl status --json # the program has to be read again
 began=${EPOCHREALTIME/[.,]/}
 assert_exit 0 rmemctl status --json
 note "status of all: $(((${EPOCHREALTIME/[.,]/} - began) / 1000)) ms"

@@ -1,0 +1,99 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# timeout: 240, long 7200
+#
+# Attach, use, detach, a thousand times: nothing is left in the kernel's slabs,
+# in either daemon's descriptors and memory, among mounts, nodes and devices.
+# Then the module goes and comes back, two hundred times, with the same result.
+. "$(dirname "$0")/lib.sh"
+
+attaches=$(long_or 1000 40) loads=$(long_or 200 5)
+module=$(modinfo -F filename rmem 2>/dev/null || echo "$tests/../build/kmod/$(uname -r)/rmem.ko")
+
+rmem-load make "$work/file" $((1 << 20)) 1
+hosts_up
+start_server "r=file://$work/file"
+
+# What may grow: name and number, a line each. Slabs as objects of each cache, so
+# that one small object a cycle shows; what caches keep for later is given back
+# first.
+inventory() {
+	sleep 2 # what RCU frees
+	echo 3 >/proc/sys/vm/drop_caches
+	for cache in /sys/kernel/slab/*/shrink; do
+		echo 1 >"$cache" 2>/dev/null || true
+	done
+	awk 'NR > 2 { print "slab:" $1, $2 }' /proc/slabinfo
+	awk '/^SUnreclaim:/ { print "slab_kib", $2 } /^Percpu:/ { print "percpu_kib", $2 }' /proc/meminfo
+	echo "vmallocs $(grep -c '\[rmem\]' /proc/vmallocinfo || true)"
+	echo "mounts $(wc -l </proc/self/mountinfo)"
+	echo "nodes $(find /dev /run/rmem -name 'rmem*' -o -path '*regions/*' | wc -l)"
+	echo "bdis $(find /sys/class/bdi -mindepth 1 | wc -l)"
+	for name in "${!pids[@]}"; do
+		echo "${name}_fds $(find "/proc/${pids[$name]}/fd" -mindepth 1 | wc -l)"
+		echo "${name}_kib $(awk '/^RssAnon:/ { print $2 }' "/proc/${pids[$name]}/status")"
+	done
+}
+
+# assert_no_growth CYCLES BEFORE AFTER: what rmem alone makes is as it was; what
+# it shares with the rest of the system has not grown with the cycles.
+assert_no_growth() {
+	local cycles=$1 name was is
+	while read -r name was is; do
+		[[ $name == slab:* ]] || note "after $cycles: $name $was -> $is"
+		case $name in
+		slab:vmap_area) ;; # freed late; vmallocs has those of rmem
+		slab:*) assert_le $((is - was)) $((300 + cycles / 2)) "growth of $name in $cycles cycles" ;;
+		*_kib) assert_le $((is - was)) $((256 + cycles / 4)) "growth of $name in $cycles cycles" ;;
+		*) assert_eq "$was" "$is" "$name after $cycles cycles" ;;
+		esac
+	done < <(awk 'NR == FNR { was[$1] = $2; next } { print $1, was[$1] + 0, $2 }' "$2" "$3")
+	note "after $cycles, caches that grew most:" "$(awk 'NR == FNR { was[$1] = $2; next }
+		/^slab:/ { print $2 - was[$1], $1 }' "$2" "$3" | sort -rn | head -n 4 | xargs)"
+}
+
+cycle() {
+	attach r --chunk 64KiB
+	assert_exit 0 rmem-load poke /dev/rmem-r $((RANDOM % 128 * 8192)) 5
+	assert_exit 0 rmem-load peek /run/rmem/regions/r 4096
+	assert_exit 0 rmemctl detach r
+}
+
+note "attach and detach"
+start_rmemd
+# The first ones fill caches and pools.
+for ((i = 0; i < 10; i++)); do
+	cycle
+done
+inventory >"$work/before"
+began=$SECONDS
+for ((i = 0; i < attaches; i++)); do
+	cycle
+done
+note "$attaches cycles in $((SECONDS - began)) s"
+inventory >"$work/after"
+assert_no_growth "$attaches" "$work/before" "$work/after"
+stop rmemd
+
+note "load and unload"
+load() {
+	rmmod rmem || fail "rmmod"
+	insmod "$module" || fail "insmod"
+}
+on_exit() { [[ -d /sys/module/rmem ]] || insmod "$module"; }
+for ((i = 0; i < 3; i++)); do
+	load
+done
+inventory >"$work/before"
+began=$SECONDS
+for ((i = 0; i < loads; i++)); do
+	load
+	# With something to take down each tenth time.
+	((i % 10)) && continue
+	start_rmemd
+	cycle
+	stop rmemd
+done
+note "$loads cycles in $((SECONDS - began)) s"
+inventory >"$work/after"
+assert_no_growth "$loads" "$work/before" "$work/after"
