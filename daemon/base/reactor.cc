@@ -3,6 +3,7 @@
 
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 
 #include <algorithm>
 #include <array>
@@ -35,7 +36,9 @@ struct Reactor::Impl {
   };
 
   UniqueFd epoll;
-  UniqueFd wake;  // eventfd: post() and stop()
+  UniqueFd wake;   // eventfd: post() and stop()
+  UniqueFd alarm;  // timerfd, for `alarm_due` at the latest
+  Clock::time_point alarm_due = Clock::time_point::max();
   std::vector<Registration> registrations;
 
   std::vector<Timer*> heap;  // binary, earliest first
@@ -87,14 +90,26 @@ struct Reactor::Impl {
     sift_down(last->heap_index_);
   }
 
-  int milliseconds_to_sleep() const {
+  // The timeout for epoll_wait. One in milliseconds would have the kernel set up
+  // and take down a timer for each request served; the alarm is set when the
+  // next timer is due earlier than it, which those that are armed again and
+  // again, and later each time, never are. It may ring for nobody.
+  int timeout() {
     if (!turn_ends.empty()) return 0;
-    if (heap.empty()) return -1;
-    const auto left = heap.front()->due_ - Clock::now();
-    if (left <= Clock::duration::zero()) return 0;
-    // Rounded up: waking early would only spin.
-    const auto ms = std::chrono::ceil<std::chrono::milliseconds>(left).count();
-    return static_cast<int>(std::min<long long>(ms, 3'600'000));
+    if (heap.empty() || heap.front()->due_ >= alarm_due) return -1;
+    const auto left = std::max(heap.front()->due_ - Clock::now(), Clock::duration(1));
+    const auto seconds = std::chrono::floor<std::chrono::seconds>(left);
+    itimerspec when = {};
+    when.it_value.tv_sec = seconds.count();
+    when.it_value.tv_nsec = std::chrono::nanoseconds(left - seconds).count();
+    if (::timerfd_settime(alarm.get(), 0, &when, nullptr) == 0) alarm_due = heap.front()->due_;
+    return -1;
+  }
+
+  void on_alarm() {
+    std::uint64_t ignored;
+    (void)!::read(alarm.get(), &ignored, sizeof ignored);
+    alarm_due = Clock::time_point::max();
   }
 
   // Only what is due now: a timer that re-arms itself with zero waits for the
@@ -197,11 +212,15 @@ Result<std::unique_ptr<Reactor>> Reactor::create() {
   if (!impl.epoll) return Status::from_errno(errno, "epoll_create1");
   impl.wake.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!impl.wake) return Status::from_errno(errno, "eventfd");
-  epoll_event event = {};
-  event.events = EPOLLIN;
-  event.data.u64 = tag(impl.wake.get(), 0);
-  if (::epoll_ctl(impl.epoll.get(), EPOLL_CTL_ADD, impl.wake.get(), &event) != 0)
-    return Status::from_errno(errno, "epoll_ctl");
+  impl.alarm.reset(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  if (!impl.alarm) return Status::from_errno(errno, "timerfd_create");
+  for (const int fd : {impl.wake.get(), impl.alarm.get()}) {
+    epoll_event event = {};
+    event.events = EPOLLIN;
+    event.data.u64 = tag(fd, 0);
+    if (::epoll_ctl(impl.epoll.get(), EPOLL_CTL_ADD, fd, &event) != 0)
+      return Status::from_errno(errno, "epoll_ctl");
+  }
   return reactor;
 }
 
@@ -261,13 +280,17 @@ void Reactor::run() {
   while (!impl.stopping.exchange(false)) {
     impl.run_turn_ends();
     const int count = ::epoll_wait(impl.epoll.get(), events.data(), static_cast<int>(events.size()),
-                                   impl.milliseconds_to_sleep());
+                                   impl.timeout());
     for (int i = 0; i < count; ++i) {
       const epoll_event& event = events[static_cast<std::size_t>(i)];
       const auto fd = static_cast<std::uint32_t>(event.data.u64);
       if (fd == static_cast<std::uint32_t>(impl.wake.get())) {
         eventfd_t ignored;
         (void)::eventfd_read(impl.wake.get(), &ignored);
+        continue;
+      }
+      if (fd == static_cast<std::uint32_t>(impl.alarm.get())) {
+        impl.on_alarm();
         continue;
       }
       const Impl::Registration registration = impl.registrations[fd];

@@ -95,12 +95,15 @@ void Session::on_readable() {
   if (phase_ == Phase::kLeaving) return discard_input();
   std::size_t budget = kReceivePerTurn;
   while (phase_ != Phase::kClosed && phase_ != Phase::kLeaving && !paused_ && !draining_) {
-    const transport::IoResult got = connection_->receive(reader_.receive_space());
+    const auto space = reader_.receive_space();
+    const std::size_t room = transport::total(space);
+    const transport::IoResult got = connection_->receive(space);
     if (got.err == EAGAIN) break;
     if (got.bytes == 0) return close();
     last_progress_ = Reactor::Clock::now();
     judge(reader_.received(got.bytes));
-    if (got.bytes >= budget) break;
+    // There was no more; asking would cost a call for each small request.
+    if (got.bytes < room || got.bytes >= budget) break;
     budget -= got.bytes;
   }
 }

@@ -2,8 +2,10 @@
 #include "store/file.hh"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
 
 #include <cerrno>
 
@@ -62,8 +64,11 @@ Result<std::unique_ptr<FileStore>> FileStore::open(Workers& workers, const std::
     return same;
   if (facts->size == 0)
     return Status(Code::kFailed, path + ": is empty", "give ?size= and a path that does not exist");
-  return std::unique_ptr<FileStore>(
+  std::unique_ptr<FileStore> store(
       new FileStore(workers, std::move(fd), *std::move(facts), options));
+  struct statfs system = {};
+  store->in_memory_ = ::fstatfs(store->fd_.get(), &system) == 0 && system.f_type == TMPFS_MAGIC;
+  return store;
 }
 
 FileStore::FileStore(Workers& workers, UniqueFd fd, FileFacts facts, const FileOptions& options)
@@ -76,7 +81,9 @@ FileStore::~FileStore() = default;
 
 std::size_t FileStore::read_at_once(std::uint64_t offset, std::span<std::byte> into) {
   const iovec whole = {into.data(), into.size()};
-  const ssize_t cached = ::preadv2(fd_.get(), &whole, 1, static_cast<off_t>(offset), RWF_NOWAIT);
+  // tmpfs refuses RWF_NOWAIT and, unless it was swapped out, never waits.
+  const ssize_t cached =
+      ::preadv2(fd_.get(), &whole, 1, static_cast<off_t>(offset), in_memory_ ? 0 : RWF_NOWAIT);
   return cached > 0 ? static_cast<std::size_t>(cached) : 0;
 }
 

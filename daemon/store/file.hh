@@ -47,6 +47,7 @@ class FileStore final : public WorkerStore {
 
   UniqueFd fd_;
   FileFacts facts_;
+  bool in_memory_ = false;
   int (*const sync_)(int fd);
 };
 

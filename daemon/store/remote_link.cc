@@ -216,13 +216,17 @@ void RemoteLink::on_readable() {
     if (reader_.aside() > 0) {
       if (receive_aside(bytes) == Step::kWait) return;
     } else {
-      const transport::IoResult got = connection_->receive(reader_.receive_space());
+      const auto space = reader_.receive_space();
+      const std::size_t room = transport::total(space);
+      const transport::IoResult got = connection_->receive(space);
       if (got.err == EAGAIN) return;
       if (got.bytes == 0) return ended(got.err);
       heard_ = true;
       last_received_ = Reactor::Clock::now();
       bytes = got.bytes;
       advance(reader_.received(bytes));
+      // There was no more; asking would cost a call for each small reply.
+      if (bytes < room) return;
     }
     if (bytes >= budget) return;
     budget -= bytes;

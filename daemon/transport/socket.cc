@@ -92,15 +92,22 @@ void SocketConnection::watch(bool readable, bool writable) {
 IoResult SocketConnection::receive(std::span<const iovec> buffers) {
   msghdr header = message(buffers);
   ssize_t count;
-  do count = ::recvmsg(fd_.get(), &header, MSG_DONTWAIT);
+  // One buffer, as most often: recv() has less to look at.
+  do
+    count = buffers.size() == 1
+                ? ::recv(fd_.get(), buffers[0].iov_base, buffers[0].iov_len, MSG_DONTWAIT)
+                : ::recvmsg(fd_.get(), &header, MSG_DONTWAIT);
   while (count < 0 && errno == EINTR);
   return result(count);
 }
 
 IoResult SocketConnection::send(std::span<const iovec> buffers) {
+  constexpr int kFlags = MSG_DONTWAIT | MSG_NOSIGNAL;
   const msghdr header = message(buffers);
   ssize_t count;
-  do count = ::sendmsg(fd_.get(), &header, MSG_DONTWAIT | MSG_NOSIGNAL);
+  do
+    count = buffers.size() == 1 ? ::send(fd_.get(), buffers[0].iov_base, buffers[0].iov_len, kFlags)
+                                : ::sendmsg(fd_.get(), &header, kFlags);
   while (count < 0 && errno == EINTR);
   return result(count);
 }

@@ -21,6 +21,13 @@ struct IoResult {
   bool closed() const { return bytes == 0 && err == 0; }
 };
 
+// How many bytes the buffers have room for.
+inline std::size_t total(std::span<const iovec> buffers) {
+  std::size_t bytes = 0;
+  for (const iovec& buffer : buffers) bytes += buffer.iov_len;
+  return bytes;
+}
+
 // One end of a connection; it closes with its destruction, bytes that were
 // accepted by send() still go out. Not thread-safe: everything happens on the
 // reactor's thread. Never blocks, never raises SIGPIPE.
