@@ -25,7 +25,7 @@ head -c 192M /dev/zero >/scratch/other
 start server rmem-server --listen tcp://127.0.0.1:7070 --state-dir "$work/state" --export r=file:///scratch/file
 start_rmemd
 assert_exit 0 rmemctl attach r rmem://127.0.0.1/r --chunk 64KiB --push-interval 1s \
-	--dirty-limit 4MiB 	--fault-timeout 600s --sync-timeout 600s
+	--dirty-limit 4MiB --fault-timeout 600s --sync-timeout 600s
 start load rmem-load run /dev/rmem-r "$work/oracle" 2 4
 
 # Memory nobody can take away grows until little is left, and is gone. What is
