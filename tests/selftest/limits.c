@@ -653,6 +653,39 @@ TEST(on_loss_wait)
 	}
 }
 
+/* It takes longer than the fault timeout, but something becomes durable all the time. */
+TEST(a_slow_store_is_no_loss)
+{
+	struct region_conf conf = dirty;
+	long long begin, next;
+	struct job j;
+	struct fix f;
+	__u64 at;
+
+	conf.dirty_limit = 2 * LIMIT;
+	conf.fault_ms = 2000;
+	conf.on_loss = RMEM_ON_LOSS_ERROR;
+	start(&f, &conf);
+	MINI_SET(f.m, write_mode, MINI_HOLD);
+	for (at = 0; at < 2 * LIMIT; at += PAGE)
+		poke(f.map + at, 'd');
+	ASSERT_RET(region_set_limits(f.id, 0, LIMIT), 0);
+	begin = now_ms();
+	job_start(&j, &f, job_write, 3 * LIMIT);
+	ASSERT_SOON(STAT(f.id, waiting) == 1);
+	while (at_risk(&f) > LIMIT) {
+		EXPECT_EQ(STAT(f.id, waiting), 1);
+		MINI_SET(f.m, write_release, 1);
+		for (next = now_ms() + 250; now_ms() < next;)
+			nap();
+	}
+	EXPECT_GE(now_ms() - begin, 2000);
+	MINI_SET(f.m, write_mode, MINI_OK);
+	EXPECT_EQ(reap(j.pid, 20000), 0);
+	EXPECT_EQ(STAT(f.id, errors), 0);
+	stop(&f);
+}
+
 /* Once it is known that nobody takes anything, nobody waits again. */
 static void expect_refused(struct fix *f, const struct fullness *full, int kind, int want)
 {

@@ -415,7 +415,10 @@ static bool answer(struct serve *s, struct held *h)
 	} else if (h->r.op == RMEM_OP_WRITE || h->r.op == RMEM_OP_ZERO) {
 		switch (MINI_GET(m, write_mode)) {
 		case MINI_HOLD:
-			return false;
+			if (!MINI_GET(m, write_release))
+				return false;
+			MINI_SET(m, write_release, MINI_GET(m, write_release) - 1);
+			break;
 		case MINI_FAIL:
 			fails = MINI_GET(m, write_fails);
 			if (!fails)

@@ -97,6 +97,7 @@ struct mini {
 	int write_mode;		/* RMEM_OP_WRITE and RMEM_OP_ZERO */
 	int write_errno;
 	int write_fails;	/* so many, then MINI_OK; < 0: for ever */
+	int write_release;	/* so many in spite of MINI_HOLD */
 	int stall;		/* do not look at the ring */
 	__u32 prefetch_flags;
 
