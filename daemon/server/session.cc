@@ -20,8 +20,10 @@ constexpr std::size_t kStaging = 16 << 10;
 constexpr std::size_t kReceivePerTurn = 2 << 20;  // then others have their turn
 constexpr std::size_t kBuffersKept = 4 << 20;
 constexpr std::size_t kGather = 64;  // buffers in one send
-// Sent by one session before others, who may be more urgent, have their turn.
+// Sent by one session before others, who may be more urgent, have their turn; and
+// so much more if that ends a reply, whose last bytes would else need another turn.
 constexpr std::size_t kSendPerTurn = 256 << 10;
+constexpr std::size_t kSendToEnd = 64 << 10;
 
 std::string versions(std::uint16_t low, std::uint16_t high) {
   return low == high ? "version " + std::to_string(low)
@@ -548,7 +550,7 @@ void Session::send() {
         if (skip >= length) {
           skip -= length;
         } else {
-          const std::size_t more = std::min(length - skip, kSendPerTurn - gathered);
+          const std::size_t more = std::min(length - skip, kSendPerTurn + kSendToEnd - gathered);
           if (more > 0) buffers[count++] = {data + skip, more};
           gathered += more;
           skip = 0;
