@@ -30,8 +30,8 @@ programs := rmemd rmem-server rmemctl
 $(B)/cmake/build.ninja:
 	cmake -S daemon -B $(B)/cmake -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo
 
-programs: $(B)/cmake/build.ninja ## rmemd, rmem-server, rmemctl
-	cmake --build $(B)/cmake --target $(programs)
+programs: $(B)/cmake/build.ninja ## rmemd, rmem-server, rmemctl; and rmem-bench, which is not installed
+	cmake --build $(B)/cmake --target $(programs) rmem-bench
 
 user: $(B)/cmake/build.ninja ## the programs and their unit tests
 	cmake --build $(B)/cmake

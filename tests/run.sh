@@ -234,6 +234,7 @@ for rel in "${kernels[@]}"; do
 			value=$(header "$t" $key)
 			[[ ! $value ]] || opts+=("--$key" "$value")
 		done
+		[[ ! $(header "$t" icount) ]] || opts+=(--icount)
 		spawn "$rel" "$(basename "$t" .sh)" "${opts[@]}" -- "$t"
 	done
 done

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT
+// Mapped memory in general, and the two floors that have nothing below them.
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "base/unique_fd.hh"
+#include "peer.hh"
+
+namespace rmem::bench {
+namespace {
+
+void load(const std::byte& at) { (void)*static_cast<const volatile std::byte*>(&at); }
+
+// The value stays: the pages still hold the pattern afterwards.
+void store(std::byte& at) {
+  volatile std::byte* const p = &at;
+  *p = *p;
+}
+
+class AnonymousPeer final : public MappedPeer {
+ public:
+  explicit AnonymousPeer(std::uint64_t size) : MappedPeer("anon", size) {}
+
+  Status start() {
+    if (Status mapped = map(-1, true); !mapped.ok()) return mapped;
+    // Pages of 4 KiB are what everybody else has.
+    (void)::madvise(memory().data(), memory().size(), MADV_NOHUGEPAGE);
+    return Status();
+  }
+
+  bool can(Case which) const override {
+    return which == Case::kSequential || which == Case::kRandom;
+  }
+  Status prepare(Case) override { return unmap_pages(); }
+
+  // A load would only map the one page of zeros.
+  Status run(Case, std::span<const std::uint32_t> pages) override {
+    for (const std::uint32_t page : pages) store(memory()[page * kPage]);
+    return Status();
+  }
+
+  Status check(std::uint32_t page) override {
+    const auto bytes = memory().subspan(page * kPage, kPage);
+    if (std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{}; }))
+      return Status();
+    return Status(Code::kCorrupt, "page " + std::to_string(page) + " of new memory is not zero");
+  }
+};
+
+class TmpfsPeer final : public MappedPeer {
+ public:
+  TmpfsPeer(UniqueFd fd, std::uint64_t size) : MappedPeer("tmpfs", size), fd_(std::move(fd)) {}
+
+  Status start() {
+    if (Status mapped = map(fd_.get(), true); !mapped.ok()) return mapped;
+    fill_pattern(memory(), 0);
+    return Status();
+  }
+
+  // A file in memory is never clean.
+  bool can(Case which) const override { return which != Case::kWrite; }
+  Status prepare(Case) override { return unmap_pages(); }
+
+ private:
+  UniqueFd fd_;
+};
+
+}  // namespace
+
+MappedPeer::~MappedPeer() {
+  if (!memory_.empty()) ::munmap(memory_.data(), memory_.size());
+}
+
+Status MappedPeer::map(int fd, bool writable) {
+  const int flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
+  void* at = ::mmap(nullptr, size(), PROT_READ | (writable ? PROT_WRITE : 0), flags, fd, 0);
+  if (at == MAP_FAILED) return Status::from_errno(errno, name() + ": mmap");
+  memory_ = {static_cast<std::byte*>(at), size()};
+  return Status();
+}
+
+Status MappedPeer::unmap_pages() {
+  if (::madvise(memory_.data(), memory_.size(), MADV_DONTNEED) != 0)
+    return Status::from_errno(errno, name() + ": madvise");
+  return Status();
+}
+
+Status MappedPeer::touch_all() {
+  for (std::size_t at = 0; at < memory_.size(); at += kPage) load(memory_[at]);
+  return Status();
+}
+
+Status MappedPeer::run(Case which, std::span<const std::uint32_t> pages) {
+  if (which == Case::kWrite)
+    for (const std::uint32_t page : pages) store(memory_[page * kPage]);
+  else
+    for (const std::uint32_t page : pages) load(memory_[page * kPage]);
+  return Status();
+}
+
+Status MappedPeer::check(std::uint32_t page) {
+  return check_pattern(memory_.subspan(page * kPage, kPage), page);
+}
+
+Result<std::unique_ptr<Peer>> anonymous_peer(std::uint64_t size) {
+  auto peer = std::make_unique<AnonymousPeer>(size);
+  if (Status started = peer->start(); !started.ok()) return started;
+  return std::unique_ptr<Peer>(std::move(peer));
+}
+
+Result<std::unique_ptr<Peer>> tmpfs_peer(std::uint64_t size) {
+  UniqueFd fd(::memfd_create("rmem-bench", MFD_CLOEXEC));
+  if (!fd || ::ftruncate(fd.get(), static_cast<off_t>(size)) != 0)
+    return Status::from_errno(errno, "tmpfs: memfd_create");
+  auto peer = std::make_unique<TmpfsPeer>(std::move(fd), size);
+  if (Status started = peer->start(); !started.ok()) return started;
+  return std::unique_ptr<Peer>(std::move(peer));
+}
+
+}  // namespace rmem::bench
