@@ -337,9 +337,14 @@ void rmem_room_push_ahead(struct rmem_region *region)
 
 	if (resident && (!limit || resident < limit))
 		limit = resident;
-	if (limit && (u64)READ_ONCE(region->unsafe_pages) << PAGE_SHIFT > limit / 2 &&
-	    !READ_ONCE(region->dead))
+	if (!limit || (u64)READ_ONCE(region->unsafe_pages) << PAGE_SHIFT <= limit / 2 ||
+	    work_pending(&region->push_work))
+		return;
+	spin_lock(&region->lock);
+	/* whoever unmakes it cancels the work */
+	if (!region->dead)
 		queue_work(system_unbound_wq, &region->push_work);
+	spin_unlock(&region->lock);
 }
 
 void rmem_room_push(struct work_struct *work)
