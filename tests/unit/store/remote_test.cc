@@ -666,10 +666,11 @@ TEST_F(RemoteStoreLanesTest, DemandDoesNotWaitBehindBulk) {
     both(*store);
     proxy->stuck = 1;
     std::vector<std::byte> into(1000);
+    const std::vector<std::byte> written = pattern(1000, 1);
     Module module(64 << 10);
     Pending bulk, write, demand, received;
     store->read(0, into, bulk.done());
-    if (!read_only) store->write(500'000, pattern(1000, 1), write.done());
+    if (!read_only) store->write(500'000, written, write.done());
     store->read(0, bytes, demand.done(), Urgency::kDemand);
     store->receive(0, module.bytes.size(), module, &module, received.done(), Urgency::kDemand);
     loop.until([&] { return demand.over && received.over; });
