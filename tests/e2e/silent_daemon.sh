@@ -66,10 +66,10 @@ sync_loop rmemctl 5 rmemctl sync r & loops+=($!)
 
 # While this goes on, what is here is here: clean, dirty, being pushed.
 while ((SECONDS - began < 60)); do
-	assert_exit 0 timeout 2 rmem-load peek /dev/rmem-r $page
-	assert_exit 0 timeout 2 rmem-load poke /dev/rmem-r $((page + 8)) 3
-	assert_exit 0 timeout 2 rmem-load pwrite /dev/rmem-r 16 4
-	assert_exit 0 timeout 2 rmemctl status r --json
+	assert_exit 0 timeout 10 rmem-load peek /dev/rmem-r $page
+	assert_exit 0 timeout 10 rmem-load poke /dev/rmem-r $((page + 8)) 3
+	assert_exit 0 timeout 10 rmem-load pwrite /dev/rmem-r 16 4
+	assert_exit 0 timeout 10 rmemctl status r --json
 	sleep 2
 done
 assert_error 5 "did not answer" rmemctl detach r
