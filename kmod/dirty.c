@@ -226,10 +226,13 @@ void rmem_dirty_take(struct rmem_region *region, struct folio *folio, unsigned l
 	for (i = first; i < end; i++) {
 		if (!whole && !test_bit(i, dirty->written) && !test_bit(i, dirty->held))
 			continue;
-		dirty_count(region, dirty_fresh(dirty, i, 1));
 		__set_bit(i, pages);
-		__set_bit(i, dirty->writing);
-		__clear_bit(i, dirty->written);
+		/* what is only held was most likely not written, and is not at risk */
+		if (whole || test_bit(i, dirty->written)) {
+			dirty_count(region, dirty_fresh(dirty, i, 1));
+			__set_bit(i, dirty->writing);
+			__clear_bit(i, dirty->written);
+		}
 		__assign_bit(i, dirty->held, others);
 	}
 	spin_unlock(&region->dirty_lock);
@@ -250,11 +253,13 @@ void rmem_dirty_give_back(struct rmem_region *region, pgoff_t chunk, const unsig
 	dirty = xa_load(&region->dirty, chunk);
 	for (i = taken ? find_first_bit(taken, pages) : pages; i < pages;
 	     i = find_next_bit(taken, pages, i + 1)) {
-		__clear_bit(i, dirty->writing);
+		bool risk = __test_and_clear_bit(i, dirty->writing);
+
 		if (again)
-			__set_bit(i, dirty->written);
+			__set_bit(i, risk ? dirty->written : dirty->held);
 		/* safe, unless it is written once more */
-		dirty_count(region, -(long)dirty_fresh(dirty, i, 1));
+		if (risk)
+			dirty_count(region, -(long)dirty_fresh(dirty, i, 1));
 	}
 	dirty->under_way--;
 	dirty_put(region, chunk, dirty);
