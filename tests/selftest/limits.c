@@ -72,6 +72,15 @@ static long long at_risk(struct fix *f)
 	return pages * PAGE;
 }
 
+/* One byte of each page, by the mapping. */
+static void write_pages(struct fix *f, __u64 from, __u64 length, unsigned char value)
+{
+	__u64 at;
+
+	for (at = from; at < from + length; at += PAGE)
+		poke(f->map + at, value);
+}
+
 /* A task that does something that may wait, and how it ended. */
 struct job {
 	struct fix *f;
@@ -291,11 +300,8 @@ TEST(locked_pages_stay)
 /* All that may be resident is dirty, and the daemon does not answer. */
 static void fill_with_dirty(struct fix *f)
 {
-	__u64 at;
-
 	MINI_SET(f->m, write_mode, MINI_HOLD);
-	for (at = 0; at < LIMIT; at += PAGE)
-		poke(f->map + at, 'd');
+	write_pages(f, 0, LIMIT, 'd');
 	EXPECT_EQ(at_risk(f), LIMIT);
 	EXPECT_EQ(STAT(f->id, resident), LIMIT);
 }
@@ -376,12 +382,9 @@ TEST(prefetch_ends_at_the_limit)
 /* As many pages as may be at risk, and the daemon does not answer. */
 static void reach_dirty_limit(struct fix *f)
 {
-	__u64 at;
-
 	EXPECT_EQ(pattern_diff(f->map, 0, 2 * LIMIT), -1);
 	MINI_SET(f->m, write_mode, MINI_HOLD);
-	for (at = 0; at < LIMIT; at += PAGE)
-		poke(f->map + at, 'd');
+	write_pages(f, 0, LIMIT, 'd');
 	EXPECT_EQ(at_risk(f), LIMIT);
 	EXPECT_EQ(STAT(f->id, waiting), 0);
 }
@@ -433,8 +436,7 @@ TEST(dirty_pages_stay_writable_without_a_daemon)
 	reach_dirty_limit(&f);
 	mini_kill(f.m);
 	ASSERT_SOON(STAT(f.id, state) == RMEM_STATE_QUIESCED);
-	for (at = 0; at < LIMIT; at += PAGE)
-		poke(f.map + at, 'e');
+	write_pages(&f, 0, LIMIT, 'e');
 	job_start(&j, &f, job_write, LIMIT + PAGE);
 	expect_waits(&j);
 	MINI_SET(f.m, write_mode, MINI_OK);
@@ -499,14 +501,12 @@ TEST(pushed_before_the_limit_is_reached)
 {
 	struct region_conf conf = dirty;
 	struct fix f;
-	__u64 at;
 
 	start(&f, &conf);
 	EXPECT_EQ(pattern_diff(f.map, 0, LIMIT), -1);
-	for (at = 0; at < LIMIT / 2; at += PAGE)
-		poke(f.map + at, 'h');
+	write_pages(&f, 0, LIMIT / 2, 'h');
 	EXPECT_EQ(at_risk(&f), LIMIT / 2);
-	poke(f.map + at, 'h');
+	poke(f.map + LIMIT / 2, 'h');
 	EXPECT_SOON(at_risk(&f) < LIMIT / 2);
 	stop(&f);
 }
@@ -518,22 +518,19 @@ TEST(rewrites_count_once)
 	struct job j;
 	struct fix f;
 	int round;
-	__u64 at;
 
 	start(&f, &conf);
 	reach_dirty_limit(&f);
 	/* they are being written, and dirty again */
 	EXPECT_SOON(STAT(f.id, writeback) > 0);
 	for (round = 0; round < 3; round++)
-		for (at = 0; at < LIMIT; at += PAGE)
-			poke(f.map + at, 'r' + round);
+		write_pages(&f, 0, LIMIT, 'r' + round);
 	MINI_SET(f.m, write_mode, MINI_OK);
 	EXPECT_RET(SYS(fsync(f.fd)), 0);
 	EXPECT_EQ(at_risk(&f), 0);
 	/* all of the limit is free, and no more than that */
 	MINI_SET(f.m, write_mode, MINI_HOLD);
-	for (at = 0; at < LIMIT; at += PAGE)
-		poke(f.map + LIMIT + at, 's');
+	write_pages(&f, LIMIT, LIMIT, 's');
 	EXPECT_EQ(at_risk(&f), LIMIT);
 	job_start(&j, &f, job_write, 3 * LIMIT);
 	expect_waits(&j);
@@ -547,24 +544,20 @@ TEST(refused_writes_count_once)
 {
 	struct region_conf conf = dirty;
 	struct fix f;
-	__u64 at;
 
 	start(&f, &conf);
 	EXPECT_EQ(pattern_diff(f.map, 0, LIMIT), -1);
 	MINI_SET(f.m, write_errno, ENOSPC);
 	MINI_SET(f.m, write_fails, -1);
 	MINI_SET(f.m, write_mode, MINI_FAIL);
-	for (at = 0; at < LIMIT; at += PAGE)
-		poke(f.map + at, 'd');
+	write_pages(&f, 0, LIMIT, 'd');
 	EXPECT_RET(SYS(fsync(f.fd)), -ENOSPC);
 	EXPECT_EQ(at_risk(&f), LIMIT);
-	for (at = 0; at < LIMIT; at += PAGE)
-		poke(f.map + at, 'e');
+	write_pages(&f, 0, LIMIT, 'e');
 	MINI_SET(f.m, write_mode, MINI_OK);
 	EXPECT_RET(SYS(fsync(f.fd)), 0);
 	EXPECT_EQ(at_risk(&f), 0);
-	for (at = 0; at < LIMIT; at += PAGE)
-		poke(f.map + LIMIT + at, 'g');
+	write_pages(&f, LIMIT, LIMIT, 'g');
 	EXPECT_RET(SYS(fsync(f.fd)), 0);
 	EXPECT_EQ(bytes_diff(f.store + LIMIT, 'g', 1), -1);
 	stop(&f);
@@ -660,15 +653,13 @@ TEST(a_slow_store_is_no_loss)
 	long long begin, next;
 	struct job j;
 	struct fix f;
-	__u64 at;
 
 	conf.dirty_limit = 2 * LIMIT;
 	conf.fault_ms = 2000;
 	conf.on_loss = RMEM_ON_LOSS_ERROR;
 	start(&f, &conf);
 	MINI_SET(f.m, write_mode, MINI_HOLD);
-	for (at = 0; at < 2 * LIMIT; at += PAGE)
-		poke(f.map + at, 'd');
+	write_pages(&f, 0, 2 * LIMIT, 'd');
 	ASSERT_RET(region_set_limits(f.id, 0, LIMIT), 0);
 	begin = now_ms();
 	job_start(&j, &f, job_write, 3 * LIMIT);
@@ -756,7 +747,7 @@ TEST(abort_ends_the_wait)
 TEST(a_failed_region_refuses)
 {
 	struct fix f;
-	__u64 at, lost;
+	__u64 lost;
 	int i;
 
 	for (i = 0; i < 2; i++) {
@@ -764,8 +755,7 @@ TEST(a_failed_region_refuses)
 		start_full(&f, &fullnesses[1], RMEM_ON_LOSS_WAIT);
 		EXPECT_RET(mini_state(f.m, f.id, RMEM_STATE_FAILED), 0);
 		expect_refused(&f, &fullnesses[1], i, i ? ESTALE << 8 : SIGBUS);
-		for (at = 0; at < LIMIT; at += PAGE)
-			poke(f.map + at, 'e');
+		write_pages(&f, 0, LIMIT, 'e');
 		EXPECT_RET(region_del_force(f.id, &lost), 0);
 		EXPECT_EQ(lost, LIMIT);
 		mini_kill(f.m);
