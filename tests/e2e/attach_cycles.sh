@@ -10,6 +10,15 @@
 attaches=$(long_or 1000 40) loads=$(long_or 200 5)
 module=$(modinfo -F filename rmem 2>/dev/null || echo "$tests/../build/kmod/$(uname -r)/rmem.ko")
 
+# khugepaged fills up a daemon's memory to whole huge pages some day, by megabytes.
+thp=/sys/kernel/mm/transparent_hugepage/enabled
+thp_was=$(sed 's/.*\[\(.*\)\].*/\1/' $thp)
+echo never >$thp
+on_exit() {
+	echo "$thp_was" >$thp
+	[[ -d /sys/module/rmem ]] || insmod "$module"
+}
+
 rmem-load make "$work/file" $((1 << 20)) 1
 hosts_up
 start_server "r=file://$work/file"
@@ -89,7 +98,6 @@ load() {
 	rmmod rmem || fail "rmmod"
 	insmod "$module" || fail "insmod"
 }
-on_exit() { [[ -d /sys/module/rmem ]] || insmod "$module"; }
 for ((i = 0; i < 3; i++)); do
 	load
 done
