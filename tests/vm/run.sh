@@ -199,16 +199,18 @@ args=(
 	-virtfs "local,path=$run/out,mount_tag=out,security_model=none,multidevs=remap"
 )
 
+# No ERMS and FSRM: the kernel then copies by words and not by rep movsb, which is
+# emulated byte by byte, seven times slower, and counted as one instruction.
+cpu=max,erms=off,fsrm=off
 if [[ $icount ]]; then
-	# No ERMS and FSRM: else a whole rep movsb counts as one instruction.
-	args+=(-accel tcg,thread=single -icount shift=0,sleep=off -smp 1 -cpu max,erms=off,fsrm=off)
+	args+=(-accel tcg,thread=single -icount shift=0,sleep=off -smp 1 -cpu $cpu)
 else
 	# One thread for all CPUs of the guest: on a host with few free cores a
 	# thread for each is several times slower, because the guest then spins on
 	# locks whose holder the host has put aside. It also lets two VMs run side
 	# by side on two cores. RMEM_ACCEL=tcg,thread=multi for true parallelism,
 	# RMEM_ACCEL=kvm where that works.
-	args+=(-accel "${RMEM_ACCEL:-tcg,thread=single}" -smp "$smp" -cpu max)
+	args+=(-accel "${RMEM_ACCEL:-tcg,thread=single}" -smp "$smp" -cpu $cpu)
 fi
 
 [[ $reboot ]] || args+=(-no-reboot)
