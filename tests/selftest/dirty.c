@@ -511,22 +511,10 @@ TEST(writers_against_fsync)
 }
 
 /* The kernel's own flusher finds our pages. */
-static int sysctl(const char *path, int value)
-{
-	char old[32] = "";
-	int fd = open(path, O_RDWR | O_CLOEXEC);
-
-	ASSERT_GE(fd, 0);
-	ASSERT_GE(read(fd, old, sizeof(old) - 1), 1);
-	ASSERT_GE(dprintf(fd, "%d\n", value), 1);
-	close(fd);
-	return atoi(old);
-}
-
 TEST(background_flusher)
 {
-	int expire = sysctl("/proc/sys/vm/dirty_expire_centisecs", 50);
-	int period = sysctl("/proc/sys/vm/dirty_writeback_centisecs", 50);
+	int expire = ASSERT_OK(sysctl_set("vm/dirty_expire_centisecs", 50));
+	int period = ASSERT_OK(sysctl_set("vm/dirty_writeback_centisecs", 50));
 	struct fix f;
 
 	ASSERT_RET(fix_start(&f, &plain), 0);
@@ -534,15 +522,15 @@ TEST(background_flusher)
 	EXPECT_SOON(unclean(&f) == 0);
 	EXPECT(stamped(f.store, 1));
 	stop(&f);
-	sysctl("/proc/sys/vm/dirty_expire_centisecs", expire);
-	sysctl("/proc/sys/vm/dirty_writeback_centisecs", period);
+	EXPECT_GE(sysctl_set("vm/dirty_expire_centisecs", expire), 0);
+	EXPECT_GE(sysctl_set("vm/dirty_writeback_centisecs", period), 0);
 }
 
 /* While the store is out of reach nothing is pushed that nobody waits for. */
 TEST(no_background_push_while_degraded)
 {
-	int expire = sysctl("/proc/sys/vm/dirty_expire_centisecs", 10);
-	int period = sysctl("/proc/sys/vm/dirty_writeback_centisecs", 10);
+	int expire = ASSERT_OK(sysctl_set("vm/dirty_expire_centisecs", 10));
+	int period = ASSERT_OK(sysctl_set("vm/dirty_writeback_centisecs", 10));
 	struct fix f;
 
 	start(&f, &plain);
@@ -552,8 +540,8 @@ TEST(no_background_push_while_degraded)
 	EXPECT_SOON(unclean(&f) == 0);
 	EXPECT(stamped(f.store, 1));
 	stop(&f);
-	sysctl("/proc/sys/vm/dirty_expire_centisecs", expire);
-	sysctl("/proc/sys/vm/dirty_writeback_centisecs", period);
+	EXPECT_GE(sysctl_set("vm/dirty_expire_centisecs", expire), 0);
+	EXPECT_GE(sysctl_set("vm/dirty_writeback_centisecs", period), 0);
 }
 
 /* Nobody is there; who writes to resident pages is not stopped by that. */

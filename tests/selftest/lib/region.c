@@ -857,3 +857,18 @@ int reap(pid_t pid, int ms)
 		nanosleep(&t, NULL);
 	}
 }
+
+int sysctl_set(const char *name, int value)
+{
+	char path[128], was[32] = "";
+	int fd, err = 0;
+
+	snprintf(path, sizeof(path), "/proc/sys/%s", name);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (read(fd, was, sizeof(was) - 1) < 1 || dprintf(fd, "%d\n", value) < 1)
+		err = -errno;
+	close(fd);
+	return err ?: atoi(was);
+}

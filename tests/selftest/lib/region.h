@@ -182,4 +182,7 @@ pid_t spawn(int (*fn)(void *arg), void *arg);
 /* Wait at most @ms (times RMEM_TIMEOUT_SCALE): wait status, or -ETIMEDOUT. */
 int reap(pid_t pid, int ms);
 
+/* Sets one below /proc/sys, a small number; what it was, or -errno. */
+int sysctl_set(const char *name, int value);
+
 #endif /* SELFTEST_REGION_H */
