@@ -45,7 +45,7 @@ assert_eq "$regions quiesced" "$(states)" "states without a daemon"
 began=${EPOCHREALTIME/[.,]/}
 start_rmemd
 all_active() { [[ $(states) == "$regions active" ]]; }
-wait_for -t 60 all_active
+wait_for -t $((60 + regions)) all_active # each of them keeps two connections alive
 note "served again by a new rmemd: $(((${EPOCHREALTIME/[.,]/} - began) / 1000)) ms"
 
 for ((i = 0; i < regions; i++)); do
