@@ -307,6 +307,27 @@ static int control_state(struct rmem_channel *channel, unsigned long arg)
 	return err;
 }
 
+static int control_lane(struct rmem_channel *channel, unsigned long arg)
+{
+	struct rmem_ioc_lane args;
+	struct rmem_region *region;
+	u32 usize;
+	int err;
+
+	BUILD_BUG_ON(sizeof(args) != 40);
+	err = rmem_copy_args(&args, sizeof(args), sizeof(args), arg, &usize);
+	if (err)
+		return err;
+	if (args.flags)
+		return -EOPNOTSUPP;
+	region = served_region(channel, args.region_id);
+	if (IS_ERR(region))
+		return PTR_ERR(region);
+	err = rmem_region_lane(region, channel, &args);
+	rmem_region_put(region);
+	return err;
+}
+
 static long control_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	struct rmem_channel *channel = READ_ONCE(file->private_data);
@@ -314,6 +335,7 @@ static long control_ioctl(struct file *file, unsigned int cmd, unsigned long arg
 
 	switch (nr) {
 	case _IOC_NR(RMEM_IOC_SETUP) ... _IOC_NR(RMEM_IOC_RECEIVE):
+	case _IOC_NR(RMEM_IOC_LANE):
 		break;
 	default:
 		return -ENOTTY;
@@ -338,6 +360,8 @@ static long control_ioctl(struct file *file, unsigned int cmd, unsigned long arg
 		return control_writeout(channel, arg);
 	case _IOC_NR(RMEM_IOC_PREFETCH):
 		return control_prefetch(channel, arg);
+	case _IOC_NR(RMEM_IOC_LANE):
+		return control_lane(channel, arg);
 	default:
 		return control_state(channel, arg);
 	}

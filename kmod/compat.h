@@ -13,6 +13,7 @@
 #include <linux/fs.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
+#include <net/sock.h>
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 1, 0)
 #error "rmem needs Linux 6.1 or newer"
@@ -125,6 +126,17 @@ static inline int rmem_folio_mapcount(struct folio *folio)
 	return count;
 #else
 	return folio_mapcount(folio);
+#endif
+}
+
+/*
+ * 98123866fcf3 "net: Introduce sk_use_task_frag in struct sock", 6.2: what a socket's
+ * own pages are; before, those without __GFP_FS in sk_allocation have them.
+ */
+static inline void rmem_sock_own_frag(struct sock *sk)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 2, 0)
+	sk->sk_use_task_frag = false;
 #endif
 }
 

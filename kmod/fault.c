@@ -68,6 +68,7 @@ static vm_fault_t fault_resident(struct rmem_region *region, struct vm_fault *vm
 /* What a fault has to wait for: a fetch, or else room. */
 struct fault_wait {
 	struct rmem_req *req;
+	struct rmem_lane *ask;	/* where to ask for it first */
 	enum rmem_room room;
 };
 
@@ -78,6 +79,8 @@ static int fault_wait(struct rmem_region *region, struct fault_wait *wait, bool 
 
 	if (!wait->req)
 		return rmem_room_wait(region, wait->room, 1, retries, timeout);
+	if (wait->ask)
+		rmem_lane_ask(wait->ask, wait->req);
 	err = rmem_fetch_wait(wait->req, timeout);
 	rmem_request_put(wait->req);
 	return err;
@@ -108,7 +111,9 @@ static vm_fault_t fault_look(struct rmem_region *region, struct vm_fault *vmf, b
 		if (ret)
 			return ret;
 		wait->room = RMEM_ROOM_RESIDENT;
-		req = rmem_fetch_join(region, vmf->pgoff, retries);
+		/* who cannot drop mmap_lock does not ask: sockets are locked outside of it */
+		wait->ask = NULL;
+		req = rmem_fetch_join(region, vmf->pgoff, retries, retries ? &wait->ask : NULL);
 	} while (req == ERR_PTR(-EAGAIN));
 
 	if (!IS_ERR(req)) {

@@ -16,7 +16,9 @@
  *   region->dirty_lock         spinlock: the dirty log
  *   channel->lock              spinlock: the ring
  *
- * A socket's own lock is taken under request->fill_mutex, by receive.c.
+ * A socket's own lock is taken under request->fill_mutex, by receive.c. A lane's
+ * mutex is taken under rmem_mutex or none of them, by a task that may hold any lock
+ * of other subsystems; under it a socket's lock is only tried.
  *
  * Nothing that waits for a daemon holds any of them, except that a fault which
  * may not drop mmap_lock waits with it, for a bounded time.
@@ -53,6 +55,7 @@
 #define RMEM_PREFETCHES_MAX 4096
 
 struct rmem_channel;
+struct rmem_lane;
 
 /*
  * struct rmem_region - a range of remote bytes and its page cache
@@ -98,6 +101,7 @@ struct rmem_region {
 
 	spinlock_t lock;		/* of what follows, up to write_wait */
 	struct rmem_channel *channel;	/* who serves; NULL: quiesced */
+	struct rmem_lane *lane;		/* where to ask without him; only with @channel */
 	u32 state;
 	bool dead;			/* being unmade: no more opens, no more requests */
 	bool lost;			/* a fetch ran out of time; until one succeeds */
@@ -141,6 +145,7 @@ struct rmem_region {
 	/* counters, since made */
 	atomic64_t fetched_bytes;
 	atomic64_t received_bytes;	/* of fetches, from sockets */
+	atomic64_t asked;		/* fetches, by the tasks that wait */
 	atomic64_t pushed_bytes;
 	atomic64_t evicted_bytes;	/* for the resident limit */
 	atomic64_t writeback_bytes;	/* now */
@@ -336,7 +341,8 @@ bool rmem_fault_would_recurse(const void __user *addr, u64 length);
 /* request.c */
 int rmem_request_init(void);
 void rmem_request_exit(void);
-struct rmem_req *rmem_fetch_join(struct rmem_region *region, pgoff_t index, bool retries);
+struct rmem_req *rmem_fetch_join(struct rmem_region *region, pgoff_t index, bool retries,
+				 struct rmem_lane **ask);
 int rmem_fetch_wait(struct rmem_req *req, long timeout);
 int rmem_lost(struct rmem_region *region, int err);
 int rmem_fetch_populate(struct rmem_region *region, pgoff_t index);
@@ -353,6 +359,7 @@ bool rmem_request_complete(struct rmem_req *req, int error);
 struct rmem_req *rmem_request_find(struct rmem_channel *channel, u64 cookie);
 void rmem_request_discard(struct rmem_req *req);
 void rmem_request_put(struct rmem_req *req);
+void rmem_request_unasked(struct rmem_req *req, u32 generation);
 void rmem_request_requeue_all(struct rmem_region *region);
 void rmem_request_forget_channel(struct rmem_region *region);
 void rmem_request_fail_all(struct rmem_region *region, int error);
@@ -361,13 +368,22 @@ void rmem_request_deadline(struct work_struct *work);
 u64 rmem_request_cookie(const struct rmem_req *req, const struct rmem_channel *channel);
 
 /* receive.c */
+bool rmem_receive_allowed(struct socket *sock);
 int rmem_fetch_receive(struct rmem_channel *channel, struct rmem_ioc_receive *args);
+
+/* lane.c */
+struct rmem_lane *rmem_lane_get(struct rmem_req *req);
+void rmem_lane_ask(struct rmem_lane *lane, struct rmem_req *req);
+void rmem_lane_stop(struct rmem_lane *lane);
+int rmem_region_lane(struct rmem_region *region, struct rmem_channel *channel,
+		     const struct rmem_ioc_lane *args);
 
 /* ring.c */
 int rmem_ring_alloc(struct rmem_channel *channel, u32 entries);
 void rmem_ring_free(struct rmem_channel *channel);
 int rmem_ring_mmap(struct rmem_channel *channel, struct vm_area_struct *vma);
 void rmem_ring_queue(struct rmem_channel *channel, struct rmem_req *req);
+bool rmem_ring_ask(struct rmem_channel *channel, struct rmem_req *req, u32 lane);
 void rmem_ring_unqueue(struct rmem_channel *channel, struct rmem_req *req);
 void rmem_ring_hit(struct rmem_channel *channel, u32 region_id, u64 offset, u32 tid);
 bool rmem_ring_poll(struct rmem_channel *channel);

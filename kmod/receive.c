@@ -63,7 +63,7 @@ static void receiver_leave(struct receiver *receiver)
  * A stream that carries bytes and nothing else, connected, and the caller's own:
  * a descriptor that somebody passed to the daemon is none of them.
  */
-static bool receive_allowed(struct socket *sock)
+bool rmem_receive_allowed(struct socket *sock)
 {
 	const struct cred *opener = sock->file->f_cred;
 	const struct sock *sk = sock->sk;
@@ -212,7 +212,7 @@ int rmem_fetch_receive(struct rmem_channel *channel, struct rmem_ioc_receive *ar
 		goto unlock;
 	}
 	err = -EINVAL;
-	if (!receive_allowed(sock))
+	if (!rmem_receive_allowed(sock))
 		goto put;
 	err = -EBUSY;
 	if (!receiver_enter(&receiver, sock->sk))

@@ -457,12 +457,14 @@ int rmem_region_serve(struct rmem_region *region, struct rmem_channel *channel)
 /* Its daemon is gone, or it is being unmade: nobody serves it any more. */
 void rmem_region_abandon(struct rmem_region *region)
 {
+	struct rmem_lane *lane = NULL;
 	bool quiesced = false;
 
 	lockdep_assert_held(&rmem_mutex);
 	spin_lock(&region->lock);
 	if (region->channel) {
 		rmem_request_forget_channel(region);
+		swap(lane, region->lane);
 		region->channel = NULL;
 		list_del_init(&region->served);
 		if (region->state != RMEM_STATE_FAILED && !region->dead) {
@@ -471,6 +473,7 @@ void rmem_region_abandon(struct rmem_region *region)
 		}
 	}
 	spin_unlock(&region->lock);
+	rmem_lane_stop(lane);
 	if (quiesced) {
 		pr_info("region %s: quiesced, its daemon is gone\n", region->name);
 		rmem_netlink_event(region, RMEM_EVENT_STATE);

@@ -254,6 +254,8 @@ static bool fetch_demand(struct rmem_req *req, pgoff_t index)
  * rmem_fetch_join() - wait for the chunk that holds page @index
  * @retries: the caller cannot carry an error out of its wait; it will come
  *	again and ask here
+ * @ask: NULL, or out: where the caller has to ask for it by rmem_lane_ask(), as
+ *	soon as it holds no lock and before it waits; NULL: nowhere
  *
  * Joins the fetch that is under way or asks for a new one. A fetch that failed
  * a moment ago answers as many callers as it left behind without an error.
@@ -262,12 +264,16 @@ static bool fetch_demand(struct rmem_req *req, pgoff_t index)
  * ERR_PTR: EAGAIN (it is there now), EDQUOT (no room, and none can be made),
  * ENOMEM, ENODEV, ESTALE, ETIME (the region is lost), EIO.
  */
-struct rmem_req *rmem_fetch_join(struct rmem_region *region, pgoff_t index, bool retries)
+struct rmem_req *rmem_fetch_join(struct rmem_region *region, pgoff_t index, bool retries,
+				 struct rmem_lane **ask)
 {
 	pgoff_t chunk = rmem_chunk_of(region, index);
 	struct rmem_req *fresh = NULL, *stale = NULL, *req;
+	bool started = false;
 	int err;
 
+	if (ask)
+		*ask = NULL;
 again:
 	spin_lock(&region->lock);
 	err = fetch_refused(region);
@@ -294,6 +300,7 @@ again:
 		}
 		req = fresh;
 		fresh = NULL;
+		started = true;
 		if (fetch_lost(region))
 			request_publish(req);
 	}
@@ -306,8 +313,12 @@ again:
 	if (req) {
 		kref_get(&req->ref);
 		req->fetch.retries += retries;
-		if (fetch_demand(req, index))
-			request_publish(req);
+		if (fetch_demand(req, index)) {
+			if (started && ask)
+				*ask = rmem_lane_get(req);
+			if (!ask || !*ask)
+				request_publish(req);
+		}
 	}
 	spin_unlock(&region->lock);
 	if (!req) {
@@ -372,7 +383,8 @@ int rmem_lost(struct rmem_region *region, int err)
  */
 int rmem_fetch_populate(struct rmem_region *region, pgoff_t index)
 {
-	struct rmem_req *req = rmem_fetch_join(region, index, false);
+	struct rmem_lane *ask;
+	struct rmem_req *req = rmem_fetch_join(region, index, false, &ask);
 	int err;
 
 	if (req == ERR_PTR(-EDQUOT))
@@ -381,6 +393,8 @@ int rmem_fetch_populate(struct rmem_region *region, pgoff_t index)
 		err = PTR_ERR(req) == -EAGAIN ? 0 : PTR_ERR(req);
 	} else {
 		atomic64_inc(&region->faults_demand);
+		if (ask)
+			rmem_lane_ask(ask, req);
 		err = rmem_fetch_wait(req, MAX_SCHEDULE_TIMEOUT);
 		rmem_request_put(req);
 	}
@@ -745,6 +759,25 @@ void rmem_request_forget_channel(struct rmem_region *region)
 		req->again |= req->state == RMEM_REQ_SENT;
 		req->state = RMEM_REQ_QUEUED;
 	}
+}
+
+/*
+ * rmem_request_unasked() - what its waiter was to ask for, the daemon has to
+ * @generation: of the channel that it was published in
+ */
+void rmem_request_unasked(struct rmem_req *req, u32 generation)
+{
+	struct rmem_region *region = req->region;
+
+	spin_lock(&region->lock);
+	/* a successor has been told anyway */
+	if (req->state == RMEM_REQ_SENT && region->channel &&
+	    region->channel->generation == generation) {
+		req->again = true;
+		req->state = RMEM_REQ_QUEUED;
+		request_publish(req);
+	}
+	spin_unlock(&region->lock);
 }
 
 /* A new channel: publish what is outstanding, oldest first. */

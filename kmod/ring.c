@@ -75,7 +75,8 @@ static void ring_put(struct rmem_channel *channel, const struct rmem_request *en
 	smp_store_release(&channel->ring->head, channel->head);
 }
 
-static void ring_put_request(struct rmem_channel *channel, struct rmem_req *req)
+/* @lane: where somebody is about to ask for it, or 0 */
+static void ring_put_request(struct rmem_channel *channel, struct rmem_req *req, u32 lane)
 {
 	struct rmem_request entry = {
 		.cookie = rmem_request_cookie(req, channel),
@@ -84,6 +85,7 @@ static void ring_put_request(struct rmem_channel *channel, struct rmem_req *req)
 		.flags = req->again ? RMEM_REQ_AGAIN : 0,
 		.offset = req->offset,
 		.length = req->length,
+		.lane = lane,
 	};
 
 	if (req->op == RMEM_OP_FETCH) {
@@ -120,7 +122,7 @@ static bool ring_publish(struct rmem_channel *channel)
 	lockdep_assert_held(&channel->lock);
 	while ((req = ring_next(channel)) && ring_has_room(channel)) {
 		list_del_init(&req->pending);
-		ring_put_request(channel, req);
+		ring_put_request(channel, req, 0);
 		any = true;
 	}
 	return any;
@@ -142,6 +144,25 @@ void rmem_ring_queue(struct rmem_channel *channel, struct rmem_req *req)
 	ring_publish(channel);
 	spin_unlock(&channel->lock);
 	wake_up_interruptible_poll(&channel->wait, EPOLLIN | EPOLLRDNORM);
+}
+
+/*
+ * rmem_ring_ask() - publish a new request without a wake-up
+ * @lane: where the caller is going to ask for it
+ *
+ * False, and nothing: there is no room, or others wait for it.
+ */
+bool rmem_ring_ask(struct rmem_channel *channel, struct rmem_req *req, u32 lane)
+{
+	bool room;
+
+	lockdep_assert_held(&req->region->lock);
+	spin_lock(&channel->lock);
+	room = !ring_next(channel) && ring_has_room(channel);
+	if (room)
+		ring_put_request(channel, req, lane);
+	spin_unlock(&channel->lock);
+	return room;
 }
 
 /* The request is over or must not be published here any more. */

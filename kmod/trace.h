@@ -42,6 +42,7 @@ DEFINE_EVENT(rmem_request, name,			\
 
 rmem_request_event(rmem_request_new);
 rmem_request_event(rmem_request_sent);
+rmem_request_event(rmem_request_asked);
 rmem_request_event(rmem_request_done);
 
 TRACE_EVENT(rmem_fault,

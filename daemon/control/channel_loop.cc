@@ -13,15 +13,19 @@ ChannelLoop::ChannelLoop(Reactor& reactor, kchan::Device& device, std::function<
     : reactor_(reactor),
       device_(device),
       damaged_(std::move(damaged)),
-      timer_(reactor, [this] { tick(); }) {}
+      timer_(reactor, [this] { tick(); }),
+      pump_(reactor, [this] { pager_->pump(); }) {}
 
 ChannelLoop::~ChannelLoop() {
-  if (pager_) reactor_.remove(device_.fd());
+  if (!pager_) return;
+  reactor_.remove(device_.fd());
+  pager_->set_drain(nullptr);
 }
 
 Status ChannelLoop::start(pager::Pager& pager) {
   if (Status s = reactor_.add(device_.fd(), EPOLLIN, *this); !s.ok()) return s;
   pager_ = &pager;
+  pager.set_drain([this] { drain(); });
   watching_ = true;
   return Status();
 }
@@ -32,7 +36,7 @@ void ChannelLoop::wake(pager::Pager::Clock::time_point due) {
 
 void ChannelLoop::tick() {
   pager_->tick();
-  if (!watching_ && pager_->room()) watch(true);
+  if (!watching_ && !is_damaged_ && pager_->room()) watch(true);
 }
 
 void ChannelLoop::watch(bool ring) {
@@ -40,24 +44,45 @@ void ChannelLoop::watch(bool ring) {
   (void)reactor_.modify(device_.fd(), ring ? std::uint32_t{EPOLLIN} : 0u);
 }
 
-void ChannelLoop::on_events(std::uint32_t) {
+// Whether there was anything.
+bool ChannelLoop::take(std::uint32_t most) {
   rmem_request entry;
-  for (int i = 0; i < kMaxPerTurn; ++i) {
+  for (std::uint32_t i = 0; i < most; ++i) {
     if (!pager_->room()) {
       // The rest stays in the ring and in the kernel. Look again in a moment.
+      behind_ = true;
       watch(false);
       wake(pager::Pager::Clock::now() + std::chrono::milliseconds(10));
-      break;
+      return i != 0;
     }
     const kchan::Ring::Pop pop = device_.ring().pop(entry);
-    if (pop == kchan::Ring::Pop::kEmpty) break;
-    if (pop == kchan::Ring::Pop::kDamaged) {
-      watch(false);
-      return damaged_();
+    if (pop == kchan::Ring::Pop::kEmpty) {
+      behind_ = false;
+      return i != 0;
     }
+    if (pop == kchan::Ring::Pop::kDamaged) {
+      is_damaged_ = true;
+      watch(false);
+      damaged_();
+      return false;
+    }
+    // Who ought to have known of it earlier has gone on without, and its answer may
+    // have come.
+    if (behind_) entry.lane = 0;
     pager_->accept(entry);
   }
-  pager_->pump();
+  return most != 0;
+}
+
+void ChannelLoop::drain() {
+  // What came before this call is in the ring.
+  if (!is_damaged_ && take(device_.ring().capacity())) pump_.schedule();
+}
+
+void ChannelLoop::on_events(std::uint32_t) {
+  if (is_damaged_) return;
+  (void)take(kMaxPerTurn);
+  if (!is_damaged_) pager_->pump();
 }
 
 }  // namespace rmem::control

@@ -28,10 +28,12 @@ class ChannelLoop final : private Reactor::Handler {
 
  private:
   // Entries taken in one turn, so that answers of stores get theirs.
-  static constexpr int kMaxPerTurn = 1024;
+  static constexpr std::uint32_t kMaxPerTurn = 1024;
 
   void on_events(std::uint32_t events) override;
   void tick();
+  bool take(std::uint32_t most);
+  void drain();
   void watch(bool ring);
 
   Reactor& reactor_;
@@ -39,7 +41,10 @@ class ChannelLoop final : private Reactor::Handler {
   std::function<void()> damaged_;
   pager::Pager* pager_ = nullptr;
   Reactor::Timer timer_;
+  Reactor::TurnEnd pump_;
   bool watching_ = false;
+  bool behind_ = false;  // there was no room for all that was in the ring
+  bool is_damaged_ = false;
 };
 
 }  // namespace rmem::control

@@ -80,13 +80,14 @@ Result<std::unique_ptr<Device>> Device::open(std::uint32_t ring_entries) {
   setup.ring_entries = ring_entries;
   setup.uapi_major = RMEM_UAPI_MAJOR;
   setup.uapi_minor = RMEM_UAPI_MINOR;
-  setup.features = RMEM_FEATURE_RECEIVE;
+  setup.features = RMEM_FEATURE_RECEIVE | RMEM_FEATURE_LANE;
   if (const int err = call(device->fd_.get(), RMEM_IOC_SETUP, setup)) {
     return module_error(err, std::string(kControlPath) + ": interface version " +
                                  std::to_string(RMEM_UAPI_MAJOR) + "." +
                                  std::to_string(RMEM_UAPI_MINOR));
   }
   device->features_ = setup.features;
+  device->generation_ = setup.generation;
   void* memory =
       ::mmap(nullptr, setup.ring_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, device->fd_.get(), 0);
   if (memory == MAP_FAILED) {
@@ -139,6 +140,27 @@ Device::Received Device::receive(std::uint64_t cookie, std::uint64_t offset, std
   argument.checksum = checksum.value_or(0);
   const int err = call(fd_.get(), RMEM_IOC_RECEIVE, argument);
   return {argument.received, err, static_cast<int>(argument.error)};
+}
+
+int Device::lane(std::uint32_t region, const Lane& lane) {
+  rmem_ioc_lane argument{};
+  argument.region_id = region;
+  argument.fd = lane.socket;
+  argument.lane = lane.number;
+  argument.message = address(lane.message.data());
+  argument.message_bytes = static_cast<std::uint32_t>(lane.message.size());
+  argument.cookie_at = lane.cookie_at;
+  argument.offset_at = lane.offset_at;
+  argument.length_at = lane.length_at;
+  argument.checksum_at = lane.checksum_at;
+  return call(fd_.get(), RMEM_IOC_LANE, argument);
+}
+
+int Device::end_lane(std::uint32_t region) {
+  rmem_ioc_lane argument{};
+  argument.region_id = region;
+  argument.fd = -1;
+  return call(fd_.get(), RMEM_IOC_LANE, argument);
 }
 
 int Device::complete(std::span<const std::uint64_t> cookies, int error) {

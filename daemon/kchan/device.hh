@@ -42,6 +42,10 @@ class Device final : public KernelChannel {
   bool receives() const override { return features_ & RMEM_FEATURE_RECEIVE; }
   Received receive(std::uint64_t cookie, std::uint64_t offset, std::uint64_t length, int socket,
                    std::uint32_t flags, const std::optional<std::uint32_t>& checksum) override;
+  // A cookie leaves its highest bit to others.
+  bool asks() const override { return features_ & RMEM_FEATURE_LANE && generation_ >> 31 == 0; }
+  int lane(std::uint32_t region, const Lane& lane) override;
+  int end_lane(std::uint32_t region) override;
   int complete(std::span<const std::uint64_t> cookies, int error) override;
   int write_out(std::uint64_t cookie, std::span<std::byte> into, std::span<rmem_run> runs,
                 std::uint64_t& bytes, std::uint32_t& run_count) override;
@@ -54,6 +58,7 @@ class Device final : public KernelChannel {
 
   UniqueFd fd_;
   std::uint64_t features_ = 0;
+  std::uint32_t generation_ = 0;
   std::span<std::byte> mapping_;
   std::unique_ptr<Ring> ring_;
 };

@@ -40,6 +40,18 @@ class KernelChannel {
   virtual Received receive(std::uint64_t cookie, std::uint64_t offset, std::uint64_t length,
                            int socket, std::uint32_t flags,
                            const std::optional<std::uint32_t>& checksum) = 0;
+  // A socket on which the tasks that wait ask by themselves, and how.
+  struct Lane {
+    std::uint32_t number = 0;  // not 0
+    int socket = -1;
+    std::span<const std::byte> message;
+    std::uint16_t cookie_at = 0, offset_at = 0, length_at = 0, checksum_at = 0;
+  };
+  // Does the module know how?
+  virtual bool asks() const = 0;
+  // From now on they do so; after end_lane() has returned no more.
+  virtual int lane(std::uint32_t region, const Lane& lane) = 0;
+  virtual int end_lane(std::uint32_t region) = 0;
   // Ends requests: `error` is 0 or the positive errno for all of them.
   virtual int complete(std::span<const std::uint64_t> cookies, int error) = 0;
   // Copies a write's dirty bytes to `into` and says where they belong. On

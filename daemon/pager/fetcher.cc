@@ -31,13 +31,27 @@ Fetcher::Fetcher(Region& region, Shared& shared)
 
 Fetcher::~Fetcher() { drop_all(); }
 
-void Fetcher::add(Request* r) {
+void Fetcher::add(Request* r, std::uint32_t lane) {
   if (ahead(r)) {
     r->mark = read_ahead_.take_mark(r->offset);
     ahead_.push_back(r);
     return;
   }
-  demand_.push_back(r);
+  // Of another lane the answers are lost.
+  if (lane == 0 || lane != lane_) return demand_.push_back(r);
+  ++region_.stats().fetches;
+  ++region_.stats().asked;
+  asked_.push_back(r);
+}
+
+bool Fetcher::unasked(std::uint64_t cookie) {
+  for (Request* r = asked_.first(); r; r = r->next) {
+    if (r->cookie != cookie) continue;
+    asked_.remove(r);
+    demand_.push_back(r);
+    return true;
+  }
+  return false;
 }
 
 void Fetcher::joined(std::uint64_t cookie) {
@@ -159,25 +173,28 @@ store::Receiver::Taken Fetcher::receive(void* ctx, std::uint64_t offset, std::ui
 void Fetcher::read_done(void* request, const store::Outcome& outcome) {
   auto* r = static_cast<Request*>(request);
   Fetcher& self = r->region->fetcher();
-  self.answered(r, outcome);
+  self.over(r, outcome);
   self.shared_.pager.kick(self.region_);
 }
 
-void Fetcher::answered(Request* r, const store::Outcome& outcome) {
+void Fetcher::over(Request* r, const store::Outcome& outcome) {
   region_.operation_ends();
   reading_.remove(r);
   if (ahead(r)) --reading_ahead_;
   if (region_.gone()) return release(r);
+  settle(r, outcome, r->buffer);
+}
 
+void Fetcher::settle(Request* r, const store::Outcome& outcome, std::span<const std::byte> bytes) {
   switch (outcome.err) {
     case 0:
       r->tries = 0;
-      if (r->buffer.empty()) {  // filled by now
+      if (bytes.empty()) {  // filled by now
         ++region_.stats().received;
         return release(r);
       }
       if (r->stale) return again(r);
-      return fill(r);
+      return fill(r, bytes);
     case ECANCELED:
       return refused(r);
     case EAGAIN:
@@ -200,6 +217,56 @@ void Fetcher::answered(Request* r, const store::Outcome& outcome) {
   }
 }
 
+// --- those who ask by themselves ----------------------------------------------
+
+bool Fetcher::begin(const Lane& lane) {
+  // Before the kernel may say so.
+  lane_ = lane.number;
+  const int err = shared_.channel.lane(
+      region_.config().id, {lane.number, lane.socket, lane.message, lane.cookie_at, lane.offset_at,
+                            lane.length_at, lane.checksum_at});
+  if (err != 0) region_.log().warning("lending the connection: {}", std::strerror(err));
+  return err == 0;
+}
+
+void Fetcher::pause() { shared_.channel.end_lane(region_.config().id); }
+
+void Fetcher::lost(std::uint32_t number) {
+  if (number != lane_) return;
+  lane_ = 0;
+  while (Request* r = asked_.pop_front()) {
+    ++region_.stats().repeated;
+    r->stale = false;
+    demand_.push_back(r);
+  }
+  // Not from within, where the store is busy with its loss.
+  shared_.pager.soon();
+}
+
+std::optional<void*> Fetcher::awaited(std::uint64_t cookie, std::uint64_t offset,
+                                      std::uint64_t length) {
+  const auto find = [&] {
+    Request* r = asked_.first();
+    while (r && r->cookie != cookie) r = r->next;
+    return r;
+  };
+  Request* r = find();
+  if (!r) {
+    // It has been in the ring since before it was asked.
+    shared_.pager.drain();
+    r = find();
+  }
+  if (r && length != 0 && (offset != r->offset || length != r->length)) return std::nullopt;
+  return r;
+}
+
+void Fetcher::answered(void* ctx, const store::Outcome& outcome, std::span<const std::byte> bytes) {
+  auto* r = static_cast<Request*>(ctx);
+  asked_.remove(r);
+  settle(r, outcome, bytes);
+  shared_.pager.kick(region_);
+}
+
 // The module would not receive the bytes, or was not given them.
 void Fetcher::refused(Request* r) {
   switch (r->err) {
@@ -220,9 +287,9 @@ void Fetcher::refused(Request* r) {
   again(r);
 }
 
-void Fetcher::fill(Request* r) {
+void Fetcher::fill(Request* r, std::span<const std::byte> bytes) {
   const int err =
-      shared_.channel.fill(r->cookie, 0, r->buffer.first(r->length), r->mark ? RMEM_FILL_MARK : 0);
+      shared_.channel.fill(r->cookie, 0, bytes.first(r->length), r->mark ? RMEM_FILL_MARK : 0);
   switch (err) {
     case 0:
     case ENOENT:  // given up meanwhile, or a duplicate
@@ -230,7 +297,7 @@ void Fetcher::fill(Request* r) {
     case ENOMEM:
       // Whoever waits may be at its memory limit. Keep the bytes for a while.
       if (ahead(r)) return fail(r, ECANCELED);
-      if (++r->tries < kMaxNoMemory) return unfilled_.push_back(r);
+      if (!r->buffer.empty() && ++r->tries < kMaxNoMemory) return unfilled_.push_back(r);
       r->tries = 0;
       return again(r);
     default:
@@ -246,7 +313,7 @@ void Fetcher::retry_fills() {
     if (r->stale) {
       again(r);
     } else {
-      fill(r);
+      fill(r, r->buffer);
     }
   }
 }
@@ -284,6 +351,9 @@ void Fetcher::written(const Request& write) {
   for (Request* r = reading_.first(); r; r = r->next) {
     if (r->overlaps(write)) r->stale = true;
   }
+  for (Request* r = asked_.first(); r; r = r->next) {
+    if (r->overlaps(write)) r->stale = true;
+  }
   for (Request* r = unfilled_.first(); r; r = r->next) {
     if (r->overlaps(write)) r->stale = true;
   }
@@ -295,7 +365,7 @@ void Fetcher::disconnected() {
 }
 
 void Fetcher::drop_all() {
-  for (List* list : {&demand_, &ahead_, &unfilled_}) {
+  for (List* list : {&demand_, &ahead_, &asked_, &unfilled_}) {
     while (Request* r = list->pop_front()) release(r);
   }
 }

@@ -19,12 +19,18 @@ struct Shared;
 // store's socket; else it is read by the store into a buffer and filled from
 // there. Fetches that nobody waits for never use the last buffers or the last
 // places at the store, so that a demand fetch finds both.
-class Fetcher final : private store::Receiver {
+//
+// Where the store lends a connection, the tasks that wait ask there by themselves
+// (RMEM_IOC_LANE), and only the answers come by here.
+class Fetcher final : private store::Asker {
  public:
   Fetcher(Region& region, Shared& shared);
   ~Fetcher();
 
-  void add(Request* fetch);
+  // `lane`: its waiter asks for it there; 0: nobody has asked.
+  void add(Request* fetch, std::uint32_t lane = 0);
+  // RMEM_REQ_AGAIN: he could not, after all. False: that is not what it means.
+  bool unasked(std::uint64_t cookie);
   // RMEM_REQ_JOINED: somebody waits for a fetch ahead. It is a demand fetch from
   // now on and goes on where it is, unless it is over.
   void joined(std::uint64_t cookie);
@@ -41,7 +47,8 @@ class Fetcher final : private store::Receiver {
   std::size_t under_way_ahead() const { return ahead_.size() + reading_ahead_; }
 
   // The bytes of `write` are durable and may leave the page cache from now on.
-  // What was read before, and is not filled yet, may be older: read it again.
+  // What was read before, and is not filled yet, may be older: read it again. The
+  // ring has been emptied since the store said so.
   void written(const Request& write);
 
   // Fetches for which the kernel had no memory: try again.
@@ -49,6 +56,9 @@ class Fetcher final : private store::Receiver {
   bool has_unfilled() const { return !unfilled_.empty(); }
   // Taken for fetches at the store or not filled yet.
   std::uint64_t buffer_bytes() const { return reading_.buffer_bytes() + unfilled_.buffer_bytes(); }
+
+  // What the region's store is to set_asker().
+  store::Asker& asker() { return *this; }
 
   // The store is gone for now: what nobody waits for is given back.
   void disconnected();
@@ -65,14 +75,23 @@ class Fetcher final : private store::Receiver {
   static constexpr unsigned kMaxNoMemory = 50;
 
   static void read_done(void* request, const store::Outcome& outcome);
-  void answered(Request* r, const store::Outcome& outcome);
+  void over(Request* r, const store::Outcome& outcome);
+  // store::Asker
+  bool begin(const Lane& lane) override;
+  void pause() override;
+  void lost(std::uint32_t number) override;
+  std::optional<void*> awaited(std::uint64_t cookie, std::uint64_t offset,
+                               std::uint64_t length) override;
+  void answered(void* ctx, const store::Outcome& outcome,
+                std::span<const std::byte> bytes) override;
   // store::Receiver, `ctx` being the Request
   Taken receive(void* ctx, std::uint64_t offset, std::uint64_t length, int socket,
                 const std::optional<std::uint32_t>& checksum) override;
   bool directly(const Request* r) const;
+  void settle(Request* r, const store::Outcome& outcome, std::span<const std::byte> bytes);
   void refused(Request* r);
   void read(Request* r);
-  void fill(Request* r);
+  void fill(Request* r, std::span<const std::byte> bytes);
   void again(Request* r);
   void fail(Request* r, int err);
   void release(Request* r);
@@ -85,6 +104,8 @@ class Fetcher final : private store::Receiver {
   List demand_;
   List ahead_;
   List reading_;
+  List asked_;  // by those who wait, on `lane_`
+  std::uint32_t lane_ = 0;
   List unfilled_;
   std::size_t reading_ahead_ = 0;
   // One chunk of the region's own: regions whose store is slow cannot take the

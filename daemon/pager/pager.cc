@@ -98,6 +98,10 @@ void Pager::accept(const rmem_request& e) {
     region->fetcher().joined(e.cookie);
     return list(*region);
   }
+  if (e.op == RMEM_OP_FETCH && (e.flags & RMEM_REQ_AGAIN) != 0 &&
+      region->fetcher().unasked(e.cookie)) {
+    return list(*region);
+  }
   const bool ahead = e.op == RMEM_OP_FETCH && (e.flags & RMEM_REQ_PREFETCH) != 0;
 
   // What can be asked again makes room before it is all taken.
@@ -115,7 +119,7 @@ void Pager::accept(const rmem_request& e) {
   r->op = e.op;
   r->flags = e.flags;
   if (e.op == RMEM_OP_FETCH) {
-    region->fetcher().add(r);
+    region->fetcher().add(r, e.lane);
     // A repetition tells nothing about where the reader goes.
     if (!ahead && !(e.flags & RMEM_REQ_AGAIN)) region->fetcher().missed(e.offset, e.tid);
   } else {

@@ -63,12 +63,20 @@ class Pager {
 
   // A ring entry, hostile until proven otherwise. Call pump() afterwards.
   void accept(const rmem_request& entry);
+  // How to be given all that is in the ring by now, or, where there is no room() for
+  // all of it, what else is said to have been asked on a lane as if it had not been.
+  void set_drain(std::function<void()> drain) { drain_ = std::move(drain); }
+  void drain() {
+    if (drain_) drain_();
+  }
   // Is there room for another one?
   bool room() const { return pool_.in_use() < options_.request_limit; }
   // Gives the stores what there is to do.
   void pump();
   // `region` has had an answer: pump() for it. For the regions themselves.
   void kick(Region& region);
+  // tick() in the next turn.
+  void soon() { wake_no_later_than(options_.now()); }
   // Does what is due by time, and calls back for regions that have become quiet.
   void tick();
 
@@ -105,6 +113,7 @@ class Pager {
   kchan::KernelChannel& channel_;
   Options options_;
   std::function<void(Clock::time_point)> wake_;
+  std::function<void()> drain_;
   Arena arena_;
   RequestPool pool_;
   std::vector<rmem_run> runs_;

@@ -27,10 +27,13 @@ void Region::connect(store::Store& store) {
   if (const int err = shared_.channel.set_state(config_.id, RMEM_STATE_ACTIVE, "")) {
     log_.warning("telling the kernel that the store is there: {}", std::strerror(err));
   }
+  if (shared_.channel.asks())
+    store.set_asker(&fetcher_.asker(), config_.chunk, shared_.channel.receives());
 }
 
 void Region::disconnect(std::string_view reason) {
   if (gone_) return;
+  if (store_) store_->set_asker(nullptr);
   store_ = nullptr;
   if (const int err = shared_.channel.set_state(config_.id, RMEM_STATE_DEGRADED, reason)) {
     log_.warning("telling the kernel that the store is gone: {}", std::strerror(err));
@@ -55,6 +58,7 @@ void Region::stale() {
 
 void Region::retire() {
   gone_ = true;
+  if (store_) store_->set_asker(nullptr);
   fetcher_.drop_all();
   write_back_.drop_all();
 }

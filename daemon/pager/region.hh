@@ -36,6 +36,7 @@ struct Stats {
   std::uint64_t fetches = 0;     // reads of the store, repetitions included
   std::uint64_t prefetches = 0;  // of which read-ahead asked for, before anybody came
   std::uint64_t received = 0;    // of the fetches: whose bytes the module received itself
+  std::uint64_t asked = 0;       // of the fetches: asked by who waits
   std::uint64_t writes = 0;      // requests copied out, repetitions included
   std::uint64_t flushes = 0;
   std::uint64_t repeated = 0;   // requests that had to be done again

@@ -99,6 +99,10 @@ struct RemoteStore::Impl {
     void on_link_lost(const Status& why) override {
       is_bulk() ? store.on_bulk_lost(why) : store.on_pages_lost();
     }
+    void on_asked(const RemoteLink::Reply& reply, std::span<const std::byte> bytes,
+                  void* ctx) override {
+      store.on_asked(reply, bytes, ctx);
+    }
     bool is_bulk() const { return this == &store.bulk; }
 
     Impl& store;
@@ -295,6 +299,23 @@ struct RemoteStore::Impl {
     pages_timer.disarm();
     pages_backoff = {};
     pages.ready = true;
+    lend();
+  }
+
+  void lend() {
+    if (pages.ready && asker != nullptr)
+      pages.link->lend(*asker, pages.handle, longest_asked, asker_receives);
+  }
+
+  // A read of the asker's is over.
+  void on_asked(const RemoteLink::Reply& reply, std::span<const std::byte> bytes, void* ctx) {
+    const int err = reply.err == 0 ? 0 : outcome_errno(reply.err);
+    if (err == 0) {
+      geometry.epoch = reply.header.epoch;
+      counters.bytes_read += reply.header.length;
+    }
+    asker->answered(ctx, {err, err == 0 ? reply.header.epoch : 0}, bytes);
+    if (err == ESTALE && state == State::kUp) taken_over();
   }
 
   void no_pages() {
@@ -348,6 +369,11 @@ struct RemoteStore::Impl {
     if (claiming) std::exchange(claiming, nullptr)(why);
     if (releasing) std::exchange(releasing, nullptr)(why);
     if (state == State::kFailed) listener.on_failed(why);
+  }
+
+  void taken_over() {
+    fail(Status(Code::kBusy, address.to_string() + ": another writer has taken over",
+                "this writer's view of the store is out of date", ESTALE));
   }
 
   void close() {
@@ -538,9 +564,7 @@ struct RemoteStore::Impl {
     if (op.whole && op.under_way == 0) {
       const bool stale = op.err == ESTALE;
       complete(op, {op.err, op.err == 0 ? op.epoch : 0});
-      if (stale && state == State::kUp)
-        return fail(Status(Code::kBusy, address.to_string() + ": another writer has taken over",
-                           "this writer's view of the store is out of date", ESTALE));
+      if (stale && state == State::kUp) return taken_over();
     }
     if (state == State::kUp) pump();
   }
@@ -582,6 +606,10 @@ struct RemoteStore::Impl {
   std::vector<std::unique_ptr<RemoteLink>> dead;  // closed, to be destroyed
   std::uint32_t generation = static_cast<std::uint32_t>(random_u64());
   std::uint64_t session = 0;
+
+  Asker* asker = nullptr;
+  std::uint64_t longest_asked = 0;
+  bool asker_receives = false;
 
   std::deque<Op> all_ops;
   Op* free_ops = nullptr;
@@ -688,6 +716,15 @@ void RemoteStore::receive(std::uint64_t offset, std::uint64_t length, Receiver& 
 bool RemoteStore::can_receive(std::uint64_t length) const {
   return impl_->state == State::kUp && impl_->bulk.link->can_receive(length) &&
          (!impl_->pages.ready || impl_->pages.link->can_receive(length));
+}
+
+void RemoteStore::set_asker(Asker* asker, std::uint64_t longest, bool receives) {
+  if (asker == impl_->asker) return;
+  if (impl_->pages.link) impl_->pages.link->take_back();
+  impl_->asker = asker;
+  impl_->longest_asked = longest;
+  impl_->asker_receives = receives;
+  impl_->lend();
 }
 
 void RemoteStore::write(std::uint64_t offset, std::span<const std::byte> from, Done done) {

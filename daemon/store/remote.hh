@@ -167,6 +167,8 @@ class RemoteStore final : public Store {
   void receive(std::uint64_t offset, std::uint64_t length, Receiver& receiver, void* ctx, Done done,
                Urgency urgency = Urgency::kBulk) override;
   bool can_receive(std::uint64_t length) const override;
+  // On the page lane, while there is one.
+  void set_asker(Asker* asker, std::uint64_t longest = 0, bool receives = false) override;
   void write(std::uint64_t offset, std::span<const std::byte> from, Done done) override;
   void zero(std::uint64_t offset, std::uint64_t length, Done done) override;
   void flush(Done done) override;

@@ -23,6 +23,8 @@ constexpr std::uint32_t kControlCalls = 8;
 // Bulk calls at once: what the server takes into memory without making reads
 // wait, in slices of wire::kSlice.
 constexpr std::uint32_t kBulkCalls = 32;
+// In the numbers of our own requests. Those without it are cookies of an asker.
+constexpr std::uint64_t kOwn = std::uint64_t{1} << 63;
 
 // A line-based server that we have reached by mistake answers at once.
 constexpr char kName[] = "rmem " RMEM_VERSION "\r\n\r\n";
@@ -127,7 +129,7 @@ void RemoteLink::submit(Call& call, std::uint32_t handle, Kind kind) {
   wire::Header& header = call.header;
   const bool hello = header.type == Type::kHello;
   header.version = hello ? wire::kHelloVersion : version_;
-  header.request = std::uint64_t{++call.uses} << 32 | call.index;
+  header.request = kOwn | std::uint64_t{++call.uses} << 32 | call.index;
   header.handle = handle;
   header.generation = options_.generation;
   header.payload = static_cast<std::uint32_t>(call.out.size());
@@ -137,7 +139,7 @@ void RemoteLink::submit(Call& call, std::uint32_t handle, Kind kind) {
   }
   if (call.receiver != nullptr) {
     ++receivers_;
-    reader_.set_header_only(true);
+    choose_staging();
   }
   wire::encode(header, call.encoded);
   call.state = Call::State::kQueued;
@@ -146,6 +148,7 @@ void RemoteLink::submit(Call& call, std::uint32_t handle, Kind kind) {
 }
 
 void RemoteLink::send() {
+  if (sending_ != nullptr || urgent_.first != nullptr || bulk_.first != nullptr) pause_asker();
   while (connection_ && !blocked_ &&
          (sending_ != nullptr || urgent_.first != nullptr || bulk_.first != nullptr)) {
     std::array<iovec, kGather> buffers;
@@ -194,7 +197,9 @@ void RemoteLink::send() {
       }
     }
   }
-  if (connection_) connection_->watch(true, blocked_);
+  if (!connection_) return;
+  connection_->watch(true, blocked_);
+  if (!blocked_) resume_asker();
 }
 
 void RemoteLink::on_writable() {
@@ -299,6 +304,7 @@ RemoteLink::Call* RemoteLink::find(const wire::Header& header) {
 FrameReader::Next RemoteLink::on_header(const wire::Header& header, std::span<std::byte>& place) {
   receiving_ = nullptr;
   if (header.type != Type::kRefuse) {
+    if (lent_.ever && !(header.request & kOwn)) return on_asked_header(header, place);
     receiving_ = find(header);
     if (receiving_ == nullptr) return violated("a reply to nothing");
     if (header.type == Type::kRead && header.error == 0) {
@@ -332,16 +338,107 @@ FrameReader::Next RemoteLink::on_frame(const wire::Header& header, bool intact) 
     return FrameReader::Next::kStop;
   }
   Call& call = *std::exchange(receiving_, nullptr);
+  const int err = call.unwanted ? ECANCELED : wire::errno_from_wire(header.error);
+  if (&call == &lent_.call) {
+    asked_done({header, err, payload}, call.in);
+    return connection_ ? FrameReader::Next::kGoOn : FrameReader::Next::kStop;
+  }
   const bool control = header.type != Type::kRead && header.type != Type::kWrite &&
                        header.type != Type::kZero && header.type != Type::kFlush;
   if (!control) --data_calls_;
   if (!control && header.type != Type::kRead) --bulk_calls_;
   call.state = Call::State::kFree;
   free_.push_back(&call);
-  if (call.receiver != nullptr) reader_.set_header_only(--receivers_ > 0);
-  const int err = call.unwanted ? ECANCELED : wire::errno_from_wire(header.error);
+  if (call.receiver != nullptr) --receivers_;
+  choose_staging();
   call.done(call.ctx, {header, err, payload});
   return connection_ ? FrameReader::Next::kGoOn : FrameReader::Next::kStop;
+}
+
+// --- what others ask ---------------------------------------------------------
+
+void RemoteLink::lend(Asker& asker, std::uint32_t handle, std::uint64_t longest, bool receives) {
+  if (lent_.ever) return;
+  const bool aside = receives && can_receive(longest);
+  if (!connection_ || connection_->socket() < 0 || longest > max_payload_ ||
+      (!aside && longest > kStaging))
+    return;
+  lent_.aside = aside;
+  wire::Header header;
+  header.version = version_;
+  header.type = Type::kRead;
+  header.handle = handle;
+  header.generation = options_.generation;
+  wire::encode(header, lent_.message);
+  lent_.asker = &asker;
+  lent_.ever = true;
+  lent_.handle = handle;
+  lent_.longest = longest;
+  if (!lent_.aside) lent_.bytes.resize(longest);
+  choose_staging();
+  // When what is to be sent first has gone.
+  turn_end_.schedule();
+}
+
+void RemoteLink::take_back() {
+  if (lent_.asker == nullptr) return;
+  pause_asker();
+  lent_.call.unwanted = true;
+  lent_.call.ctx = nullptr;
+  std::exchange(lent_.asker, nullptr)->lost(options_.generation);
+}
+
+// Half a frame of ours must not be followed by one of the asker's.
+void RemoteLink::pause_asker() {
+  if (std::exchange(lent_.begun, false)) lent_.asker->pause();
+}
+
+void RemoteLink::resume_asker() {
+  if (lent_.begun || lent_.asker == nullptr) return;
+  lent_.begun = lent_.asker->begin({options_.generation, connection_->socket(), lent_.message,
+                                    wire::header_at::kRequest, wire::header_at::kOffset,
+                                    wire::header_at::kLength, wire::header_at::kHeaderChecksum});
+  if (!lent_.begun) take_back();
+}
+
+// Bytes behind a header may have a receiver, or nothing else can be the case.
+void RemoteLink::choose_staging() { reader_.set_header_only(receivers_ > 0 || lent_.aside); }
+
+FrameReader::Next RemoteLink::on_asked_header(const wire::Header& header,
+                                              std::span<std::byte>& place) {
+  Call& call = lent_.call;
+  const bool checked = header.flags & wire::flag::kChecksum;
+  if (!header.reply() || header.type != Type::kRead || header.handle != lent_.handle ||
+      header.generation != options_.generation)
+    return violated("a reply to nothing");
+  if (header.error != 0 ? header.payload > control_.size()
+                        : header.payload > lent_.longest || header.payload != header.length ||
+                              header.length == 0 || checked != checksums_)
+    return violated("a reply that does not fit its READ");
+  const auto ctx = lent_.asker == nullptr
+                       ? std::optional<void*>(nullptr)
+                       : lent_.asker->awaited(header.request, header.offset,
+                                              header.error == 0 ? header.length : 0);
+  if (!ctx) return violated("a reply that does not fit its READ");
+  receiving_ = &call;
+  call.ctx = call.receiver_ctx = *ctx;
+  call.receiver = lent_.asker;
+  call.received = 0;
+  call.unwanted = *ctx == nullptr;
+  call.in = {};
+  if (header.error != 0) {
+    place = std::span(control_).first(header.payload);
+  } else if (lent_.aside) {
+    return FrameReader::Next::kAside;
+  } else {
+    place = call.in = std::span(lent_.bytes).first(header.payload);
+  }
+  return FrameReader::Next::kGoOn;
+}
+
+void RemoteLink::asked_done(const Reply& reply, std::span<const std::byte> bytes) {
+  // Else nobody has been found for it, or he has gone since.
+  if (lent_.call.ctx != nullptr) owner_.on_asked(reply, bytes, lent_.call.ctx);
 }
 
 FrameReader::Next RemoteLink::violated(std::string_view how) {
@@ -385,6 +482,7 @@ void RemoteLink::ping() {
 }
 
 void RemoteLink::close() {
+  take_back();
   connection_.reset();
   tick_.disarm();
 }

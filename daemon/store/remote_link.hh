@@ -60,6 +60,9 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
     // The connection is gone; calls that had not completed never will. Not
     // called after close(). The link must not be destroyed from within.
     virtual void on_link_lost(const Status& reason) = 0;
+    // The server has answered what the asker of this link had asked: `ctx` is his,
+    // `bytes` are there unless he has received them himself.
+    virtual void on_asked(const Reply& reply, std::span<const std::byte> bytes, void* ctx) = 0;
 
    protected:
     ~Owner() = default;
@@ -88,6 +91,12 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   // Sends it, soon: at the end of this turn of the loop, reads in front of bulk
   // calls that have not been sent. `handle` as OPEN answered, or 0.
   void submit(Call& call, std::uint32_t handle, Kind kind);
+
+  // Reads of `handle` that somebody else asks for on this connection, of at most
+  // `longest` bytes; what the link itself has to send goes in between. For good: with
+  // take_back() it ends, and later answers are thrown away.
+  void lend(Asker& asker, std::uint32_t handle, std::uint64_t longest, bool receives);
+  void take_back();
 
   // Ends the connection without telling the owner.
   void close();
@@ -123,6 +132,11 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   wire::FrameReader::Next on_frame(const wire::Header& header, bool intact) override;
 
   Call* find(const wire::Header& header);
+  wire::FrameReader::Next on_asked_header(const wire::Header& header, std::span<std::byte>& place);
+  void asked_done(const Reply& reply, std::span<const std::byte> bytes);
+  void pause_asker();
+  void resume_asker();
+  void choose_staging();
   wire::FrameReader::Next violated(std::string_view how);
   void greeted(const Reply& reply);
   void refused(const wire::Header& header, const std::string& text);
@@ -156,6 +170,19 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   Call* receiving_ = nullptr;     // whose reply is being received; null for REFUSE
   std::array<std::byte, wire::kMaxPayloadBeforeOpen> control_;  // payload of other replies
   std::uint32_t receivers_ = 0;                                 // calls under way that have one
+
+  // What is lent, and the one answer to it that is being received.
+  struct Lent {
+    bool ever = false;
+    Asker* asker = nullptr;  // null: nobody any more
+    wire::HeaderBytes message;
+    std::uint32_t handle = 0;
+    std::uint64_t longest = 0;
+    bool aside = false;            // payloads go to the asker as a receiver
+    bool begun = false;            // it may ask now
+    std::vector<std::byte> bytes;  // else they go here
+    Call call;
+  } lent_;
 
   Queue urgent_;
   Queue bulk_;

@@ -83,6 +83,39 @@ class Receiver {
   ~Receiver() = default;
 };
 
+// Asks a store's server for reads by itself, on a connection that the store lends
+// it, and is given the answers. As a Receiver, it takes their bytes out of the socket.
+class Asker : public Receiver {
+ public:
+  // How to ask: `message` with three numbers of 64 bits, little-endian, and a CRC-32C
+  // of what is in front of it (at 0: without) put in. The cookies are the asker's,
+  // below 2^63 and unique among what is not answered yet.
+  struct Lane {
+    std::uint32_t number = 0;  // of the connection; not 0
+    int socket = -1;
+    std::span<const std::byte> message;
+    std::uint16_t cookie_at = 0, offset_at = 0, length_at = 0, checksum_at = 0;
+  };
+  // It may ask from now on. False: it will not, on no connection like this.
+  virtual bool begin(const Lane& lane) = 0;
+  // It must not, once this has returned: the store sends something itself. What it
+  // has asked will be answered. begin() with the same number follows.
+  virtual void pause() = 0;
+  // The connection is gone, or not lent any more; what was asked there and has not
+  // been answered will not be. Paused before.
+  virtual void lost(std::uint32_t number) = 0;
+  // An answer arrives. What it answers, for answered() and receive(); null: nothing
+  // that anybody waits for. `length` 0: it is an error. Nothing returned: the range is
+  // another one than was asked for.
+  virtual std::optional<void*> awaited(std::uint64_t cookie, std::uint64_t offset,
+                                       std::uint64_t length) = 0;
+  // It is there, with these bytes, unless receive() has taken them.
+  virtual void answered(void* ctx, const Outcome& outcome, std::span<const std::byte> bytes) = 0;
+
+ protected:
+  ~Asker() = default;
+};
+
 // Asynchronous block store. Not thread-safe: every call and every completion
 // happen on the one thread of the reactor it was made with.
 //
@@ -111,6 +144,11 @@ class Store {
   }
   // Whether that serves a read of so many bytes now, and is worth it.
   virtual bool can_receive(std::uint64_t /*length*/) const { return false; }
+  // Demands of at most `longest` bytes may be asked for by `asker` from now on, where
+  // that is possible, until it is set to null, which ends it without answers.
+  // `receives`: it is a receiver, too, where can_receive() says so.
+  virtual void set_asker(Asker* /*asker*/, std::uint64_t /*longest*/ = 0,
+                         bool /*receives*/ = false) {}
   virtual void write(std::uint64_t offset, std::span<const std::byte> from, Done done) = 0;
   // The range reads as zeros afterwards; frees space where the store can.
   virtual void zero(std::uint64_t offset, std::uint64_t length, Done done) = 0;

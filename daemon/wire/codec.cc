@@ -12,10 +12,13 @@ namespace {
 
 // Offsets of docs/protocol.md, section 1.
 namespace at {
-constexpr std::size_t kMagic = 0, kVersion = 4, kType = 5, kFlags = 6, kRequest = 8, kHandle = 16,
-                      kGeneration = 20, kOffset = 24, kLength = 32, kPayload = 40, kChecksum = 44,
-                      kEpoch = 48, kError = 56, kHeaderChecksum = 60;
-}
+using header_at::kHeaderChecksum;
+using header_at::kLength;
+using header_at::kOffset;
+using header_at::kRequest;
+constexpr std::size_t kMagic = 0, kVersion = 4, kType = 5, kFlags = 6, kHandle = 16,
+                      kGeneration = 20, kPayload = 40, kChecksum = 44, kEpoch = 48, kError = 56;
+}  // namespace at
 
 constexpr std::size_t kHelloBytes = 48;  // and a name
 constexpr std::size_t kHelloNameMax = 128;

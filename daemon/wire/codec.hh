@@ -17,6 +17,12 @@ namespace rmem::wire {
 
 using HeaderBytes = std::array<std::byte, kHeaderBytes>;
 
+// Where some of the fields lie, for whoever fills them into a header that has been
+// written; its checksum covers what is in front of it.
+namespace header_at {
+inline constexpr std::uint16_t kRequest = 8, kOffset = 24, kLength = 32, kHeaderChecksum = 60;
+}
+
 // Writes the header with its checksum.
 void encode(const Header& header, std::span<std::byte, kHeaderBytes> into);
 

@@ -114,6 +114,15 @@ static void set_receive(void *arg, struct env *e)
 	r->fd = -1;
 }
 
+/* To end a lane that there is not. */
+static void set_lane(void *arg, struct env *e)
+{
+	struct rmem_ioc_lane *l = arg;
+
+	l->region_id = e->other;
+	l->fd = -1;
+}
+
 static void set_complete(void *arg, struct env *e)
 {
 	struct rmem_ioc_complete *c = arg;
@@ -173,6 +182,7 @@ static const struct sample samples[] = {
 	{ "PUSH", RMEM_IOC_PUSH, 16, ON_CONTROL, 12, set_region },
 	{ "STATE", RMEM_IOC_STATE, 144, ON_CONTROL, 0, set_state },
 	{ "RECEIVE", RMEM_IOC_RECEIVE, 56, ON_CONTROL, 52, set_receive },
+	{ "LANE", RMEM_IOC_LANE, 40, ON_CONTROL, 0, set_lane },
 };
 
 static int good_result(const struct sample *s)

@@ -32,6 +32,7 @@ TEST(ioctl_numbers)
 		{ "PUSH", RMEM_IOC_PUSH, 0x4010e546 },
 		{ "STATE", RMEM_IOC_STATE, 0x4090e547 },
 		{ "RECEIVE", RMEM_IOC_RECEIVE, 0xc038e548 },
+		{ "LANE", RMEM_IOC_LANE, 0x4028e54e },
 	};
 	size_t i;
 
@@ -58,6 +59,7 @@ TEST(structs_have_no_holes)
 	EXPECT_EQ(sizeof(struct rmem_ioc_prefetch), 4 * 4 + 2 * 8);
 	EXPECT_EQ(sizeof(struct rmem_ioc_state), 4 * 4 + RMEM_REASON_SIZE);
 	EXPECT_EQ(sizeof(struct rmem_ioc_receive), 6 * 4 + 4 * 8);
+	EXPECT_EQ(sizeof(struct rmem_ioc_lane), 6 * 4 + 8 + 4 * 2);
 	EXPECT_EQ(sizeof(struct rmem_request), 8 + 4 + 2 + 2 + 4 * 8 + 4 * 4);
 }
 

@@ -43,7 +43,8 @@
  *               forget it
  *   ENOTCONN    the file is not attached to a region yet; or the control fd
  *               has not been set up; or it does not serve that region
- *   EISCONN     attached, set up or served already, by this very file
+ *   EISCONN     attached, set up or served already, by this very file; or the
+ *               region has a lane already
  *   EBUSY       served by another live daemon; region open or mapped; dirty
  *   EBADF       the file is not open for writing
  *   EEXIST      netlink: a region of that name exists
@@ -245,7 +246,8 @@ struct rmem_ioc_unsafe {
 
 /* Feature bits of RMEM_IOC_SETUP. */
 #define RMEM_FEATURE_RECEIVE (1ull << 0) /* RMEM_IOC_RECEIVE */
-#define RMEM_FEATURES_KNOWN RMEM_FEATURE_RECEIVE
+#define RMEM_FEATURE_LANE (1ull << 2) /* RMEM_IOC_LANE */
+#define RMEM_FEATURES_KNOWN (RMEM_FEATURE_RECEIVE | RMEM_FEATURE_LANE)
 
 /**
  * struct rmem_ioc_setup - RMEM_IOC_SETUP: make the ring
@@ -490,6 +492,61 @@ struct rmem_ioc_state {
 };
 #define RMEM_IOC_STATE _IOW(RMEM_IOC_TYPE, 0x47, struct rmem_ioc_state)
 
+/* Bytes of the longest message of a lane. */
+#define RMEM_LANE_MESSAGE_MAX 256u
+
+/**
+ * struct rmem_ioc_lane - RMEM_IOC_LANE: the faulting thread asks by itself
+ * @size: sizeof(struct rmem_ioc_lane)
+ * @flags: must be 0
+ * @region_id: id of a region that this channel serves
+ * @fd: a socket that leads to the region's store; -1: none from now on
+ * @lane: a number for it, not 0, for @lane of struct rmem_request
+ * @message_bytes: length of the message, at most RMEM_LANE_MESSAGE_MAX
+ * @message: address of a message that asks for bytes
+ * @cookie_at: where in the message the request's cookie belongs, 8 bytes
+ * @offset_at: likewise, the offset of its first byte
+ * @length_at: likewise, its length in bytes
+ * @checksum_at: where the CRC-32C of all that stands in front of it belongs, 4
+ *	bytes; 0: the message has none
+ *
+ * With a lane the first task that misses a chunk sends the message itself, with
+ * the three numbers and the checksum put in, each little-endian. The request is in
+ * the ring before that, with @lane, and poll(2) wakes nobody for it: the daemon
+ * takes it from there when the answer comes. What the module cannot send
+ * (the socket is full, in use, or broken) it publishes once more, with
+ * RMEM_REQ_AGAIN and without @lane, and then it wakes the daemon as ever, as it
+ * does for all that is not a first demand. Needs RMEM_FEATURE_LANE.
+ *
+ * The socket is one that RMEM_IOC_RECEIVE would take, without kTLS (EINVAL). The
+ * module keeps it open until the lane ends: by @fd -1, with the region, or with the
+ * channel. Messages are sent whole or not at all; should the socket take a part of
+ * one, it is shut down. Nothing is received from it. Its memory is allocated
+ * without waiting for file systems or disks, from then on.
+ *
+ * To send something itself the caller ends the lane first: when that call has
+ * returned, nothing is being sent. The same socket may become a lane again
+ * afterwards, under the same number; what had been asked under it stays asked.
+ *
+ *   EISCONN     the region has a lane; end it first
+ *   EINVAL      @lane 0; a message too long, or in which the fields overlap or
+ *               reach beyond its end; with @fd -1, any of them is not 0
+ */
+struct rmem_ioc_lane {
+	__u32 size;
+	__u32 flags;
+	__u32 region_id;
+	__s32 fd;
+	__u32 lane;
+	__u32 message_bytes;
+	__aligned_u64 message;
+	__u16 cookie_at;
+	__u16 offset_at;
+	__u16 length_at;
+	__u16 checksum_at;
+};
+#define RMEM_IOC_LANE _IOW(RMEM_IOC_TYPE, 0x4e, struct rmem_ioc_lane)
+
 /*
  * Numbers kept free, so that they mean one thing for ever:
  *   0x49 write-out to a socket       0x4a dirty log get and clear
@@ -510,7 +567,8 @@ struct rmem_ioc_state {
  * Both run freely and wrap at 2^32; entry i is at index i % entries. The ring
  * is empty when they are equal. The kernel trusts only its own copy of head;
  * a tail that makes no sense stops publication until it does. poll(2) reports
- * POLLIN while the ring is not empty. What finds no room waits in the kernel.
+ * POLLIN while the ring is not empty, but nobody is woken for an entry with @lane.
+ * What finds no room waits in the kernel.
  */
 #define RMEM_RING_MAGIC 0x676e6972 /* "ring" */
 
@@ -567,6 +625,8 @@ enum rmem_op {
  *	byte used
  * @payload: WRITE: bytes that WRITEOUT will give
  * @tid: FETCH, HIT: thread that noticed, in the initial pid namespace; 0 = none
+ * @lane: FETCH: the thread asks by itself on this lane (RMEM_IOC_LANE); 0: nobody
+ *	has asked
  * @__reserved1: 0
  */
 struct rmem_request {
@@ -580,7 +640,8 @@ struct rmem_request {
 	__aligned_u64 demand_offset;
 	__aligned_u64 payload;
 	__u32 tid;
-	__u32 __reserved1[3];
+	__u32 lane;
+	__u32 __reserved1[2];
 };
 
 /*
@@ -589,8 +650,8 @@ struct rmem_request {
  * The kernel notices when the last reference to the control file goes away
  * (release), whether by exit, by SIGKILL or by close.
  *
- * - The regions it served become QUIESCED. Nothing is lost, zeroed or unmapped;
- *   resident pages stay readable and dirty pages writable.
+ * - The regions it served become QUIESCED, and their lanes end. Nothing is lost,
+ *   zeroed or unmapped; resident pages stay readable and dirty pages writable.
  * - Outstanding requests stay in the kernel. A half-filled fetch forgets what
  *   it had. Tasks go on waiting, killably; the clock of --fault-timeout, which
  *   started when they began to wait, runs on.

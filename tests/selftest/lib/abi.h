@@ -89,6 +89,19 @@ FIELD(rmem_ioc_receive, received, 40, 8);
 FIELD(rmem_ioc_receive, error, 48, 4);
 FIELD(rmem_ioc_receive, __reserved, 52, 4);
 
+SIZE(rmem_ioc_lane, 40);
+FIELD(rmem_ioc_lane, size, 0, 4);
+FIELD(rmem_ioc_lane, flags, 4, 4);
+FIELD(rmem_ioc_lane, region_id, 8, 4);
+FIELD(rmem_ioc_lane, fd, 12, 4);
+FIELD(rmem_ioc_lane, lane, 16, 4);
+FIELD(rmem_ioc_lane, message_bytes, 20, 4);
+FIELD(rmem_ioc_lane, message, 24, 8);
+FIELD(rmem_ioc_lane, cookie_at, 32, 2);
+FIELD(rmem_ioc_lane, offset_at, 34, 2);
+FIELD(rmem_ioc_lane, length_at, 36, 2);
+FIELD(rmem_ioc_lane, checksum_at, 38, 2);
+
 SIZE(rmem_ioc_complete, 32);
 FIELD(rmem_ioc_complete, size, 0, 4);
 FIELD(rmem_ioc_complete, flags, 4, 4);
@@ -148,7 +161,8 @@ FIELD(rmem_request, length, 24, 8);
 FIELD(rmem_request, demand_offset, 32, 8);
 FIELD(rmem_request, payload, 40, 8);
 FIELD(rmem_request, tid, 48, 4);
-FIELD(rmem_request, __reserved1, 52, 12);
+FIELD(rmem_request, lane, 52, 4);
+FIELD(rmem_request, __reserved1, 56, 8);
 
 NUMBER(RMEM_IOC_ATTACH, 0x4050e500);
 NUMBER(RMEM_IOC_INFO, 0xc110e501);
@@ -164,6 +178,7 @@ NUMBER(RMEM_IOC_PREFETCH, 0xc020e545);
 NUMBER(RMEM_IOC_PUSH, 0x4010e546);
 NUMBER(RMEM_IOC_STATE, 0x4090e547);
 NUMBER(RMEM_IOC_RECEIVE, 0xc038e548);
+NUMBER(RMEM_IOC_LANE, 0x4028e54e);
 
 NUMBER(RMEM_UAPI_MAJOR, 1);
 NUMBER(RMEM_CHUNK_MIN, 4096);
@@ -182,6 +197,8 @@ NUMBER(RMEM_FILL_ZERO, 2);
 NUMBER(RMEM_RECEIVE_CHECKSUM, 4);
 NUMBER(RMEM_PREFETCH_MAKE_ROOM, 1);
 NUMBER(RMEM_FEATURE_RECEIVE, 1);
+NUMBER(RMEM_FEATURE_LANE, 4);
+NUMBER(RMEM_LANE_MESSAGE_MAX, 256);
 NUMBER(RMEM_OP_FETCH, 1);
 NUMBER(RMEM_OP_WRITE, 2);
 NUMBER(RMEM_OP_ZERO, 3);

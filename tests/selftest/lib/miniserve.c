@@ -150,6 +150,18 @@ int chan_receive(struct chan *c, __u64 cookie, __u64 offset, __u64 length, int f
 	return ret;
 }
 
+int chan_lane(struct chan *c, const struct rmem_ioc_lane *lane)
+{
+	return ioctl(c->fd, RMEM_IOC_LANE, lane) ? -errno : 0;
+}
+
+int chan_end_lane(struct chan *c, __u32 id)
+{
+	struct rmem_ioc_lane l = { .size = sizeof(l), .region_id = id, .fd = -1 };
+
+	return chan_lane(c, &l);
+}
+
 int chan_complete(struct chan *c, const __u64 *cookies, __u32 count, __u32 error)
 {
 	struct rmem_ioc_complete x = {

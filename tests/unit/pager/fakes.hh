@@ -81,6 +81,15 @@ class FakeKernel final : public kchan::KernelChannel {
     received.push_back({cookie, flags, {}, offset + length});
     return {length, 0, 0};
   }
+  bool asks() const override { return can_ask; }
+  int lane(std::uint32_t, const Lane& lane) override {
+    lanes.push_back(lane.number);
+    return lane_error;
+  }
+  int end_lane(std::uint32_t) override {
+    lanes.push_back(0);
+    return 0;
+  }
   int complete(std::span<const std::uint64_t> cookies, int error) override {
     ++complete_calls;
     for (std::uint64_t cookie : cookies) completions.push_back({cookie, error, complete_calls});
@@ -136,6 +145,9 @@ class FakeKernel final : public kchan::KernelChannel {
                        [&](const Fill& f) { return f.cookie == cookie; });
   }
 
+  bool can_ask = true;
+  int lane_error = 0;
+  std::vector<std::uint32_t> lanes;  // begun, or 0: ended
   bool can_receive = false;
   std::deque<Received> receive_results;
   std::vector<Fill> received;
@@ -188,6 +200,7 @@ class FakeStore final : public store::Store {
     take({Kind::kRead, offset, length, nullptr, {}, done, &receiver, ctx, urgency});
   }
   bool can_receive(std::uint64_t) const override { return receivable; }
+  void set_asker(store::Asker* now, std::uint64_t, bool) override { asker = now; }
   void write(std::uint64_t offset, std::span<const std::byte> from, store::Done done) override {
     ++writes;
     take({Kind::kWrite, offset, from.size(), nullptr, from.front(), done});
@@ -228,6 +241,7 @@ class FakeStore final : public store::Store {
   std::vector<Operation> operations;
   bool immediate = false;
   bool receivable = false;
+  store::Asker* asker = nullptr;
   store::Receiver::Taken last_taken;
   std::size_t receives = 0;
   std::byte content{0x11};

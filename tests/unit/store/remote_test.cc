@@ -12,6 +12,7 @@
 #include <deque>
 #include <fstream>
 
+#include "base/bytes.hh"
 #include "base/crc32c.hh"
 #include "server/server.hh"
 #include "support/allocations.hh"
@@ -842,6 +843,198 @@ TEST_F(RemoteStoreLanesTest, FencedWriterIsToldByThePageLane) {
   EXPECT_EQ(heard.fails, 1);
   EXPECT_EQ(heard.failed.code(), Code::kBusy);
   EXPECT_EQ(old->lanes(), 0u);
+}
+
+// What the module does who has been lent the page lane: sends what it is told to.
+struct Tasks final : Asker {
+  Lane lane;
+  std::vector<std::byte> message;
+  std::deque<std::uint64_t> cookies;  // not answered
+  int begun = 0, paused = 0, losses = 0, nobodys = 0;
+  bool may = false, fits = true;
+  std::vector<int> errors;
+  std::vector<std::byte> got;
+  Module* module = nullptr;  // takes the payloads
+
+  bool begin(const Lane& how) override {
+    EXPECT_FALSE(may);
+    ++begun;
+    lane = how;
+    message.assign(how.message.begin(), how.message.end());
+    return may = true;
+  }
+  void pause() override {
+    EXPECT_TRUE(may);
+    ++paused;
+    may = false;
+  }
+  void lost(std::uint32_t number) override {
+    EXPECT_FALSE(may);
+    EXPECT_EQ(number, lane.number);
+    ++losses;
+    cookies.clear();
+  }
+  std::optional<void*> awaited(std::uint64_t cookie, std::uint64_t, std::uint64_t) override {
+    if (!fits) return std::nullopt;
+    const auto it = std::ranges::find(cookies, cookie);
+    if (it == cookies.end()) {
+      ++nobodys;
+      return nullptr;
+    }
+    cookies.erase(it);
+    return module != nullptr ? static_cast<void*>(module) : this;
+  }
+  void answered(void* ctx, const Outcome& outcome, std::span<const std::byte> bytes) override {
+    EXPECT_EQ(ctx, module != nullptr ? static_cast<void*>(module) : this);
+    errors.push_back(outcome.err);
+    got.assign(bytes.begin(), bytes.end());
+  }
+  Taken receive(void* ctx, std::uint64_t offset, std::uint64_t length, int socket,
+                const std::optional<std::uint32_t>& checksum) override {
+    return module->receive(ctx, offset, length, socket, checksum);
+  }
+
+  void ask(std::uint64_t cookie, std::uint64_t offset, std::uint64_t length, bool waits = true) {
+    ASSERT_TRUE(may);
+    store_le(message.data() + lane.cookie_at, cookie);
+    store_le(message.data() + lane.offset_at, offset);
+    store_le(message.data() + lane.length_at, length);
+    store_le(message.data() + lane.checksum_at, crc32c(std::span(message).first(lane.checksum_at)));
+    if (waits) cookies.push_back(cookie);
+    ASSERT_EQ(::send(lane.socket, message.data(), message.size(), MSG_NOSIGNAL),
+              static_cast<ssize_t>(message.size()));
+  }
+};
+
+TEST_F(RemoteStoreLanesTest, ThePageLaneIsLent) {
+  for (const bool checksum : {false, true}) {
+    proxy->connections = 0;
+    const auto store = writer("file", {.checksum = checksum});
+    both(*store);
+    Tasks tasks;
+    store->set_asker(&tasks, 4096);
+    loop.until([&] { return tasks.may; });
+    const auto read_before = store->counters().bytes_read;
+    tasks.ask(1, 0, 4096);
+    tasks.ask(2, 4096, 100);
+    loop.until([&] { return tasks.errors.size() == 2; });
+    EXPECT_EQ(tasks.errors, (std::vector<int>{0, 0}));
+    EXPECT_EQ(tasks.got, std::vector(100, std::byte{'f'}));
+    EXPECT_EQ(store->counters().bytes_read, read_before + 4196);
+
+    // Beyond the end is an error of that read alone.
+    tasks.ask(3, 1 << 20, 4096);
+    loop.until([&] { return tasks.errors.size() == 3; });
+    EXPECT_EQ(tasks.errors.back(), EINVAL);
+
+    // An answer that nobody waits for any more.
+    tasks.ask(4, 0, 4096, false);
+    tasks.ask(5, 0, 4096);
+    loop.until([&] { return tasks.errors.size() == 4; });
+    EXPECT_EQ(tasks.nobodys, 1);
+
+    // What the store has to send itself goes in between.
+    EXPECT_EQ(tasks.paused, 0);
+    test::StoreOps ops(loop, *store);
+    ops.urgency = Urgency::kDemand;
+    tasks.ask(6, 0, 4096);
+    EXPECT_EQ(ops.read(0, content.size()), content);
+    EXPECT_EQ(tasks.paused, 1);
+    loop.until([&] { return tasks.may && tasks.errors.size() == 5; });
+    EXPECT_EQ(tasks.begun, 2);
+    EXPECT_EQ(tasks.losses, 0);
+
+    store->set_asker(nullptr);
+    EXPECT_FALSE(tasks.may);
+    EXPECT_EQ(tasks.losses, 1);
+    EXPECT_EQ(heard.downs, 0);
+    EXPECT_EQ(store->counters().page_lanes_lost, 0u);
+    ASSERT_TRUE(release(*store).ok());
+  }
+}
+
+TEST_F(RemoteStoreLanesTest, AnAskerReceivesWhatIsWorthIt) {
+  const auto store = make("file", {.read_only = true, .checksum = true});
+  ASSERT_TRUE(open(*store).ok());
+  Tasks tasks;
+  store->set_asker(&tasks, 64 << 10, true);
+  both(*store);
+  loop.until([&] { return tasks.may; });
+  Module module(64 << 10), other(64 << 10);
+  module.most = 1000;
+  tasks.module = &module;
+  Pending received;
+  tasks.ask(1, 0, 64 << 10);
+  tasks.ask(2, 0, 64 << 10, false);
+  store->receive(0, other.bytes.size(), other, &other, received.done(), Urgency::kDemand);
+  loop.until([&] { return received.over && tasks.errors.size() == 1; });
+  EXPECT_EQ(tasks.errors, std::vector<int>{0});
+  EXPECT_TRUE(tasks.got.empty());
+  EXPECT_EQ(module.bytes, std::vector(64 << 10, std::byte{'f'}));
+  EXPECT_EQ(other.bytes, module.bytes);
+  EXPECT_EQ(tasks.nobodys, 1);
+  // It may want no more in the middle, and the next one is whole.
+  Module refusing(64 << 10);
+  refusing.refuses_from = 3000;
+  refusing.most = 1000;
+  tasks.module = &refusing;
+  loop.until([&] { return tasks.may; });
+  tasks.ask(3, 0, 64 << 10);
+  loop.until([&] { return tasks.errors.size() == 2; });
+  EXPECT_EQ(tasks.errors.back(), ECANCELED);
+  Module last(64 << 10);
+  tasks.module = &last;
+  tasks.ask(4, 0, 64 << 10);
+  loop.until([&] { return tasks.errors.size() == 3; });
+  EXPECT_EQ(last.bytes, other.bytes);
+  EXPECT_EQ(heard.downs, 0);
+  store->close();
+}
+
+TEST_F(RemoteStoreLanesTest, ALostPageLaneIsLostToTheAsker) {
+  const auto store = writer("file");
+  Tasks tasks;
+  store->set_asker(&tasks, 4096);
+  both(*store);
+  loop.until([&] { return tasks.may; });
+  const std::uint32_t first = tasks.lane.number;
+  proxy->stuck = 2;
+  tasks.ask(1, 0, 4096);
+  loop.run_for(1ms);
+  proxy->cut(2);
+  loop.until([&] { return tasks.losses == 1; });
+  EXPECT_TRUE(tasks.errors.empty());
+  proxy->stuck = 0;
+  loop.until([&] { return tasks.may; });
+  EXPECT_NE(tasks.lane.number, first);
+  tasks.ask(2, 0, 4096);
+  loop.until([&] { return tasks.errors.size() == 1; });
+  // As is an answer of another range than was asked for.
+  tasks.fits = false;
+  tasks.ask(3, 0, 4096);
+  loop.until([&] { return tasks.losses == 2; });
+  EXPECT_EQ(heard.downs, 0);
+  tasks.fits = true;
+  loop.until([&] { return tasks.may; });
+  proxy->cut(1);
+  loop.until([&] { return heard.downs == 1; });
+  EXPECT_EQ(tasks.losses, 3);
+  store->close();
+}
+
+TEST_F(RemoteStoreLanesTest, AFencedWritersTasksTellIt) {
+  const auto old = writer("file");
+  Tasks tasks;
+  old->set_asker(&tasks, 4096);
+  loop.until([&] { return tasks.may; });
+  const auto young = make("file");
+  ASSERT_TRUE(open(*young).ok());
+  ASSERT_TRUE(claim(*young, {.writer = other, .take_over = true}).ok());
+  tasks.ask(1, 0, 4096);
+  loop.until([&] { return heard.fails == 1; });
+  EXPECT_EQ(tasks.errors, std::vector<int>{ESTALE});
+  EXPECT_EQ(tasks.losses, 1);
+  EXPECT_EQ(heard.failed.code(), Code::kBusy);
 }
 
 TEST_F(RemoteStoreLanesTest, ReleaseEndsBoth) {

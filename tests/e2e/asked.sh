@@ -1,0 +1,74 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# timeout: 300
+#
+# Whoever misses a page asks the server for it by himself: the request is on its way
+# while rmemd stands still. Every isolated miss is asked for that way, by chunks of
+# all sizes. What is written, pushed, dropped and asked for again at random is never
+# an old page, also when the page lane, the server or rmemd goes in the middle.
+. "$(dirname "$0")/lib.sh"
+
+size=$((16 << 20))
+rmem-load make "$work/file" $size 7
+rmem-load make "$work/written" $size 0
+hosts_up
+serve() { start_server "file=file://$work/file" "written=file://$work/written"; }
+serve
+start_rmemd
+attach file --read-only --chunk 4KiB
+assert_exit 0 rmemctl attach large rmem://$SRV4/file --insecure --read-only --chunk 64KiB
+assert_exit 0 rmemctl attach written rmem://$SRV4/written --insecure --chunk 4KiB \
+	--fault-timeout 120s --sync-timeout 120s
+
+# Of a region: fetches that the tasks who wait have asked for.
+asked() { sed -n "s/^$1 id=.* asked=\([0-9]*\).*/\1/p" /sys/kernel/debug/rmem/regions; }
+lanes() { in_srv ss -Hnt state established sport = :7070 | wc -l; }
+peek() { assert_eq "$(printf '0x%x' $(($2 / 4096)))" "$(rmem-load peek /dev/rmem-$1 $2)" "$1 at $2"; }
+
+wait_for at_least 6 lanes
+for name in file large; do
+	# Far enough apart and backwards: no reader to read ahead for.
+	peek $name $((15 << 20))
+	wait_for at_least 1 asked $name || fail "no lane"
+	before=$(asked $name) demand=$(region $name demand)
+	for ((i = 12; i > 2; i--)); do
+		peek $name $(((i << 20) + ((i % 3) << 16)))
+	done
+	assert_eq 10 $(($(region $name demand) - demand)) "demand faults of $name"
+	assert_eq 10 $(($(asked $name) - before)) "of them asked by who waits"
+
+	kill -STOP "${pids[rmemd]}"
+	peek $name $((1 << 20)) & reader=$!
+	wait_for at_least $((before + 11)) asked $name
+	kill -0 $reader || fail "the reader has not waited"
+	kill -CONT "${pids[rmemd]}"
+	wait $reader || fail "the reader failed"
+	assert_exit 0 rmem-load read /dev/rmem-$name 7
+	cmp "$work/file" /run/rmem/regions/$name
+	assert_eq 0 "$(region $name errors)" "errors"
+done
+
+start load rmem-load run /dev/rmem-written "$work/oracle" 2 4
+for ((i = 0; i < 16; i++)); do
+	sleep 0.7
+	case $i in
+	4 | 10) in_cli ss -K dst $SRV4 dport = :7070 >/dev/null ;;
+	7) stop server KILL && serve ;;
+	13) stop rmemd KILL && start_rmemd ;;
+	*)
+		rmemctl sync written && rmemctl drop written || note "round $i: not now"
+		;;
+	esac
+	alive load || fail "the load ended: $(<"$work/load.log")"
+done
+stop load
+assert_eq 0 "$status" "status of the load"
+note "$(tail -n 1 "$work/load.log"); asked $(asked written) of $(region written demand) demand faults"
+assert_ge $((2 * $(asked written))) "$(region written demand)" "twice the fetches asked by who waits"
+assert_eq 0 "$(region written waiting)" "who still waits"
+assert_eq 0 "$(region written errors)" "errors"
+assert_exit 0 rmemctl sync written
+assert_exit 0 rmem-load compare "$work/written" "$work/oracle" exact
+for name in file large written; do
+	assert_exit 0 rmemctl detach $name
+done

@@ -1,0 +1,812 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * RMEM_IOC_LANE: whoever misses a chunk asks for it on the daemon's socket, in the
+ * daemon's words; and where he cannot, the daemon is told as if there were no lane.
+ */
+#include <arpa/inet.h>
+#include <linux/userfaultfd.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+
+#include "harness.h"
+#include "miniserve.h"
+
+#define PAGE 4096
+#define CHUNK 65536
+#define CHUNKS 16
+#define SIZE (CHUNKS * CHUNK)
+#define NUMBER 77
+
+#ifndef TCP_ULP
+#define TCP_ULP 31
+#endif
+
+enum family { TCP4, TCP6, UNIX, FAMILIES };
+
+static const char *const family_names[] = { "tcp4", "tcp6", "unix" };
+
+/* A region whose daemon is the test, and the two ends of its lane. */
+struct env {
+	struct chan c;
+	__u32 id;
+	int fd;
+	unsigned char *map;
+	char name[RMEM_NAME_SIZE];
+	int in, out;
+};
+
+static void connected(struct env *e, enum family family)
+{
+	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6, .sin6_addr = in6addr_loopback };
+	struct sockaddr_in in4 = {
+		.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+	};
+	struct sockaddr *at = family == TCP4 ? (void *)&in4 : (void *)&in6;
+	socklen_t len = family == TCP4 ? sizeof(in4) : sizeof(in6);
+	int fds[2], one = 1;
+
+	if (family == UNIX) {
+		ASSERT_RET(SYS(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds)), 0);
+		e->in = fds[0];
+		e->out = fds[1];
+		return;
+	}
+	fds[0] = ASSERT_OK(SYS(socket(at->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0)));
+	ASSERT_RET(SYS(bind(fds[0], at, len)), 0);
+	ASSERT_RET(SYS(listen(fds[0], 1)), 0);
+	ASSERT_RET(SYS(getsockname(fds[0], at, &len)), 0);
+	e->in = ASSERT_OK(SYS(socket(at->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0)));
+	ASSERT_RET(SYS(connect(e->in, at, len)), 0);
+	e->out = ASSERT_OK(SYS(accept4(fds[0], NULL, NULL, SOCK_CLOEXEC)));
+	setsockopt(e->in, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	close(fds[0]);
+}
+
+static void env_start(struct env *e, enum family family)
+{
+	struct region_conf conf = { .size = SIZE, .order = -1 };
+
+	conf.name = region_fresh_name();
+	snprintf(e->name, sizeof(e->name), "%s", conf.name);
+	ASSERT_RET(region_new(&conf, &e->id), 0);
+	ASSERT_RET(chan_open(&e->c, 64), 0);
+	ASSERT_RET(chan_serve(&e->c, e->id), 0);
+	ASSERT_RET(chan_state(&e->c, e->id, RMEM_STATE_ACTIVE, ""), 0);
+	e->fd = ASSERT_OK(region_open(e->name, O_RDWR));
+	e->map = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, e->fd, 0);
+	ASSERT(e->map != MAP_FAILED);
+	connected(e, family);
+}
+
+static void env_stop(struct env *e)
+{
+	munmap(e->map, SIZE);
+	close(e->fd);
+	chan_close(&e->c);
+	EXPECT_RET(region_del(e->id), 0);
+	close(e->in);
+	close(e->out);
+}
+
+/*
+ * The message: something in front, the three numbers in an order of their own,
+ * something behind, and the checksum of all of that.
+ */
+#pragma pack(push, 1)
+struct message {
+	char front[5];
+	__u64 length;
+	__u64 cookie;
+	char middle[3];
+	__u64 offset;
+	__u32 checksum;
+	char behind[2];
+};
+#pragma pack(pop)
+
+static const struct message words = { .front = "read", .middle = "at", .behind = "\n" };
+
+static struct rmem_ioc_lane lane_of(const struct env *e)
+{
+	return (struct rmem_ioc_lane){
+		.size = sizeof(struct rmem_ioc_lane),
+		.region_id = e->id,
+		.fd = e->in,
+		.lane = NUMBER,
+		.message = (unsigned long)&words,
+		.message_bytes = sizeof(words),
+		.cookie_at = offsetof(struct message, cookie),
+		.offset_at = offsetof(struct message, offset),
+		.length_at = offsetof(struct message, length),
+		.checksum_at = offsetof(struct message, checksum),
+	};
+}
+
+static void lend(struct env *e)
+{
+	struct rmem_ioc_lane l = lane_of(e);
+
+	ASSERT_RET(chan_lane(&e->c, &l), 0);
+}
+
+/* Bit by bit: what the module has to come to by another way. */
+static __u32 crc32c_of(const void *from, size_t len)
+{
+	const unsigned char *bytes = from;
+	__u32 crc = ~0u;
+	int i;
+
+	while (len--) {
+		crc ^= *bytes++;
+		for (i = 0; i < 8; i++)
+			crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78 : 0);
+	}
+	return ~crc;
+}
+
+/* A message has come, and is what it ought to be. */
+static void heard(struct env *e, struct message *m)
+{
+	struct pollfd in = { .fd = e->out, .events = POLLIN };
+
+	ASSERT_EQ(poll(&in, 1, 20000), 1);
+	ASSERT_EQ(SYS(recv(e->out, m, sizeof(*m), MSG_WAITALL)), sizeof(*m));
+	EXPECT_EQ(memcmp(m->front, words.front, sizeof(m->front)), 0);
+	EXPECT_EQ(memcmp(m->middle, words.middle, sizeof(m->middle)), 0);
+	EXPECT_EQ(memcmp(m->behind, words.behind, sizeof(m->behind)), 0);
+	EXPECT_EQ(m->checksum, crc32c_of(m, offsetof(struct message, checksum)));
+}
+
+static bool silent(struct env *e)
+{
+	char byte;
+
+	return recv(e->out, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+}
+
+struct reader {
+	struct env *e;
+	__u64 at;
+	bool by_read;
+	int ret;
+	unsigned char seen;
+	pthread_t thread;
+};
+
+static void *reader_thread(void *arg)
+{
+	struct reader *d = arg;
+
+	if (d->by_read)
+		d->ret = pread(d->e->fd, &d->seen, 1, d->at) == 1 ? 0 : -errno;
+	else
+		d->ret = try_read(d->e->map + d->at, &d->seen, NULL);
+	return NULL;
+}
+
+static void ask(struct env *e, struct reader *d, __u64 at, bool by_read)
+{
+	*d = (struct reader){ .e = e, .at = at, .by_read = by_read };
+	ASSERT_EQ(pthread_create(&d->thread, NULL, reader_thread, d), 0);
+}
+
+static void fill(struct env *e, const struct rmem_request *q)
+{
+	static unsigned char bytes[CHUNK];
+
+	pattern_fill(bytes, q->offset, q->length);
+	EXPECT_RET(chan_fill(&e->c, q->cookie, 0, q->length, bytes, 0), 0);
+}
+
+static void answered(struct reader *d)
+{
+	pthread_join(d->thread, NULL);
+	EXPECT_RET(d->ret, 0);
+	EXPECT_EQ(d->seen, pattern(d->at));
+}
+
+/* The reader has asked; the daemon finds it in the ring once he has the answer. */
+static void asked(struct env *e, struct reader *d, struct rmem_request *q)
+{
+	struct message m;
+
+	heard(e, &m);
+	ASSERT_EQ(chan_next(&e->c, q, 0), 1);
+	EXPECT_EQ(q->op, RMEM_OP_FETCH);
+	EXPECT_EQ(q->flags, 0);
+	EXPECT_EQ(q->lane, NUMBER);
+	EXPECT_EQ(q->offset, d->at / CHUNK * CHUNK);
+	EXPECT_EQ(q->cookie, m.cookie);
+	EXPECT_EQ(q->offset, m.offset);
+	EXPECT_EQ(q->length, m.length);
+}
+
+/*
+ * If he cannot, the daemon is told twice, and woken the second time; whether that
+ * was so. The chunk comes in any case.
+ */
+static bool unasked_within(struct env *e, struct reader *d, int ms)
+{
+	struct rmem_request q, again;
+	bool told;
+
+	ASSERT_SOON(chan_next(&e->c, &q, 0) == 1);
+	EXPECT_EQ(q.lane, NUMBER);
+	EXPECT_EQ(q.flags, 0);
+	told = chan_next(&e->c, &again, ms) == 1;
+	if (told) {
+		EXPECT_EQ(again.lane, 0);
+		EXPECT_EQ(again.flags, RMEM_REQ_AGAIN);
+		EXPECT_EQ(again.cookie, q.cookie);
+		EXPECT_EQ(again.offset, d->at / CHUNK * CHUNK);
+		EXPECT_EQ(STAT(e->id, waiting), 1);
+	}
+	fill(e, &q);
+	answered(d);
+	return told;
+}
+
+static void unasked(struct env *e, struct reader *d)
+{
+	EXPECT(unasked_within(e, d, 20000));
+}
+
+/* As ever: the daemon alone is told. */
+static void told(struct env *e, struct reader *d, struct rmem_request *q)
+{
+	ASSERT_EQ(chan_next(&e->c, q, 20000), 1);
+	EXPECT_EQ(q->lane, 0);
+	EXPECT(silent(e));
+	fill(e, q);
+	answered(d);
+}
+
+/*
+ * Asking
+ */
+
+TEST(whoever_misses_asks)
+{
+	struct rmem_request q, more;
+	struct reader d, second;
+	struct env e;
+	int f, i;
+
+	EXPECT_EQ(crc32c_of("123456789", 9), 0xe3069283);
+	for (f = 0; f < FAMILIES; f++) {
+		env_start(&e, f);
+		lend(&e);
+		for (i = 0; i < 4; i++) {
+			context("%s, chunk %d", family_names[f], i);
+			ask(&e, &d, i * CHUNK + 4711, i & 1);
+			asked(&e, &d, &q);
+			/* who comes later waits with him */
+			ask(&e, &second, i * CHUNK + 9000, false);
+			ASSERT_SOON(STAT(e.id, waiting) == 2);
+			EXPECT_EQ(chan_next(&e.c, &more, 0), 0);
+			EXPECT(silent(&e));
+			fill(&e, &q);
+			answered(&d);
+			answered(&second);
+		}
+		context(" ");
+		env_stop(&e);
+	}
+}
+
+/* Who sleeps in poll() sleeps on, though there is something in the ring. */
+static void *poller(void *arg)
+{
+	struct env *e = arg;
+	struct pollfd p = { .fd = e->c.fd, .events = POLLIN };
+	static long long took;
+	long long before = now_ms();
+
+	poll(&p, 1, 3000);
+	took = now_ms() - before;
+	return &took;
+}
+
+TEST(nobody_is_woken)
+{
+	struct rmem_request q;
+	pthread_t thread;
+	struct reader d;
+	struct env e;
+	void *took;
+
+	env_start(&e, TCP4);
+	lend(&e);
+	ASSERT_EQ(pthread_create(&thread, NULL, poller, &e), 0);
+	usleep(500000);
+	ask(&e, &d, 0, false);
+	asked(&e, &d, &q);
+	pthread_join(thread, &took);
+	EXPECT_GE(*(long long *)took, 2900);
+	fill(&e, &q);
+	answered(&d);
+	env_stop(&e);
+}
+
+TEST(many_at_once)
+{
+	struct reader d[CHUNKS];
+	struct rmem_request q;
+	struct message m;
+	__u64 cookies[CHUNKS];
+	bool seen[CHUNKS] = { false };
+	struct env e;
+	int i;
+
+	env_start(&e, TCP4);
+	lend(&e);
+	for (i = 0; i < CHUNKS; i++)
+		ask(&e, &d[i], i * CHUNK + i, false);
+	for (i = 0; i < CHUNKS; i++) {
+		heard(&e, &m);
+		ASSERT(m.offset < SIZE && m.length == CHUNK);
+		EXPECT(!seen[m.offset / CHUNK]);
+		seen[m.offset / CHUNK] = true;
+		cookies[m.offset / CHUNK] = m.cookie;
+	}
+	for (i = 0; i < CHUNKS; i++) {
+		ASSERT_EQ(chan_next(&e.c, &q, 0), 1);
+		EXPECT_EQ(q.cookie, cookies[q.offset / CHUNK]);
+		EXPECT_EQ(q.lane, NUMBER);
+		fill(&e, &q);
+	}
+	for (i = 0; i < CHUNKS; i++)
+		answered(&d[i]);
+	env_stop(&e);
+}
+
+/*
+ * He misses it in the middle of sending something else: neither message gets into
+ * the other one.
+ */
+struct sending {
+	const void *from;
+	size_t bytes;
+	int fd;
+	ssize_t ret;
+};
+
+static void *sending_thread(void *arg)
+{
+	struct sending *s = arg;
+
+	s->ret = send(s->fd, s->from, s->bytes, 0);
+	return NULL;
+}
+
+TEST(in_the_middle_of_sending)
+{
+	static unsigned char got[3 * CHUNK];
+	struct rmem_request q;
+	struct sending s;
+	struct message m;
+	struct env e, other;
+	pthread_t thread;
+	size_t have = 0;
+	ssize_t n;
+	int i;
+
+	env_start(&e, TCP4);
+	connected(&other, TCP4);
+	lend(&e);
+	s = (struct sending){ .from = e.map + 100, .bytes = 3 * CHUNK, .fd = other.in };
+	ASSERT_EQ(pthread_create(&thread, NULL, sending_thread, &s), 0);
+	for (i = 0; i < 4; i++) {
+		heard(&e, &m);
+		EXPECT_EQ(m.offset, (__u64)i * CHUNK);
+		ASSERT_EQ(chan_next(&e.c, &q, 0), 1);
+		fill(&e, &q);
+	}
+	while (have < sizeof(got)) {
+		n = SYS(recv(other.out, got + have, sizeof(got) - have, 0));
+		ASSERT(n > 0);
+		have += n;
+	}
+	pthread_join(thread, NULL);
+	EXPECT_EQ(s.ret, 3 * CHUNK);
+	EXPECT_EQ(pattern_diff(got, 100, sizeof(got)), -1);
+	close(other.in);
+	close(other.out);
+	env_stop(&e);
+}
+
+/*
+ * Not asking
+ */
+
+TEST(what_is_no_first_demand_is_told)
+{
+	struct rmem_request q, joined;
+	struct reader d;
+	struct env e;
+
+	env_start(&e, TCP4);
+	lend(&e);
+	EXPECT_RET(chan_prefetch(&e.c, e.id, 0, CHUNK, CHUNK), 1);
+	ASSERT_EQ(chan_next(&e.c, &q, 20000), 1);
+	EXPECT_EQ(q.lane, 0);
+	ask(&e, &d, CHUNK, false);
+	ASSERT_EQ(chan_next(&e.c, &joined, 20000), 1);
+	EXPECT_EQ(joined.flags, RMEM_REQ_JOINED);
+	EXPECT_EQ(joined.lane, 0);
+	EXPECT(silent(&e));
+	fill(&e, &q);
+	answered(&d);
+	env_stop(&e);
+}
+
+TEST(ends_and_begins_again)
+{
+	struct rmem_ioc_lane l;
+	struct rmem_request q, earlier;
+	struct reader d, waiting;
+	struct env e;
+	int f;
+
+	for (f = 0; f < FAMILIES; f++) {
+		context("%s", family_names[f]);
+		env_start(&e, f);
+		lend(&e);
+		l = lane_of(&e);
+		l.lane++;
+		EXPECT_RET(chan_lane(&e.c, &l), -EISCONN);
+		ask(&e, &waiting, 0, false);
+		asked(&e, &waiting, &earlier);
+		EXPECT_RET(chan_end_lane(&e.c, e.id), 0);
+		EXPECT_RET(chan_end_lane(&e.c, e.id), 0);
+		ask(&e, &d, CHUNK, false);
+		told(&e, &d, &q);
+		/* the socket is whole, and the daemon's */
+		ASSERT_EQ(SYS(send(e.in, &words, sizeof(words), 0)), sizeof(words));
+		ASSERT_EQ(SYS(recv(e.out, &l, sizeof(words), MSG_WAITALL)), sizeof(words));
+		lend(&e);
+		ask(&e, &d, 2 * CHUNK, false);
+		asked(&e, &d, &q);
+		fill(&e, &q);
+		answered(&d);
+		/* what was asked before stays asked */
+		fill(&e, &earlier);
+		answered(&waiting);
+		env_stop(&e);
+	}
+	context(" ");
+}
+
+/* Until it takes not a byte more. */
+static void stuff(int fd)
+{
+	static char much[1 << 16];
+
+	while (send(fd, much, sizeof(much), MSG_DONTWAIT) > 0 ||
+	       send(fd, much, 1, MSG_DONTWAIT) > 0)
+		;
+}
+
+/* There is no room in the socket. TCP finds some every now and then. */
+TEST(full)
+{
+	struct reader d;
+	struct env e;
+	int f, i;
+
+	for (f = 0; f < FAMILIES; f++) {
+		context("%s", family_names[f]);
+		env_start(&e, f);
+		for (i = 0; i < CHUNKS; i++) {
+			stuff(e.in);
+			lend(&e);
+			ask(&e, &d, i * CHUNK, false);
+			if (unasked_within(&e, &d, 500))
+				break;
+			EXPECT_RET(chan_end_lane(&e.c, e.id), 0);
+		}
+		EXPECT(i < CHUNKS);
+		env_stop(&e);
+	}
+	context(" ");
+}
+
+TEST(peer_is_gone)
+{
+	struct reader d;
+	struct env e;
+	int f;
+
+	for (f = 0; f < FAMILIES; f++) {
+		context("%s", family_names[f]);
+		env_start(&e, f);
+		lend(&e);
+		shutdown(e.in, SHUT_RDWR);
+		ask(&e, &d, 0, false);
+		unasked(&e, &d);
+		env_stop(&e);
+	}
+	context(" ");
+}
+
+/* Whoever sends on a TCP socket holds its lock; here as long as the test wants. */
+TEST(in_use)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = { 0 };
+	struct uffdio_zeropage zero = { 0 };
+	struct pollfd fault = { .events = POLLIN };
+	struct sending s;
+	struct reader d;
+	pthread_t thread;
+	struct env e;
+	void *page;
+
+	fault.fd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	if (fault.fd < 0)
+		SKIP("no userfaultfd: %s", strerrorname_np(errno));
+	env_start(&e, TCP4);
+	lend(&e);
+	page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT(page != MAP_FAILED);
+	ASSERT_RET(SYS(ioctl(fault.fd, UFFDIO_API, &api)), 0);
+	reg.range.start = (unsigned long)page;
+	reg.range.len = PAGE;
+	reg.mode = UFFDIO_REGISTER_MODE_MISSING;
+	ASSERT_RET(SYS(ioctl(fault.fd, UFFDIO_REGISTER, &reg)), 0);
+	s = (struct sending){ .from = page, .bytes = PAGE, .fd = e.in };
+	ASSERT_EQ(pthread_create(&thread, NULL, sending_thread, &s), 0);
+	ASSERT_EQ(poll(&fault, 1, 20000), 1);
+
+	ask(&e, &d, 0, false);
+	unasked(&e, &d);
+
+	zero.range = reg.range;
+	ASSERT_RET(SYS(ioctl(fault.fd, UFFDIO_ZEROPAGE, &zero)), 0);
+	pthread_join(thread, NULL);
+	EXPECT_EQ(s.ret, PAGE);
+	close(fault.fd);
+	env_stop(&e);
+}
+
+/*
+ * The end of it all
+ */
+
+TEST(daemon_dies)
+{
+	struct rmem_request q, again;
+	struct reader d;
+	struct env e;
+	char byte;
+	int f;
+
+	for (f = 0; f < FAMILIES; f++) {
+		context("%s", family_names[f]);
+		env_start(&e, f);
+		lend(&e);
+		ask(&e, &d, 0, false);
+		asked(&e, &d, &q);
+		chan_close(&e.c);
+		close(e.in);
+		/* the module has let go of the socket */
+		EXPECT_EQ(SYS(recv(e.out, &byte, 1, 0)), 0);
+		ASSERT_RET(chan_open(&e.c, 64), 0);
+		ASSERT_RET(chan_serve(&e.c, e.id), 0);
+		ASSERT_EQ(chan_next(&e.c, &again, 20000), 1);
+		EXPECT_EQ(again.flags, RMEM_REQ_AGAIN);
+		EXPECT_EQ(again.lane, 0);
+		EXPECT(again.cookie != q.cookie);
+		fill(&e, &again);
+		answered(&d);
+		/* without a lane of its own */
+		e.in = ASSERT_OK(SYS(dup(0)));
+		ask(&e, &d, CHUNK, false);
+		ASSERT_EQ(chan_next(&e.c, &q, 20000), 1);
+		EXPECT_EQ(q.lane, 0);
+		fill(&e, &q);
+		answered(&d);
+		env_stop(&e);
+	}
+	context(" ");
+}
+
+TEST(region_is_unmade)
+{
+	struct rmem_request q;
+	struct rmem_ioc_lane l;
+	struct reader d;
+	struct env e;
+	char byte;
+
+	env_start(&e, TCP4);
+	lend(&e);
+	ask(&e, &d, 0, false);
+	asked(&e, &d, &q);
+	EXPECT_RET(region_del_force(e.id, NULL), 0);
+	pthread_join(d.thread, NULL);
+	EXPECT_RET(d.ret, -EFAULT);
+	l = lane_of(&e);
+	EXPECT_RET(chan_lane(&e.c, &l), -ENOENT);
+	close(e.in);
+	EXPECT_EQ(SYS(recv(e.out, &byte, 1, 0)), 0);
+	munmap(e.map, SIZE);
+	close(e.fd);
+	close(e.out);
+	chan_close(&e.c);
+}
+
+static int read_and_die(void *arg)
+{
+	struct env *e = arg;
+
+	return peek(e->map) & 1;
+}
+
+TEST(who_asked_is_killed)
+{
+	struct rmem_request q;
+	struct reader d;
+	struct env e;
+	pid_t pid;
+
+	env_start(&e, TCP4);
+	lend(&e);
+	pid = spawn(read_and_die, &e);
+	d.at = 0;
+	asked(&e, &d, &q);
+	kill(pid, SIGKILL);
+	EXPECT(WIFSIGNALED(reap(pid, 20000)));
+	/* the chunk comes all the same */
+	fill(&e, &q);
+	ask(&e, &d, 0, false);
+	answered(&d);
+	env_stop(&e);
+}
+
+/*
+ * What is refused
+ */
+
+static int refused(struct env *e, struct rmem_ioc_lane *l)
+{
+	int ret = chan_lane(&e->c, l);
+
+	*l = lane_of(e);
+	return ret;
+}
+
+TEST(messages)
+{
+	static unsigned char longest[RMEM_LANE_MESSAGE_MAX + 1];
+	struct rmem_ioc_lane l;
+	struct env e;
+	int at;
+
+	env_start(&e, UNIX);
+	l = lane_of(&e);
+	l.lane = 0;
+	EXPECT_RET(refused(&e, &l), -EINVAL);
+	l.message_bytes = 0;
+	EXPECT_RET(refused(&e, &l), -EINVAL);
+	l.message = (unsigned long)longest;
+	l.message_bytes = RMEM_LANE_MESSAGE_MAX + 1;
+	EXPECT_RET(refused(&e, &l), -EINVAL);
+	l.message_bytes = ~0u;
+	EXPECT_RET(refused(&e, &l), -EINVAL);
+	l.message = 8;
+	EXPECT_RET(refused(&e, &l), -EFAULT);
+	for (at = sizeof(words) - 7; at < 65536; at = at * 2 + 1) {
+		context("at %d", at);
+		l.cookie_at = at;
+		EXPECT_RET(refused(&e, &l), -EINVAL);
+		l.offset_at = at;
+		EXPECT_RET(refused(&e, &l), -EINVAL);
+		l.length_at = at;
+		EXPECT_RET(refused(&e, &l), -EINVAL);
+		l.checksum_at = at + 4;
+		EXPECT_RET(refused(&e, &l), -EINVAL);
+	}
+	for (at = -7; at < 8; at++) {
+		context("one %d behind another", at);
+		l.cookie_at = l.offset_at + at;
+		EXPECT_RET(refused(&e, &l), -EINVAL);
+		l.cookie_at = l.length_at + at;
+		EXPECT_RET(refused(&e, &l), -EINVAL);
+		l.offset_at = l.length_at + at;
+		EXPECT_RET(refused(&e, &l), -EINVAL);
+		if (at < -3)
+			continue;
+		l.checksum_at = l.offset_at + at;
+		EXPECT_RET(refused(&e, &l), -EINVAL);
+	}
+	context(" ");
+	/* To end it takes no more than saying so. */
+	l.fd = -1;
+	EXPECT_RET(refused(&e, &l), -EINVAL);
+	l.fd = -2;
+	EXPECT_RET(refused(&e, &l), -EINVAL);
+	/* As long as can be, with the numbers at its end. */
+	l.message = (unsigned long)longest;
+	l.message_bytes = RMEM_LANE_MESSAGE_MAX;
+	l.cookie_at = RMEM_LANE_MESSAGE_MAX - 8;
+	l.offset_at = RMEM_LANE_MESSAGE_MAX - 16;
+	l.length_at = RMEM_LANE_MESSAGE_MAX - 24;
+	l.checksum_at = 0;
+	EXPECT_RET(refused(&e, &l), 0);
+	env_stop(&e);
+}
+
+TEST(sockets)
+{
+	struct rmem_ioc_lane l;
+	struct rmem_request q;
+	struct reader d;
+	struct env e;
+	int fds[2], fd;
+
+	env_start(&e, TCP4);
+	l = lane_of(&e);
+	context("no descriptor");
+	l.fd = 9999;
+	EXPECT_RET(refused(&e, &l), -EINVAL);
+	context("no socket");
+	l.fd = e.fd;
+	EXPECT_RET(refused(&e, &l), -EINVAL);
+	context("datagrams");
+	ASSERT_RET(SYS(socketpair(AF_UNIX, SOCK_DGRAM, 0, fds)), 0);
+	l.fd = fds[0];
+	EXPECT_RET(refused(&e, &l), -EINVAL);
+	context("listening");
+	fd = ASSERT_OK(SYS(socket(AF_INET, SOCK_STREAM, 0)));
+	ASSERT_RET(SYS(listen(fd, 1)), 0);
+	l.fd = fd;
+	EXPECT_RET(refused(&e, &l), -EINVAL);
+	context("kTLS");
+	if (setsockopt(e.in, IPPROTO_TCP, TCP_ULP, "tls", 4) == 0) {
+		EXPECT_RET(refused(&e, &l), -EINVAL);
+		close(e.in);
+		close(e.out);
+		connected(&e, TCP4);
+	}
+	context(" ");
+	/* None of them has become one. */
+	ask(&e, &d, 0, false);
+	told(&e, &d, &q);
+	l = lane_of(&e);
+	l.region_id = ~0u;
+	EXPECT_RET(refused(&e, &l), -ENOENT);
+	lend(&e);
+	ask(&e, &d, CHUNK, false);
+	asked(&e, &d, &q);
+	fill(&e, &q);
+	answered(&d);
+	close(fd);
+	close(fds[0]);
+	close(fds[1]);
+	env_stop(&e);
+}
+
+/* A daemon lends for the regions that it serves. */
+TEST(regions_of_others)
+{
+	struct rmem_ioc_lane l;
+	struct chan other;
+	struct env e;
+
+	env_start(&e, UNIX);
+	ASSERT_RET(chan_open(&other, 64), 0);
+	l = lane_of(&e);
+	EXPECT_RET(chan_lane(&other, &l), -ENOTCONN);
+	lend(&e);
+	EXPECT_RET(chan_end_lane(&other, e.id), -ENOTCONN);
+	EXPECT_RET(chan_lane(&e.c, &l), -EISCONN);
+	chan_close(&other);
+	env_stop(&e);
+}
