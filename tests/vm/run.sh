@@ -203,14 +203,14 @@ args=(
 # emulated byte by byte, seven times slower, and counted as one instruction.
 cpu=max,erms=off,fsrm=off
 if [[ $icount ]]; then
-	args+=(-accel tcg,thread=single -icount shift=0,sleep=off -smp 1 -cpu $cpu)
+	args+=(-accel tcg,thread=single -icount shift=0,sleep=off -smp 1 -cpu "$cpu")
 else
 	# One thread for all CPUs of the guest: on a host with few free cores a
 	# thread for each is several times slower, because the guest then spins on
 	# locks whose holder the host has put aside. It also lets two VMs run side
 	# by side on two cores. RMEM_ACCEL=tcg,thread=multi for true parallelism,
 	# RMEM_ACCEL=kvm where that works.
-	args+=(-accel "${RMEM_ACCEL:-tcg,thread=single}" -smp "$smp" -cpu $cpu)
+	args+=(-accel "${RMEM_ACCEL:-tcg,thread=single}" -smp "$smp" -cpu "$cpu")
 fi
 
 [[ $reboot ]] || args+=(-no-reboot)
