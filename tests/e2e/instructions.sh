@@ -15,8 +15,8 @@ busy=$!
 chrt --idle -p 0 $busy
 . "$(dirname "$0")/lib.sh"
 
-# Nothing is pushed that nobody has asked for: the clock's leaps would be the flusher's
-# hour. (0 would wake it for each page.)
+# Nothing is pushed that nobody has asked for: with a leap of the clock the time of the
+# kernel's flusher comes at any moment.
 sysctl -q vm.dirty_writeback_centisecs=360000
 
 mkdir "$work/bin"

@@ -505,7 +505,7 @@ TEST_SECONDS(more_writes_than_may_be_dirty, 120)
 /* Small enough a share is never waited for: it is pushed before. */
 TEST(pushed_before_the_limit_is_reached)
 {
-	/* the kernel's own flusher would be soon enough; 0 would wake it at once */
+	/* the kernel's own flusher would be soon enough */
 	int period = ASSERT_OK(sysctl_set("vm/dirty_writeback_centisecs", 360000));
 	struct region_conf conf = dirty;
 	struct fix f;

@@ -860,14 +860,16 @@ int reap(pid_t pid, int ms)
 
 int sysctl_set(const char *name, int value)
 {
-	char path[128], was[32] = "";
+	char path[128], was[32] = "", text[32];
 	int fd, err = 0;
 
 	snprintf(path, sizeof(path), "/proc/sys/%s", name);
+	snprintf(text, sizeof(text), "%d\n", value);
 	fd = open(path, O_RDWR | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	if (read(fd, was, sizeof(was) - 1) < 1 || dprintf(fd, "%d\n", value) < 1)
+	/* both at the start: a number that is written elsewhere is ignored without a word */
+	if (pread(fd, was, sizeof(was) - 1, 0) < 1 || pwrite(fd, text, strlen(text), 0) < 1)
 		err = -errno;
 	close(fd);
 	return err ?: atoi(was);
