@@ -3,19 +3,10 @@
  * RMEM_IOC_LANE: whoever misses a chunk asks for it on the daemon's socket, in the
  * daemon's words; and where he cannot, the daemon is told as if there were no lane.
  */
-#include <arpa/inet.h>
-#include <linux/userfaultfd.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
-#include <pthread.h>
 #include <signal.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
 
 #include "harness.h"
-#include "miniserve.h"
+#include "raw.h"
 
 #define PAGE 4096
 #define CHUNK 65536
@@ -23,75 +14,24 @@
 #define SIZE (CHUNKS * CHUNK)
 #define NUMBER 77
 
-#ifndef TCP_ULP
-#define TCP_ULP 31
-#endif
-
-enum family { TCP4, TCP6, UNIX, FAMILIES };
-
-static const char *const family_names[] = { "tcp4", "tcp6", "unix" };
-
-/* A region whose daemon is the test, and the two ends of its lane. */
+/* A region, and the two ends of its lane: the daemon's is that where messages go out. */
 struct env {
-	struct chan c;
-	__u32 id;
-	int fd;
-	unsigned char *map;
-	char name[RMEM_NAME_SIZE];
-	int in, out;
+	struct raw r;
+	struct pair p;
 };
-
-static void connected(struct env *e, enum family family)
-{
-	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6, .sin6_addr = in6addr_loopback };
-	struct sockaddr_in in4 = {
-		.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-	};
-	struct sockaddr *at = family == TCP4 ? (void *)&in4 : (void *)&in6;
-	socklen_t len = family == TCP4 ? sizeof(in4) : sizeof(in6);
-	int fds[2], one = 1;
-
-	if (family == UNIX) {
-		ASSERT_RET(SYS(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds)), 0);
-		e->in = fds[0];
-		e->out = fds[1];
-		return;
-	}
-	fds[0] = ASSERT_OK(SYS(socket(at->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0)));
-	ASSERT_RET(SYS(bind(fds[0], at, len)), 0);
-	ASSERT_RET(SYS(listen(fds[0], 1)), 0);
-	ASSERT_RET(SYS(getsockname(fds[0], at, &len)), 0);
-	e->in = ASSERT_OK(SYS(socket(at->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0)));
-	ASSERT_RET(SYS(connect(e->in, at, len)), 0);
-	e->out = ASSERT_OK(SYS(accept4(fds[0], NULL, NULL, SOCK_CLOEXEC)));
-	setsockopt(e->in, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	close(fds[0]);
-}
 
 static void env_start(struct env *e, enum family family)
 {
 	struct region_conf conf = { .size = SIZE, .order = -1 };
 
-	conf.name = region_fresh_name();
-	snprintf(e->name, sizeof(e->name), "%s", conf.name);
-	ASSERT_RET(region_new(&conf, &e->id), 0);
-	ASSERT_RET(chan_open(&e->c, 64), 0);
-	ASSERT_RET(chan_serve(&e->c, e->id), 0);
-	ASSERT_RET(chan_state(&e->c, e->id, RMEM_STATE_ACTIVE, ""), 0);
-	e->fd = ASSERT_OK(region_open(e->name, O_RDWR));
-	e->map = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, e->fd, 0);
-	ASSERT(e->map != MAP_FAILED);
-	connected(e, family);
+	raw_start(&e->r, &conf);
+	e->p = connected(family);
 }
 
 static void env_stop(struct env *e)
 {
-	munmap(e->map, SIZE);
-	close(e->fd);
-	chan_close(&e->c);
-	EXPECT_RET(region_del(e->id), 0);
-	close(e->in);
-	close(e->out);
+	raw_stop(&e->r);
+	disconnect(&e->p);
 }
 
 /*
@@ -116,8 +56,8 @@ static struct rmem_ioc_lane lane_of(const struct env *e)
 {
 	return (struct rmem_ioc_lane){
 		.size = sizeof(struct rmem_ioc_lane),
-		.region_id = e->id,
-		.fd = e->in,
+		.region_id = e->r.id,
+		.fd = e->p.out,
 		.lane = NUMBER,
 		.message = (unsigned long)&words,
 		.message_bytes = sizeof(words),
@@ -132,31 +72,16 @@ static void lend(struct env *e)
 {
 	struct rmem_ioc_lane l = lane_of(e);
 
-	ASSERT_RET(chan_lane(&e->c, &l), 0);
-}
-
-/* Bit by bit: what the module has to come to by another way. */
-static __u32 crc32c_of(const void *from, size_t len)
-{
-	const unsigned char *bytes = from;
-	__u32 crc = ~0u;
-	int i;
-
-	while (len--) {
-		crc ^= *bytes++;
-		for (i = 0; i < 8; i++)
-			crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78 : 0);
-	}
-	return ~crc;
+	ASSERT_RET(chan_lane(&e->r.c, &l), 0);
 }
 
 /* A message has come, and is what it ought to be. */
 static void heard(struct env *e, struct message *m)
 {
-	struct pollfd in = { .fd = e->out, .events = POLLIN };
+	struct pollfd in = { .fd = e->p.in, .events = POLLIN };
 
 	ASSERT_EQ(poll(&in, 1, 20000), 1);
-	ASSERT_EQ(SYS(recv(e->out, m, sizeof(*m), MSG_WAITALL)), sizeof(*m));
+	ASSERT_EQ(SYS(recv(e->p.in, m, sizeof(*m), MSG_WAITALL)), sizeof(*m));
 	EXPECT_EQ(memcmp(m->front, words.front, sizeof(m->front)), 0);
 	EXPECT_EQ(memcmp(m->middle, words.middle, sizeof(m->middle)), 0);
 	EXPECT_EQ(memcmp(m->behind, words.behind, sizeof(m->behind)), 0);
@@ -167,7 +92,7 @@ static bool silent(struct env *e)
 {
 	char byte;
 
-	return recv(e->out, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+	return recv(e->p.in, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
 }
 
 struct reader {
@@ -184,9 +109,9 @@ static void *reader_thread(void *arg)
 	struct reader *d = arg;
 
 	if (d->by_read)
-		d->ret = pread(d->e->fd, &d->seen, 1, d->at) == 1 ? 0 : -errno;
+		d->ret = pread(d->e->r.fd, &d->seen, 1, d->at) == 1 ? 0 : -errno;
 	else
-		d->ret = try_read(d->e->map + d->at, &d->seen, NULL);
+		d->ret = try_read(d->e->r.map + d->at, &d->seen, NULL);
 	return NULL;
 }
 
@@ -201,7 +126,7 @@ static void fill(struct env *e, const struct rmem_request *q)
 	static unsigned char bytes[CHUNK];
 
 	pattern_fill(bytes, q->offset, q->length);
-	EXPECT_RET(chan_fill(&e->c, q->cookie, 0, q->length, bytes, 0), 0);
+	EXPECT_RET(chan_fill(&e->r.c, q->cookie, 0, q->length, bytes, 0), 0);
 }
 
 static void answered(struct reader *d)
@@ -217,7 +142,7 @@ static void asked(struct env *e, struct reader *d, struct rmem_request *q)
 	struct message m;
 
 	heard(e, &m);
-	ASSERT_EQ(chan_next(&e->c, q, 0), 1);
+	ASSERT_EQ(chan_next(&e->r.c, q, 0), 1);
 	EXPECT_EQ(q->op, RMEM_OP_FETCH);
 	EXPECT_EQ(q->flags, 0);
 	EXPECT_EQ(q->lane, NUMBER);
@@ -236,16 +161,16 @@ static bool unasked_within(struct env *e, struct reader *d, int ms)
 	struct rmem_request q, again;
 	bool told;
 
-	ASSERT_SOON(chan_next(&e->c, &q, 0) == 1);
+	ASSERT_SOON(chan_next(&e->r.c, &q, 0) == 1);
 	EXPECT_EQ(q.lane, NUMBER);
 	EXPECT_EQ(q.flags, 0);
-	told = chan_next(&e->c, &again, ms) == 1;
+	told = chan_next(&e->r.c, &again, ms) == 1;
 	if (told) {
 		EXPECT_EQ(again.lane, 0);
 		EXPECT_EQ(again.flags, RMEM_REQ_AGAIN);
 		EXPECT_EQ(again.cookie, q.cookie);
 		EXPECT_EQ(again.offset, d->at / CHUNK * CHUNK);
-		EXPECT_EQ(STAT(e->id, waiting), 1);
+		EXPECT_EQ(STAT(e->r.id, waiting), 1);
 	}
 	fill(e, &q);
 	answered(d);
@@ -260,7 +185,7 @@ static void unasked(struct env *e, struct reader *d)
 /* As ever: the daemon alone is told. */
 static void told(struct env *e, struct reader *d, struct rmem_request *q)
 {
-	ASSERT_EQ(chan_next(&e->c, q, 20000), 1);
+	ASSERT_EQ(chan_next(&e->r.c, q, 20000), 1);
 	EXPECT_EQ(q->lane, 0);
 	EXPECT(silent(e));
 	fill(e, q);
@@ -288,8 +213,8 @@ TEST(whoever_misses_asks)
 			asked(&e, &d, &q);
 			/* who comes later waits with him */
 			ask(&e, &second, i * CHUNK + 9000, false);
-			ASSERT_SOON(STAT(e.id, waiting) == 2);
-			EXPECT_EQ(chan_next(&e.c, &more, 0), 0);
+			ASSERT_SOON(STAT(e.r.id, waiting) == 2);
+			EXPECT_EQ(chan_next(&e.r.c, &more, 0), 0);
 			EXPECT(silent(&e));
 			fill(&e, &q);
 			answered(&d);
@@ -304,7 +229,7 @@ TEST(whoever_misses_asks)
 static void *poller(void *arg)
 {
 	struct env *e = arg;
-	struct pollfd p = { .fd = e->c.fd, .events = POLLIN };
+	struct pollfd p = { .fd = e->r.c.fd, .events = POLLIN };
 	static long long took;
 	long long before = now_ms();
 
@@ -356,7 +281,7 @@ TEST(many_at_once)
 		cookies[m.offset / CHUNK] = m.cookie;
 	}
 	for (i = 0; i < CHUNKS; i++) {
-		ASSERT_EQ(chan_next(&e.c, &q, 0), 1);
+		ASSERT_EQ(chan_next(&e.r.c, &q, 0), 1);
 		EXPECT_EQ(q.cookie, cookies[q.offset / CHUNK]);
 		EXPECT_EQ(q.lane, NUMBER);
 		fill(&e, &q);
@@ -391,33 +316,33 @@ TEST(in_the_middle_of_sending)
 	struct rmem_request q;
 	struct sending s;
 	struct message m;
-	struct env e, other;
+	struct pair other;
+	struct env e;
 	pthread_t thread;
 	size_t have = 0;
 	ssize_t n;
 	int i;
 
 	env_start(&e, TCP4);
-	connected(&other, TCP4);
+	other = connected(TCP4);
 	lend(&e);
-	s = (struct sending){ .from = e.map + 100, .bytes = 3 * CHUNK, .fd = other.in };
+	s = (struct sending){ .from = e.r.map + 100, .bytes = 3 * CHUNK, .fd = other.out };
 	ASSERT_EQ(pthread_create(&thread, NULL, sending_thread, &s), 0);
 	for (i = 0; i < 4; i++) {
 		heard(&e, &m);
 		EXPECT_EQ(m.offset, (__u64)i * CHUNK);
-		ASSERT_EQ(chan_next(&e.c, &q, 0), 1);
+		ASSERT_EQ(chan_next(&e.r.c, &q, 0), 1);
 		fill(&e, &q);
 	}
 	while (have < sizeof(got)) {
-		n = SYS(recv(other.out, got + have, sizeof(got) - have, 0));
+		n = SYS(recv(other.in, got + have, sizeof(got) - have, 0));
 		ASSERT(n > 0);
 		have += n;
 	}
 	pthread_join(thread, NULL);
 	EXPECT_EQ(s.ret, 3 * CHUNK);
 	EXPECT_EQ(pattern_diff(got, 100, sizeof(got)), -1);
-	close(other.in);
-	close(other.out);
+	disconnect(&other);
 	env_stop(&e);
 }
 
@@ -433,11 +358,11 @@ TEST(what_is_no_first_demand_is_told)
 
 	env_start(&e, TCP4);
 	lend(&e);
-	EXPECT_RET(chan_prefetch(&e.c, e.id, 0, CHUNK, CHUNK), 1);
-	ASSERT_EQ(chan_next(&e.c, &q, 20000), 1);
+	EXPECT_RET(chan_prefetch(&e.r.c, e.r.id, 0, CHUNK, CHUNK), 1);
+	ASSERT_EQ(chan_next(&e.r.c, &q, 20000), 1);
 	EXPECT_EQ(q.lane, 0);
 	ask(&e, &d, CHUNK, false);
-	ASSERT_EQ(chan_next(&e.c, &joined, 20000), 1);
+	ASSERT_EQ(chan_next(&e.r.c, &joined, 20000), 1);
 	EXPECT_EQ(joined.flags, RMEM_REQ_JOINED);
 	EXPECT_EQ(joined.lane, 0);
 	EXPECT(silent(&e));
@@ -460,16 +385,16 @@ TEST(ends_and_begins_again)
 		lend(&e);
 		l = lane_of(&e);
 		l.lane++;
-		EXPECT_RET(chan_lane(&e.c, &l), -EISCONN);
+		EXPECT_RET(chan_lane(&e.r.c, &l), -EISCONN);
 		ask(&e, &waiting, 0, false);
 		asked(&e, &waiting, &earlier);
-		EXPECT_RET(chan_end_lane(&e.c, e.id), 0);
-		EXPECT_RET(chan_end_lane(&e.c, e.id), 0);
+		EXPECT_RET(chan_end_lane(&e.r.c, e.r.id), 0);
+		EXPECT_RET(chan_end_lane(&e.r.c, e.r.id), 0);
 		ask(&e, &d, CHUNK, false);
 		told(&e, &d, &q);
 		/* the socket is whole, and the daemon's */
-		ASSERT_EQ(SYS(send(e.in, &words, sizeof(words), 0)), sizeof(words));
-		ASSERT_EQ(SYS(recv(e.out, &l, sizeof(words), MSG_WAITALL)), sizeof(words));
+		ASSERT_EQ(SYS(send(e.p.out, &words, sizeof(words), 0)), sizeof(words));
+		ASSERT_EQ(SYS(recv(e.p.in, &l, sizeof(words), MSG_WAITALL)), sizeof(words));
 		lend(&e);
 		ask(&e, &d, 2 * CHUNK, false);
 		asked(&e, &d, &q);
@@ -504,12 +429,12 @@ TEST(full)
 		context("%s", family_names[f]);
 		env_start(&e, f);
 		for (i = 0; i < CHUNKS; i++) {
-			stuff(e.in);
+			stuff(e.p.out);
 			lend(&e);
 			ask(&e, &d, i * CHUNK, false);
 			if (unasked_within(&e, &d, 500))
 				break;
-			EXPECT_RET(chan_end_lane(&e.c, e.id), 0);
+			EXPECT_RET(chan_end_lane(&e.r.c, e.r.id), 0);
 		}
 		EXPECT(i < CHUNKS);
 		env_stop(&e);
@@ -527,7 +452,7 @@ TEST(peer_is_gone)
 		context("%s", family_names[f]);
 		env_start(&e, f);
 		lend(&e);
-		shutdown(e.in, SHUT_RDWR);
+		shutdown(e.p.out, SHUT_RDWR);
 		ask(&e, &d, 0, false);
 		unasked(&e, &d);
 		env_stop(&e);
@@ -538,40 +463,17 @@ TEST(peer_is_gone)
 /* Whoever sends on a TCP socket holds its lock; here as long as the test wants. */
 TEST(in_use)
 {
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register reg = { 0 };
-	struct uffdio_zeropage zero = { 0 };
-	struct pollfd fault = { .events = POLLIN };
-	struct sending s;
+	struct holder h;
 	struct reader d;
-	pthread_t thread;
 	struct env e;
-	void *page;
 
-	fault.fd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	if (fault.fd < 0)
-		SKIP("no userfaultfd: %s", strerrorname_np(errno));
 	env_start(&e, TCP4);
 	lend(&e);
-	page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	ASSERT(page != MAP_FAILED);
-	ASSERT_RET(SYS(ioctl(fault.fd, UFFDIO_API, &api)), 0);
-	reg.range.start = (unsigned long)page;
-	reg.range.len = PAGE;
-	reg.mode = UFFDIO_REGISTER_MODE_MISSING;
-	ASSERT_RET(SYS(ioctl(fault.fd, UFFDIO_REGISTER, &reg)), 0);
-	s = (struct sending){ .from = page, .bytes = PAGE, .fd = e.in };
-	ASSERT_EQ(pthread_create(&thread, NULL, sending_thread, &s), 0);
-	ASSERT_EQ(poll(&fault, 1, 20000), 1);
-
+	if (!holder_start(&h, e.p.out))
+		SKIP("no userfaultfd: %s", strerrorname_np(errno));
 	ask(&e, &d, 0, false);
 	unasked(&e, &d);
-
-	zero.range = reg.range;
-	ASSERT_RET(SYS(ioctl(fault.fd, UFFDIO_ZEROPAGE, &zero)), 0);
-	pthread_join(thread, NULL);
-	EXPECT_EQ(s.ret, PAGE);
-	close(fault.fd);
+	holder_stop(&h);
 	env_stop(&e);
 }
 
@@ -593,22 +495,22 @@ TEST(daemon_dies)
 		lend(&e);
 		ask(&e, &d, 0, false);
 		asked(&e, &d, &q);
-		chan_close(&e.c);
-		close(e.in);
+		chan_close(&e.r.c);
+		close(e.p.out);
 		/* the module has let go of the socket */
-		EXPECT_EQ(SYS(recv(e.out, &byte, 1, 0)), 0);
-		ASSERT_RET(chan_open(&e.c, 64), 0);
-		ASSERT_RET(chan_serve(&e.c, e.id), 0);
-		ASSERT_EQ(chan_next(&e.c, &again, 20000), 1);
+		EXPECT_EQ(SYS(recv(e.p.in, &byte, 1, 0)), 0);
+		ASSERT_RET(chan_open(&e.r.c, 64), 0);
+		ASSERT_RET(chan_serve(&e.r.c, e.r.id), 0);
+		ASSERT_EQ(chan_next(&e.r.c, &again, 20000), 1);
 		EXPECT_EQ(again.flags, RMEM_REQ_AGAIN);
 		EXPECT_EQ(again.lane, 0);
 		EXPECT(again.cookie != q.cookie);
 		fill(&e, &again);
 		answered(&d);
 		/* without a lane of its own */
-		e.in = ASSERT_OK(SYS(dup(0)));
+		e.p.out = ASSERT_OK(SYS(dup(0)));
 		ask(&e, &d, CHUNK, false);
-		ASSERT_EQ(chan_next(&e.c, &q, 20000), 1);
+		ASSERT_EQ(chan_next(&e.r.c, &q, 20000), 1);
 		EXPECT_EQ(q.lane, 0);
 		fill(&e, &q);
 		answered(&d);
@@ -629,24 +531,24 @@ TEST(region_is_unmade)
 	lend(&e);
 	ask(&e, &d, 0, false);
 	asked(&e, &d, &q);
-	EXPECT_RET(region_del_force(e.id, NULL), 0);
+	EXPECT_RET(region_del_force(e.r.id, NULL), 0);
 	pthread_join(d.thread, NULL);
 	EXPECT_RET(d.ret, -EFAULT);
 	l = lane_of(&e);
-	EXPECT_RET(chan_lane(&e.c, &l), -ENOENT);
-	close(e.in);
-	EXPECT_EQ(SYS(recv(e.out, &byte, 1, 0)), 0);
-	munmap(e.map, SIZE);
-	close(e.fd);
-	close(e.out);
-	chan_close(&e.c);
+	EXPECT_RET(chan_lane(&e.r.c, &l), -ENOENT);
+	close(e.p.out);
+	EXPECT_EQ(SYS(recv(e.p.in, &byte, 1, 0)), 0);
+	munmap(e.r.map, SIZE);
+	close(e.r.fd);
+	close(e.p.in);
+	chan_close(&e.r.c);
 }
 
 static int read_and_die(void *arg)
 {
 	struct env *e = arg;
 
-	return peek(e->map) & 1;
+	return peek(e->r.map) & 1;
 }
 
 TEST(who_asked_is_killed)
@@ -676,7 +578,7 @@ TEST(who_asked_is_killed)
 
 static int refused(struct env *e, struct rmem_ioc_lane *l)
 {
-	int ret = chan_lane(&e->c, l);
+	int ret = chan_lane(&e->r.c, l);
 
 	*l = lane_of(e);
 	return ret;
@@ -757,7 +659,7 @@ TEST(sockets)
 	l.fd = 9999;
 	EXPECT_RET(refused(&e, &l), -EINVAL);
 	context("no socket");
-	l.fd = e.fd;
+	l.fd = e.r.fd;
 	EXPECT_RET(refused(&e, &l), -EINVAL);
 	context("datagrams");
 	ASSERT_RET(SYS(socketpair(AF_UNIX, SOCK_DGRAM, 0, fds)), 0);
@@ -769,11 +671,10 @@ TEST(sockets)
 	l.fd = fd;
 	EXPECT_RET(refused(&e, &l), -EINVAL);
 	context("kTLS");
-	if (setsockopt(e.in, IPPROTO_TCP, TCP_ULP, "tls", 4) == 0) {
+	if (setsockopt(e.p.out, IPPROTO_TCP, TCP_ULP, "tls", 4) == 0) {
 		EXPECT_RET(refused(&e, &l), -EINVAL);
-		close(e.in);
-		close(e.out);
-		connected(&e, TCP4);
+		disconnect(&e.p);
+		e.p = connected(TCP4);
 	}
 	context(" ");
 	/* None of them has become one. */
@@ -805,8 +706,8 @@ TEST(regions_of_others)
 	l = lane_of(&e);
 	EXPECT_RET(chan_lane(&other, &l), -ENOTCONN);
 	lend(&e);
-	EXPECT_RET(chan_end_lane(&other, e.id), -ENOTCONN);
-	EXPECT_RET(chan_lane(&e.c, &l), -EISCONN);
+	EXPECT_RET(chan_end_lane(&other, e.r.id), -ENOTCONN);
+	EXPECT_RET(chan_lane(&e.r.c, &l), -EISCONN);
 	chan_close(&other);
 	env_stop(&e);
 }

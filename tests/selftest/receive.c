@@ -4,67 +4,12 @@
  * others, however they arrive; and whatever ends before the last one is there,
  * nothing of it is ever seen.
  */
-#include <arpa/inet.h>
-#include <linux/tls.h>
-#include <linux/userfaultfd.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
-#include <pthread.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
-
 #include "harness.h"
-#include "miniserve.h"
+#include "raw.h"
 
 #define PAGE 4096
 #define CHUNK 65536
 #define SIZE (4 * CHUNK)
-
-#ifndef TCP_ULP
-#define TCP_ULP 31
-#endif
-#ifndef SOL_TLS
-#define SOL_TLS 282
-#endif
-
-/*
- * A region whose daemon is the test itself, and a reader of one chunk
- */
-
-struct raw {
-	struct chan c;
-	__u32 id;
-	__u64 size;
-	int fd;
-	unsigned char *map;
-	char name[RMEM_NAME_SIZE];
-};
-
-static void raw_start(struct raw *r, const struct region_conf *c)
-{
-	struct region_conf conf = *c;
-
-	conf.name = region_fresh_name();
-	snprintf(r->name, sizeof(r->name), "%s", conf.name);
-	r->size = conf.size;
-	ASSERT_RET(region_new(&conf, &r->id), 0);
-	ASSERT_RET(chan_open(&r->c, 64), 0);
-	ASSERT_RET(chan_serve(&r->c, r->id), 0);
-	ASSERT_RET(chan_state(&r->c, r->id, RMEM_STATE_ACTIVE, ""), 0);
-	r->fd = ASSERT_OK(region_open(r->name, O_RDWR));
-	r->map = mmap(NULL, r->size, PROT_READ | PROT_WRITE, MAP_SHARED, r->fd, 0);
-	ASSERT(r->map != MAP_FAILED);
-}
-
-static void raw_stop(struct raw *r)
-{
-	munmap(r->map, r->size);
-	close(r->fd);
-	chan_close(&r->c);
-	EXPECT_RET(region_del(r->id), 0);
-}
 
 static const struct region_conf plain = { .size = SIZE, .order = -1 };
 
@@ -102,86 +47,6 @@ static void answered(struct reader *d, const struct rmem_request *q)
 	EXPECT_EQ(pattern_diff(d->r->map + q->offset, q->offset, q->length), -1);
 }
 
-/* Bytes that the module has received, as debugfs says. */
-static long long bytes_received(struct raw *r)
-{
-	long long n = -1;
-	char line[512];
-	FILE *f = fopen("/sys/kernel/debug/rmem/regions", "re");
-	char *at;
-
-	while (f && fgets(line, sizeof(line), f)) {
-		at = strstr(line, " received=");
-		if (at && !strncmp(line, r->name, strlen(r->name)) &&
-		    line[strlen(r->name)] == ' ')
-			n = atoll(at + 10);
-	}
-	if (f)
-		fclose(f);
-	return n;
-}
-
-/*
- * Sockets
- */
-
-enum family { TCP4, TCP6, UNIX, FAMILIES };
-
-static const char *const family_names[] = { "tcp4", "tcp6", "unix" };
-
-struct pair {
-	int in, out;
-};
-
-static int listener(enum family family, struct sockaddr_storage *at, socklen_t *len)
-{
-	struct sockaddr_in *in4 = (void *)at;
-	struct sockaddr_in6 *in6 = (void *)at;
-	int fd;
-
-	memset(at, 0, sizeof(*at));
-	if (family == TCP4) {
-		in4->sin_family = AF_INET;
-		in4->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-		*len = sizeof(*in4);
-	} else {
-		in6->sin6_family = AF_INET6;
-		in6->sin6_addr = in6addr_loopback;
-		*len = sizeof(*in6);
-	}
-	fd = ASSERT_OK(SYS(socket(at->ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0)));
-	ASSERT_RET(SYS(bind(fd, (void *)at, *len)), 0);
-	ASSERT_RET(SYS(listen(fd, 1)), 0);
-	ASSERT_RET(SYS(getsockname(fd, (void *)at, len)), 0);
-	return fd;
-}
-
-static struct pair connected(enum family family)
-{
-	struct sockaddr_storage at;
-	int fds[2], one = 1;
-	struct pair p;
-	socklen_t len;
-
-	if (family == UNIX) {
-		ASSERT_RET(SYS(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds)), 0);
-		return (struct pair){ fds[0], fds[1] };
-	}
-	fds[0] = listener(family, &at, &len);
-	p.out = ASSERT_OK(SYS(socket(at.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0)));
-	ASSERT_RET(SYS(connect(p.out, (void *)&at, len)), 0);
-	p.in = ASSERT_OK(SYS(accept4(fds[0], NULL, NULL, SOCK_CLOEXEC)));
-	setsockopt(p.out, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	close(fds[0]);
-	return p;
-}
-
-static void disconnect(struct pair *p)
-{
-	close(p->in);
-	close(p->out);
-}
-
 static unsigned char wire[CHUNK];
 
 /* The pattern of the region's bytes from @at on. */
@@ -214,20 +79,6 @@ static int receive_all(struct raw *r, const struct rmem_request *q, __u64 at, __
 	return ret;
 }
 
-/* Bit by bit: what the module has to come to by another way. */
-static __u32 crc32c_of(const unsigned char *bytes, size_t len)
-{
-	__u32 crc = ~0u;
-	int i;
-
-	while (len--) {
-		crc ^= *bytes++;
-		for (i = 0; i < 8; i++)
-			crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78 : 0);
-	}
-	return ~crc;
-}
-
 /*
  * What comes
  */
@@ -255,7 +106,7 @@ TEST(every_family)
 				answered(&d, &q);
 			}
 			EXPECT_EQ(bytes_diff(r.map + conf.size, 0, 2 * PAGE - 5000), -1);
-			EXPECT_EQ(bytes_received(&r), conf.size);
+			EXPECT_EQ(debugfs_number(&r, "received"), conf.size);
 			EXPECT_GE(STAT(r.id, fetched), conf.size);
 			disconnect(&p);
 			raw_stop(&r);
@@ -634,28 +485,14 @@ TEST(sockets_of_others)
 	raw_stop(&r);
 }
 
-/*
- * Two at once: the first is made to stay in the call. Whoever sends on a TCP
- * socket holds its lock while he copies, and he copies from a page that comes
- * only when the test wants it to.
- */
 struct call {
 	struct raw *r;
 	struct pair *p;
 	struct rmem_request *q;
-	void *page;
 	int ret;
 	pthread_t thread;
 	pid_t tid;
 };
-
-static void *slow_sender(void *arg)
-{
-	struct call *c = arg;
-
-	c->ret = SYS(send(c->p->in, c->page, PAGE, 0));
-	return NULL;
-}
 
 static void *receiver(void *arg)
 {
@@ -666,76 +503,42 @@ static void *receiver(void *arg)
 	return NULL;
 }
 
-/* Is the task asleep in the kernel, unkillably as for a socket's lock? */
-static bool asleep(pid_t tid)
-{
-	char path[64], state = 0;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
-	f = tid ? fopen(path, "re") : NULL;
-	if (!f || fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
-		state = 0;
-	if (f)
-		fclose(f);
-	return state == 'D';
-}
-
+/* The first is made to stay in the call. */
 TEST(two_at_once_on_one_socket)
 {
-	struct uffdio_api api = { .api = UFFD_API };
+	struct call first = { 0 };
 	struct rmem_request q[2];
-	struct uffdio_register reg = { 0 };
-	struct uffdio_zeropage zero = { 0 };
-	struct call sender = { 0 }, first = { 0 };
-	struct pollfd fault = { .events = POLLIN };
 	struct reader d[2];
+	struct holder h;
 	struct raw r;
 	struct pair p;
 	__u64 got;
-	int uffd;
 
-	uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	if (uffd < 0)
-		SKIP("no userfaultfd: %s", strerrorname_np(errno));
 	raw_start(&r, &plain);
 	p = connected(TCP4);
 	ask(&r, &d[0], 0, &q[0]);
 	ask(&r, &d[1], CHUNK, &q[1]);
 	send_pattern(&p, 0, CHUNK);
 	arrived(&p);
-
-	sender.page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	ASSERT(sender.page != MAP_FAILED);
-	ASSERT_RET(SYS(ioctl(uffd, UFFDIO_API, &api)), 0);
-	reg.range.start = (unsigned long)sender.page;
-	reg.range.len = PAGE;
-	reg.mode = UFFDIO_REGISTER_MODE_MISSING;
-	ASSERT_RET(SYS(ioctl(uffd, UFFDIO_REGISTER, &reg)), 0);
-	sender.p = first.p = &p;
+	if (!holder_start(&h, p.in))
+		SKIP("no userfaultfd: %s", strerrorname_np(errno));
 	first.r = &r;
+	first.p = &p;
 	first.q = &q[0];
-	ASSERT_EQ(pthread_create(&sender.thread, NULL, slow_sender, &sender), 0);
-	fault.fd = uffd;
-	ASSERT_EQ(poll(&fault, 1, 20000), 1);
 	ASSERT_EQ(pthread_create(&first.thread, NULL, receiver, &first), 0);
 	ASSERT_SOON(asleep(__atomic_load_n(&first.tid, __ATOMIC_SEQ_CST)));
 
 	EXPECT_RET(chan_receive(&r.c, q[1].cookie, 0, CHUNK, p.in, 0, 0, &got), -EBUSY);
 	EXPECT_EQ(got, 0);
 
-	zero.range = reg.range;
-	ASSERT_RET(SYS(ioctl(uffd, UFFDIO_ZEROPAGE, &zero)), 0);
-	pthread_join(sender.thread, NULL);
+	holder_stop(&h);
 	pthread_join(first.thread, NULL);
-	EXPECT_RET(sender.ret, PAGE);
 	EXPECT_RET(first.ret, 0);
 	answered(&d[0], &q[0]);
 	/* Now it is the other one's turn. */
 	send_pattern(&p, CHUNK, CHUNK);
 	EXPECT_RET(receive_all(&r, &q[1], 0, CHUNK, &p, 0, 0), 0);
 	answered(&d[1], &q[1]);
-	close(uffd);
 	disconnect(&p);
 	raw_stop(&r);
 }
@@ -859,10 +662,10 @@ TEST_SECONDS(daemon_is_killed, 120)
 		/* All but the end of it, and wrong. */
 		n = 1 + rand_r(&seed) % (CHUNK - 1);
 		memset(wire, 0xbb, n);
-		before = bytes_received(&r);
+		before = debugfs_number(&r, "received");
 		EXPECT_EQ(SYS(send(p.out, wire, n, 0)), n);
 		if (i % 2)
-			ASSERT_SOON(bytes_received(&r) == before + (long long)n);
+			ASSERT_SOON(debugfs_number(&r, "received") == before + (long long)n);
 		kill(pid, SIGKILL);
 		EXPECT_EQ(WTERMSIG(reap(pid, 20000)), SIGKILL);
 		EXPECT_EQ(STAT(r.id, state), RMEM_STATE_QUIESCED);
@@ -965,26 +768,6 @@ TEST(punch_overtakes)
 /*
  * kTLS: the module gets plain bytes, and no record that is not data
  */
-
-static bool tls_set(int fd, int direction)
-{
-	struct tls12_crypto_info_aes_gcm_128 keys = {
-		.info = { .version = TLS_1_3_VERSION, .cipher_type = TLS_CIPHER_AES_GCM_128 },
-	};
-
-	memset(keys.key, 0x42, sizeof(keys.key));
-	memset(keys.iv, 0x17, sizeof(keys.iv));
-	memset(keys.salt, 0x99, sizeof(keys.salt));
-	return !setsockopt(fd, SOL_TLS, direction, &keys, sizeof(keys));
-}
-
-static bool tls_pair(struct pair *p)
-{
-	*p = connected(TCP4);
-	return !setsockopt(p->in, IPPROTO_TCP, TCP_ULP, "tls", 4) &&
-	       !setsockopt(p->out, IPPROTO_TCP, TCP_ULP, "tls", 4) &&
-	       tls_set(p->in, TLS_RX) && tls_set(p->out, TLS_TX);
-}
 
 /* One record of this type. */
 static void tls_send(struct pair *p, unsigned char type, const void *bytes, size_t len)
