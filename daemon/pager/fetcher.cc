@@ -45,18 +45,15 @@ void Fetcher::add(Request* r, std::uint32_t lane) {
 }
 
 bool Fetcher::unasked(std::uint64_t cookie) {
-  for (Request* r = asked_.first(); r; r = r->next) {
-    if (r->cookie != cookie) continue;
-    asked_.remove(r);
-    demand_.push_back(r);
-    return true;
-  }
-  return false;
+  Request* r = asked_.find(cookie);
+  if (!r) return false;
+  asked_.remove(r);
+  demand_.push_back(r);
+  return true;
 }
 
 void Fetcher::joined(std::uint64_t cookie) {
-  for (Request* r = ahead_.first(); r; r = r->next) {
-    if (r->cookie != cookie) continue;
+  if (Request* r = ahead_.find(cookie)) {
     r->flags &= static_cast<std::uint8_t>(~RMEM_REQ_PREFETCH);
     ahead_.remove(r);
     demand_.push_back(r);
@@ -245,16 +242,11 @@ void Fetcher::lost(std::uint32_t number) {
 
 std::optional<void*> Fetcher::awaited(std::uint64_t cookie, std::uint64_t offset,
                                       std::uint64_t length) {
-  const auto find = [&] {
-    Request* r = asked_.first();
-    while (r && r->cookie != cookie) r = r->next;
-    return r;
-  };
-  Request* r = find();
+  Request* r = asked_.find(cookie);
   if (!r) {
     // It has been in the ring since before it was asked.
     shared_.pager.drain();
-    r = find();
+    r = asked_.find(cookie);
   }
   if (r && length != 0 && (offset != r->offset || length != r->length)) return std::nullopt;
   return r;

@@ -75,6 +75,13 @@ class List {
     return r;
   }
 
+  // Null: it is not here.
+  Request* find(std::uint64_t cookie) const {
+    Request* r = first_;
+    while (r && r->cookie != cookie) r = r->next;
+    return r;
+  }
+
   std::uint64_t buffer_bytes() const {
     std::uint64_t bytes = 0;
     for (const Request* r = first_; r; r = r->next) bytes += r->buffer.size();
