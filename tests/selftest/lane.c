@@ -226,34 +226,58 @@ TEST(whoever_misses_asks)
 }
 
 /* Who sleeps in poll() sleeps on, though there is something in the ring. */
-static void *poller(void *arg)
+struct poller {
+	struct env *e;
+	pid_t tid;
+	long long took;	/* ms */
+	pthread_t thread;
+};
+
+static void *poller_thread(void *arg)
 {
-	struct env *e = arg;
-	struct pollfd p = { .fd = e->r.c.fd, .events = POLLIN };
-	static long long took;
+	struct poller *p = arg;
+	struct pollfd in = { .fd = p->e->r.c.fd, .events = POLLIN };
 	long long before = now_ms();
 
-	poll(&p, 1, 3000);
-	took = now_ms() - before;
-	return &took;
+	__atomic_store_n(&p->tid, gettid(), __ATOMIC_SEQ_CST);
+	poll(&in, 1, 3000);
+	p->took = now_ms() - before;
+	return NULL;
+}
+
+/* Is the task asleep in that system call? */
+static bool asleep_in(pid_t tid, long call)
+{
+	char path[64];
+	long n = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", tid);
+	f = tid ? fopen(path, "re") : NULL;
+	if (!f)
+		return false;
+	if (fscanf(f, "%ld", &n) != 1)
+		n = -1;
+	fclose(f);
+	return n == call;
 }
 
 TEST(nobody_is_woken)
 {
+	struct poller p = { .tid = 0 };
 	struct rmem_request q;
-	pthread_t thread;
 	struct reader d;
 	struct env e;
-	void *took;
 
 	env_start(&e, TCP4);
 	lend(&e);
-	ASSERT_EQ(pthread_create(&thread, NULL, poller, &e), 0);
-	usleep(500000);
+	p.e = &e;
+	ASSERT_EQ(pthread_create(&p.thread, NULL, poller_thread, &p), 0);
+	ASSERT_SOON(asleep_in(__atomic_load_n(&p.tid, __ATOMIC_SEQ_CST), SYS_poll));
 	ask(&e, &d, 0, false);
 	asked(&e, &d, &q);
-	pthread_join(thread, &took);
-	EXPECT_GE(*(long long *)took, 2900);
+	pthread_join(p.thread, NULL);
+	EXPECT_GE(p.took, 2900);
 	fill(&e, &q);
 	answered(&d);
 	env_stop(&e);
