@@ -402,7 +402,8 @@ int main(int argc, char **argv)
 {
 	int n = 0, bad = 0, i;
 	struct harness_test *t;
-	bool named;
+	long long begin;
+	bool named, ok;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	harness_state = mmap(NULL, sizeof(*harness_state), PROT_READ | PROT_WRITE,
@@ -426,7 +427,10 @@ int main(int argc, char **argv)
 		if (!named)
 			continue;
 		n++;
-		if (!harness_run(t)) {
+		begin = now_ms();
+		ok = harness_run(t);
+		diag("%s: %lld ms", t->name, now_ms() - begin);
+		if (!ok) {
 			printf("not ok %d - %s\n", n, t->name);
 			bad++;
 		} else if (*harness_state->skip) {
