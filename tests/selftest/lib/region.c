@@ -858,6 +858,22 @@ int reap(pid_t pid, int ms)
 	}
 }
 
+bool asleep_in(pid_t tid, long call)
+{
+	char path[64];
+	long n = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", tid);
+	f = tid ? fopen(path, "re") : NULL;
+	if (!f)
+		return false;
+	if (fscanf(f, "%ld", &n) != 1)
+		n = -1;
+	fclose(f);
+	return n == call;
+}
+
 int sysctl_set(const char *name, int value)
 {
 	char path[128], was[32] = "", text[32];

@@ -182,6 +182,9 @@ pid_t spawn(int (*fn)(void *arg), void *arg);
 /* Wait at most @ms (times RMEM_TIMEOUT_SCALE): wait status, or -ETIMEDOUT. */
 int reap(pid_t pid, int ms);
 
+/* Is the task of this process asleep in that system call? */
+bool asleep_in(pid_t tid, long call);
+
 /* Sets one below /proc/sys, a small number; what it was, or -errno. */
 int sysctl_set(const char *name, int value);
 
