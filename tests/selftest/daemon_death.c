@@ -14,7 +14,6 @@
 #define CHUNK 65536
 #define CHUNKS 16
 #define SIZE (CHUNKS * CHUNK)
-#define KILLED_MS 1000
 
 static const struct region_conf plain = { .size = SIZE, .order = -1 };
 
@@ -78,7 +77,7 @@ TEST(fetches_wait_for_the_successor)
 	ASSERT_SOON(STAT(f.id, waiting) == 8);
 	first = f.m->nlog;
 	mini_kill(f.m);
-	EXPECT_EQ(STAT(f.id, state), RMEM_STATE_QUIESCED);
+	EXPECT_SOON(STAT(f.id, state) == RMEM_STATE_QUIESCED);
 	EXPECT_EQ(STAT(f.id, daemon_pid), 0);
 	EXPECT_EQ(STAT(f.id, waiting), 8);
 	MINI_SET(f.m, fetch_mode, MINI_OK);
@@ -134,7 +133,8 @@ TEST(sigkill_without_a_daemon)
 	pid = spawn(touch_first_chunk, &f);
 	ASSERT_SOON(STAT(f.id, waiting) == 1);
 	kill(pid, SIGKILL);
-	status = reap(pid, KILLED_MS);
+	/* nothing else would ever end it */
+	status = reap(pid, 20000);
 	EXPECT(status >= 0 && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 	ASSERT_RET(mini_start(f.m), 0);
 	stop(&f);
@@ -591,7 +591,7 @@ TEST(degraded_waits)
 	ASSERT_SOON(STAT(f.id, waiting) == 4);
 	EXPECT_EQ(pattern_diff(f.map + 8 * CHUNK, 8 * CHUNK, CHUNK), -1);
 	stamp(f.map + 8 * CHUNK, 5);
-	EXPECT(STAYS_MS(STAT(f.id, waiting) == 4, 500));
+	EXPECT(STAYS_MS(STAT(f.id, waiting) == 4, 200));
 	MINI_SET(f.m, fetch_mode, MINI_OK);
 	ASSERT_RET(mini_state(f.m, f.id, RMEM_STATE_ACTIVE), 0);
 	readers_join(r, 4);
@@ -666,7 +666,7 @@ TEST(failed)
  * The ring
  */
 
-#define MANY 500
+#define MANY 200
 
 struct many {
 	struct fix *f;
@@ -681,7 +681,7 @@ static void *many_thread(void *arg)
 	return NULL;
 }
 
-/* 64 entries, 500 chunks wanted at once, and a daemon that takes its time. */
+/* 64 entries, 200 chunks wanted at once, and a daemon that takes its time. */
 TEST(ring_full)
 {
 	struct region_conf conf = {
@@ -886,6 +886,7 @@ TEST(daemons_do_not_mix)
  */
 
 #define QUICK_PAGES 64
+#define QUICK_ROUNDS 6
 
 struct quick {
 	struct raw r;
@@ -929,7 +930,7 @@ TEST(quick_answers)
 
 	raw_start(&q.r, &conf);
 	ASSERT_EQ(pthread_create(&t, NULL, quick_thread, &q), 0);
-	for (round = 0; round < 20; round++) {
+	for (round = 0; round < QUICK_ROUNDS; round++) {
 		for (i = 0; i < QUICK_PAGES; i++)
 			EXPECT_EQ(peek(q.r.map + i * PAGE), pattern(i * PAGE));
 		/* The same bytes again, so that the next round finds them. */
@@ -940,8 +941,8 @@ TEST(quick_answers)
 	}
 	__atomic_store_n(&q.stop, 1, __ATOMIC_RELAXED);
 	pthread_join(t, NULL);
-	EXPECT_GE(q.fetches, 20 * QUICK_PAGES);
-	EXPECT_GE(q.writes, 20 * QUICK_PAGES);
+	EXPECT_GE(q.fetches, QUICK_ROUNDS * QUICK_PAGES);
+	EXPECT_GE(q.writes, QUICK_ROUNDS * QUICK_PAGES);
 	munmap(q.r.map, conf.size);
 	close(q.r.fd);
 	chan_close(&q.r.c);
@@ -1018,19 +1019,34 @@ static void *try_first_chunk(void *arg)
 	return NULL;
 }
 
-/* Whatever the mixture left undone. */
-static void *keep_answering(void *arg)
+static void *raw_try(void *arg)
 {
 	struct raw *r = arg;
+
+	while (try_read(r->map, NULL, NULL))
+		nap();
+	return NULL;
+}
+
+static void answer_well(struct raw *r, const struct rmem_request *q)
+{
+	if (q->op == RMEM_OP_FETCH)
+		chan_fill(&r->c, q->cookie, 0, CHUNK, buf, 0);
+	else
+		chan_complete(&r->c, &q->cookie, 1, 0);
+}
+
+/* Until the thread ends: whatever the mixture left undone. */
+static void answer_until(struct raw *r, pthread_t t, void **ret)
+{
 	struct rmem_request q;
 
-	while (chan_next(&r->c, &q, 500)) {
-		if (q.op == RMEM_OP_FETCH)
-			chan_fill(&r->c, q.cookie, 0, CHUNK, buf, 0);
+	while (pthread_tryjoin_np(t, ret)) {
+		if (chan_next(&r->c, &q, 0))
+			answer_well(r, &q);
 		else
-			chan_complete(&r->c, &q.cookie, 1, 0);
+			nap();
 	}
-	return NULL;
 }
 
 TEST(answers_race)
@@ -1038,41 +1054,46 @@ TEST(answers_race)
 	static const int fetch[][2] = { { 0, 1 }, { 0, 0 }, { 0, 2 }, { 2, 1 }, { 2, 2 } };
 	static const int write[][2] = { { 3, 4 }, { 3, 5 }, { 4, 5 }, { 3, 3 } };
 	struct rmem_request q;
-	struct raw r;
+	bool over, asked;
 	int i, raced = 0;
+	struct raw r;
 	pthread_t t;
+	void *ret;
 
 	raw_start(&r, &plain);
 	pattern_fill(buf, 0, CHUNK);
 	for (i = 0; i < 100; i++) {
+		over = asked = false;
 		ASSERT_EQ(pthread_create(&t, NULL, try_first_chunk, &r), 0);
 		/* A fault may still hear of the last round's error. */
-		if (chan_next(&r.c, &q, 1000)) {
+		ASSERT_SOON((asked = chan_next(&r.c, &q, 0)) ||
+			    (over = !pthread_tryjoin_np(t, NULL)));
+		if (asked) {
 			race(&r.c, q.cookie, fetch[i % 5][0], fetch[i % 5][1]);
 			/* Two halves of two threads may both have been refused. */
 			chan_complete(&r.c, &q.cookie, 1, EIO);
 			raced++;
 		}
-		pthread_join(t, NULL);
+		if (!over)
+			answer_until(&r, t, NULL);
 		ASSERT_RET(region_drop(r.fd, 0, 0), 0);
 	}
 	EXPECT_GE(raced, 50);
-	ASSERT_EQ(pthread_create(&t, NULL, keep_answering, &r), 0);
-	ASSERT_SOON(try_read(r.map, NULL, NULL) == 0);
-	pthread_join(t, NULL);
+	ASSERT_EQ(pthread_create(&t, NULL, raw_try, &r), 0);
+	answer_until(&r, t, NULL);
 	raced = 0;
 	for (i = 0; i < 100; i++) {
 		poke(r.map, i);
 		ASSERT_RET(chan_push(&r.c, r.id), 0);
-		if (!chan_next(&r.c, &q, 1000))
+		if (!chan_next(&r.c, &q, 0))
 			continue;
 		raced++;
 		race(&r.c, q.cookie, write[i % 4][0], write[i % 4][1]);
 		chan_complete(&r.c, &q.cookie, 1, 0);
 	}
 	EXPECT_GE(raced, 50);
-	ASSERT_EQ(pthread_create(&t, NULL, keep_answering, &r), 0);
-	EXPECT_RET(SYS(fsync(r.fd)), 0);
-	pthread_join(t, NULL);
+	ASSERT_EQ(pthread_create(&t, NULL, raw_fsync, &r), 0);
+	answer_until(&r, t, &ret);
+	EXPECT_RET((long)ret, 0);
 	raw_stop(&r);
 }

@@ -489,6 +489,17 @@ static void forget_mappings(void)
 		munmap((void *)start[n], end[n] - start[n]);
 }
 
+/* An address space that reclaim is looking at, like the last one's, goes away a little later. */
+static int serve(struct chan *c, __u32 id)
+{
+	long long end = msec() + 3000;
+	int ret;
+
+	while ((ret = chan_serve(c, id)) == -EBUSY && msec() < end)
+		poll(NULL, 0, 1);
+	return ret;
+}
+
 static void mini_process(struct mini *m)
 {
 	struct serve s = { .m = m };
@@ -501,7 +512,7 @@ static void mini_process(struct mini *m)
 	close_range(3, ~0U, 0);
 	ret = chan_open(&s.c, m->ring_entries);
 	for (i = 0; !ret && i < m->nr_regions; i++)
-		ret = chan_serve(&s.c, m->regions[i].id);
+		ret = serve(&s.c, m->regions[i].id);
 	for (i = 0; !ret && i < m->nr_regions; i++)
 		ret = chan_state(&s.c, m->regions[i].id, RMEM_STATE_ACTIVE, "");
 	MINI_SET(m, started, ret ?: 1);
@@ -622,11 +633,16 @@ static int mini_call(struct mini *m, int call, __u32 id)
 	return m->call_ret;
 }
 
+int mini_settle(struct mini *m)
+{
+	/* It may be in the middle of its work: a call sees it come back. */
+	return mini_call(m, CALL_SYNC, 0);
+}
+
 int mini_stall(struct mini *m)
 {
 	MINI_SET(m, stall, 1);
-	/* It may be on its way to the ring: a call sees it come back. */
-	return mini_call(m, CALL_SYNC, 0);
+	return mini_settle(m);
 }
 
 int mini_push(struct mini *m, __u32 id)
@@ -733,7 +749,7 @@ int fix_stop(struct fix *f)
 		       strerrorname_np(f->m->trouble_errno));
 		ret = -EPROTO;
 	}
-	/* an address space that reclaim is looking at goes away a little later */
+	/* here, too */
 	for (i = 0; !ret && i < 300; i++) {
 		busy = region_del(f->id);
 		if (busy != -EBUSY)

@@ -134,6 +134,8 @@ int mini_add(struct mini *m, const struct region_conf *c);
 int mini_start(struct mini *m);
 /* SIGKILL; its process is gone when this returns. */
 void mini_kill(struct mini *m);
+/* What it answers from now on, it answers by the knobs as they are now. */
+int mini_settle(struct mini *m);
 /* It takes nothing from the ring from now on, until @stall is 0. */
 int mini_stall(struct mini *m);
 int mini_push(struct mini *m, __u32 id);

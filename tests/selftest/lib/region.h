@@ -179,8 +179,13 @@ bool stamped(const void *page, __u64 tag);
 
 /* fork; the child ends with what @fn returns */
 pid_t spawn(int (*fn)(void *arg), void *arg);
+/* Until the child has ended, at most @ms. */
+void await_end(pid_t pid, int ms);
 /* Wait at most @ms (times RMEM_TIMEOUT_SCALE): wait status, or -ETIMEDOUT. */
 int reap(pid_t pid, int ms);
+
+/* Is the task of this process asleep in that system call? */
+bool asleep_in(pid_t tid, long call);
 
 /* Sets one below /proc/sys, a small number; what it was, or -errno. */
 int sysctl_set(const char *name, int value);
