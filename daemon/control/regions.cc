@@ -49,8 +49,9 @@ void Regions::adopt(const kchan::RegionInfo& info) {
     return a->strand(Status(Code::kCorrupt, info.reason, {}, ESTALE));
   }
   int err = a->serve(info);
-  for (int i = 0; err == EBUSY && i < 20; ++i) {
-    // Whoever served it was killed a moment ago and has not let go of it yet.
+  for (int i = 0; err == EBUSY && i < 200; ++i) {
+    // Whoever served it was killed a moment ago and has not let go of it yet: its address
+    // space holds the ring, and goes away later while reclaim is looking at it.
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
     err = a->serve(info);
   }
