@@ -25,11 +25,16 @@ asked() { sed -n "s/^$1 id=.* asked=\([0-9]*\).*/\1/p" /sys/kernel/debug/rmem/re
 lanes() { in_srv ss -Hnt state established sport = :7070 | wc -l; }
 peek() { assert_eq "$(printf '0x%x' $(($2 / 4096)))" "$(rmem-load peek /dev/rmem-$1 $2)" "$1 at $2"; }
 
+# lent NAME: a page that is not here is asked for by who waits.
+lent() {
+	rmemctl drop "$1"
+	rmem-load peek "/dev/rmem-$1" $((15 << 20))
+	(($(asked "$1")))
+}
 wait_for at_least 6 lanes
 for name in file large; do
+	wait_for lent $name
 	# Far enough apart and backwards: no reader to read ahead for.
-	peek $name $((15 << 20))
-	wait_for at_least 1 asked $name || fail "no lane"
 	before=$(asked $name) demand=$(region $name demand)
 	for ((i = 12; i > 2; i--)); do
 		peek $name $(((i << 20) + ((i % 3) << 16)))

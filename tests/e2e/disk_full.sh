@@ -23,7 +23,7 @@ assert_exit 28 rmem-load fsync /dev/rmem-r
 assert_eq "fsync: No space left on device" "$out" "fsync"
 assert_exit 28 rmem-load poke /run/rmem/regions/r 0 1 msync
 assert_error 1 "r.*(No space|full)" rmemctl sync r
-assert_ge "$(region r dirty_bytes)" $((3 << 20)) "dirty bytes"
+assert_ge "$(unsafe r)" $((3 << 20)) "bytes that are not durable"
 assert_eq active "$(region r state)" "state"
 assert_ge "$(region r errors)" 1 "errors"
 assert_error 1 "r.*(No space|full)" rmemctl detach r

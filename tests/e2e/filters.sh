@@ -42,7 +42,7 @@ assert_exit 0 rmem-load read /dev/rmem-cached 2
 assert_exit 0 rmemctl detach cached
 
 # Writing fails, and fsync says why.
-attach bad --sync-timeout 2s
+attach bad
 assert_exit 28 rmem-load poke /dev/rmem-bad 8 77 fsync
 
 # Only root may spend the daemon's memory; what is wrong is named.

@@ -9,7 +9,7 @@ rmem-load make "$work/file" $((1 << 20)) 1
 hosts_up
 start_server "file=file://$work/file"
 start_rmemd
-attach_file() { attach file --chunk 4KiB --sync-timeout 1s --take-over; }
+attach_file() { attach file --chunk 4KiB --sync-timeout 3s --take-over; }
 
 # who waits: a load of a page that is not there, and a read
 begin_waiting() {

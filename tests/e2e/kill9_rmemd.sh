@@ -29,7 +29,7 @@ for ((round = 1; round <= rounds; round++)); do
 	fi
 	start_rmemd
 	before=$(rmem-load progress "$work/oracle")
-	wait_for -t 60 at_least $((before + 20)) rmem-load progress "$work/oracle"
+	wait_for at_least $((before + 20)) rmem-load progress "$work/oracle"
 	alive load || fail "the load ended: $(<"$work/load.log")"
 done
 assert_eq active "$(region r state)" "state at the end"

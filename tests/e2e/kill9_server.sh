@@ -27,7 +27,7 @@ for ((round = 1; round <= rounds; round++)); do
 	fi
 	start_server "r=file://$work/file"
 	before=$(rmem-load progress "$work/oracle")
-	wait_for -t 60 at_least $((before + 20)) rmem-load progress "$work/oracle"
+	wait_for at_least $((before + 20)) rmem-load progress "$work/oracle"
 	alive load || fail "the load ended: $(<"$work/load.log")"
 done
 wait_for region_is r state active

@@ -22,7 +22,7 @@
 #
 # Everything started is stopped, and everything attached detached, at the end.
 
-set -euo pipefail
+set -eEuo pipefail
 
 SRV4=10.77.0.1 CLI4=10.77.0.2 SRV6=fd77::1 CLI6=fd77::2
 export SRV4 CLI4 SRV6 CLI6
@@ -38,14 +38,26 @@ netns=''           # namespace of the in_srv or in_cli at work
 
 note() { echo "# $*"; }
 
-fail() {
+# Also from where wait_for has nothing printed.
+exec {loud}>&2
+say_where() { # MESSAGE
 	local i
-	echo "FAIL: $*" >&2
-	for ((i = 1; i < ${#FUNCNAME[@]}; i++)); do
-		echo "    at ${BASH_SOURCE[i]##*/}:${BASH_LINENO[i - 1]} in ${FUNCNAME[i]}" >&2
-	done
+	{
+		echo "FAIL: $1"
+		for ((i = 2; i < ${#FUNCNAME[@]}; i++)); do
+			echo "    at ${BASH_SOURCE[i]##*/}:${BASH_LINENO[i - 1]} in ${FUNCNAME[i]}"
+		done
+	} >&$loud
+}
+
+fail() {
+	say_where "$*"
+	trap - ERR
 	exit 1
 }
+
+# What set -e ends a test for; a subshell's status is told by whoever asks for it.
+trap '((BASH_SUBSHELL)) || say_where "line $LINENO: status $? of: $BASH_COMMAND"' ERR
 
 skip() {
 	echo "SKIP: $*"
@@ -80,9 +92,10 @@ assert_exit() {
 }
 out='' err=''
 
-# wait_for [-t SECONDS] CONDITION-COMMAND... : polls, ten seconds by default.
+# wait_for [-t SECONDS] CONDITION-COMMAND... : polls. A minute by default: what comes
+# true does so at once, but for a host that has others to serve.
 wait_for() {
-	local limit=10 end
+	local limit=60 end
 	if [[ $1 == -t ]]; then
 		limit=$2
 		shift 2
@@ -130,7 +143,7 @@ hosts_down() {
 link_down() { ip -n srv link set srv0 down; }
 link_up() {
 	ip -n srv link set srv0 up
-	wait_for -t 20 in_cli ping -c 1 -W 1 $SRV4
+	wait_for in_cli ping -c 1 -W 1 $SRV4
 }
 
 # in_srv COMMAND..., in_cli COMMAND... : a program, or `start`.
@@ -163,7 +176,7 @@ start() {
 	# exec, so that the pid is the program's and not a shell's.
 	(exec ${netns:+nsenter --net="/run/netns/$netns"} "$@") >>"$log" 2>&1 </dev/null &
 	pids[$name]=$!
-	end=$((SECONDS + 20 * ${RMEM_TIMEOUT_SCALE:-1}))
+	end=$((SECONDS + 60 * ${RMEM_TIMEOUT_SCALE:-1}))
 	until (($(grep -c '^ready$' "$log" || true) > before)); do
 		kill -0 "${pids[$name]}" 2>/dev/null || fail "$name died before it was ready: $(tail -n 5 "$log")"
 		((SECONDS < end)) || fail "$name was not ready in time: $(tail -n 5 "$log")"
@@ -298,12 +311,49 @@ region() {
 # region_is NAME FIELD VALUE, for wait_for.
 region_is() { [[ $(region "$1" "$2") == "$3" ]]; }
 
-# Everything written is durable, says the kernel.
-assert_clean() { # NAME
+# unsafe NAME: bytes that are written and not durable. The kernel moves them between
+# "dirty" and "writeback" whenever it likes, and a page written while it is pushed is
+# in both, so it takes one look at the two of them.
+unsafe() {
 	local json
-	json=$(rmemctl status "$1" --json)
-	[[ $json == *'"dirty_bytes":0,"writeback_bytes":0,'* ]] || fail "$1 is not clean: $json"
+	json=$(rmemctl status "$1" --json) || return
+	[[ $json =~ \"dirty_bytes\":([0-9]+),\"writeback_bytes\":([0-9]+), ]] || fail "no bytes in $json"
+	echo $((BASH_REMATCH[1] + BASH_REMATCH[2]))
 }
+
+# is_clean NAME, for wait_for: everything written is durable, says the kernel.
+is_clean() { [[ $(unsafe "$1") == 0 ]]; }
+assert_clean() { is_clean "$1" || fail "$1 is not clean: $(rmemctl status "$1" --json)"; }
+
+# daemon_says NAME FIELD...: what rmemd's socket says of a region.
+daemon_says() {
+	/usr/bin/python3 - "$@" <<-'PYTHON'
+		import json, socket, sys
+		s = socket.socket(socket.AF_UNIX)
+		s.connect("/run/rmem/rmemd.sock")
+		s.sendall(b'{"verb":"status"}\n')
+		regions = json.loads(s.makefile().readline())["regions"]
+		region = next(r for r in regions if r["name"] == sys.argv[1])
+		print(*(region[field] for field in sys.argv[2:]))
+	PYTHON
+}
+
+# demand_fetches NAME: what rmemd has fetched because somebody waited. (How often
+# somebody had to wait for what was under way depends on the speed of both.)
+demand_fetches() {
+	local all ahead
+	read -r all ahead < <(daemon_says "$1" store_fetches store_prefetches)
+	echo $((all - ahead))
+}
+
+# no_flusher: until the test ends, the kernel pushes only what is too much. Else it does
+# so when pages are old, and five seconds after the first write to a region that has not
+# pushed before, whose share of what may be dirty is still nothing.
+no_flusher() {
+	flusher_was=$(</proc/sys/vm/dirty_writeback_centisecs)
+	echo 360000 >/proc/sys/vm/dirty_writeback_centisecs
+}
+flusher_was=''
 
 # assert_error CODE REGEX COMMAND... : a failure that says on stderr, and only
 # there, what and why (REGEX) and what to do next.
@@ -328,15 +378,21 @@ end_by_force() { # NAME
 cleanup() {
 	local code=$? name
 	set +e
-	trap - EXIT
+	trap - EXIT ERR
 	if ((code != 0 && code != 4)); then
-		for name in "$work"/*.log; do
-			[[ -e $name ]] || continue
-			echo "--- ${name##*/}"
-			tail -n 60 "$name"
-		done >&2
+		{
+			echo "--- status"
+			timeout 10 rmemctl status --json
+			cat /sys/kernel/debug/rmem/regions
+			for name in "$work"/*.log; do
+				[[ -e $name ]] || continue
+				echo "--- ${name##*/}"
+				tail -n 60 "$name"
+			done
+		} >&2
 	fi
 	declare -F on_exit >/dev/null && on_exit
+	[[ ! $flusher_was ]] || echo "$flusher_was" >/proc/sys/vm/dirty_writeback_centisecs
 	# Those that use regions, then the regions, then those that serve them.
 	for name in "${!pids[@]}"; do
 		[[ $name == rmemd* || $name == server* ]] || end_by_force "$name"

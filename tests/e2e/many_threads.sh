@@ -19,9 +19,8 @@ while ((SECONDS < end)); do
 	sleep 2
 	assert_exit 0 rmemctl drop r
 	alive load || fail "the load ended: $(<"$work/load.log")"
-	now=$(rmem-load progress "$work/oracle")
-	assert_ge "$now" $((before + 1)) "operations"
-	before=$now
+	wait_for at_least $((before + 1)) rmem-load progress "$work/oracle"
+	before=$(rmem-load progress "$work/oracle")
 done
 stop load
 assert_eq 0 "$status" "status of the load"

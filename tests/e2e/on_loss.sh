@@ -45,7 +45,7 @@ lost() { # the server or the daemon
 	for policy in "${policies[@]}"; do
 		assert_eq "$word" "$(rmem-load peek /dev/rmem-$policy 0)" "a resident word of $policy"
 		assert_exit 0 rmem-load poke /dev/rmem-$policy 8 "$word"
-		assert_ge "$(region $policy dirty_bytes)" 4096 "dirty bytes of $policy"
+		assert_ge "$(unsafe $policy)" 4096 "bytes of $policy that are not durable"
 		assert_exit 0 rmem-load pwrite /dev/rmem-$policy 16 "$at"
 	done
 	kill -KILL $victim

@@ -68,7 +68,7 @@ qemu() { # FIRMWARE
 		-bios "$1" -debugcon file:said -monitor unix:monitor,server=on,wait=off \
 		-no-reboot >"$1.log" 2>&1 &
 	pids[qemu]=$!
-	wait_for -t 60 test -s said
+	wait_for test -s said
 	assert_eq k "$(<said)" "what the guest says"
 }
 monitor() { # COMMAND: as a person would type it
@@ -83,7 +83,7 @@ assert_match '0xffefffff' "$(monitor 'xp /1wx 0x100000')" "the first word"
 save() { # FIRST LENGTH FILE
 	# Without quotes the path would be a division.
 	assert_exit 0 monitor "pmemsave $1 $2 \"$work/$3\""
-	wait_for -t 30 is_size "$2" "$3"
+	wait_for is_size "$2" "$3"
 }
 is_size() { [[ $(stat -c %s "$2") == "$1" ]]; }
 low=$((0xa0000)) above=$((1 << 20))

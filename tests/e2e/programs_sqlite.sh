@@ -62,7 +62,7 @@ sqlite3 "$db" <feed & victim=$!
 exec 9>feed
 echo "pragma cache_size=2; begin; update t set word = 'half done';" >&9
 wait_for test -s "$db-journal"
-wait_for [ "$(region db dirty_bytes)" -gt 0 ]
+wait_for at_least 1 unsafe db
 kill -KILL $victim
 wait $victim || true
 exec 9>&-

@@ -33,10 +33,10 @@ assert_eq $size "$(region f fetched_bytes)" "fetched bytes after reading"
 assert_exit 0 rmemctl drop f
 stop server KILL
 assert_exit 0 rmemctl pull f
-sleep 0.5
+wait_for region_is f state degraded
 start_server "f=file://$work/file"
 resident() { region f resident_bytes; }
-wait_for -t 60 at_least $size resident
+wait_for at_least $size resident
 assert_exit 0 rmem-load read /dev/rmem-f 1
 
 # Written pages are not overwritten by what is pulled.

@@ -13,22 +13,9 @@ start_server "f=file://$work/file,ro"
 start_rmemd
 attach f --read-only --chunk 64KiB
 
-# What the daemon has asked the server for because somebody waited. (How often
-# the reader had to wait for what was under way depends on the speed of both.)
-demand_fetches() {
-	/usr/bin/python3 - <<-'PYTHON'
-		import json, socket
-		s = socket.socket(socket.AF_UNIX)
-		s.connect("/run/rmem/rmemd.sock")
-		s.sendall(b'{"verb":"status"}\n')
-		region = json.loads(s.makefile().readline())["regions"][0]
-		print(region["store_fetches"] - region["store_prefetches"])
-	PYTHON
-}
-
 assert_exit 0 rmem-load read /dev/rmem-f 1
 assert_eq $size "$(region f fetched_bytes)" "fetched bytes"
-demanded=$(demand_fetches)
+demanded=$(demand_fetches f)
 note "$((size / chunk)) chunks in sequence: $demanded demand fetches, $(region f demand) waits"
 assert_le "$demanded" $((size / chunk / 8)) "demand fetches of a sequential reader"
 

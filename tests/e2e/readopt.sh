@@ -35,8 +35,7 @@ start_rmemd
 assert_eq "$before" "$(rmemctl status --json | grep -oE "$config")" "options after a restart"
 assert_exit 0 rmem-load pread /dev/rmem-a 131072 65536
 for name in a l; do
-	wait_for region_is $name dirty_bytes 0
-	wait_for region_is $name writeback_bytes 0
+	wait_for is_clean $name
 done
 for file in file local; do
 	assert_eq 2 "$(od -An -tu8 -N8 "$work/$file" | tr -d ' ')" "what the server has in $file"

@@ -46,9 +46,9 @@ peer_reset
 nothing_on_its_own
 assert_eq 77 "$(word held 8192)" "the word that fsync promised, after another reset"
 peer_server "${stores[@]}"
-wait_for -t 60 rmemctl detach held
+wait_for rmemctl detach held
 
-wait_for -t 60 region_is memory state failed
+wait_for region_is memory state failed
 assert_exit 0 rmem-load poke /dev/rmem-memory 65536 6
 assert_error 8 "memory.*another store" rmemctl sync memory
 assert_exit 0 rmemctl drop memory
@@ -86,7 +86,7 @@ for ((round = 1; round <= resets; round++)); do
 	peer_server "${stores[@]}"
 	for store in file dir; do
 		before=$(rmem-load progress "$work/$store.oracle")
-		wait_for -t 60 at_least $((before + 20)) rmem-load progress "$work/$store.oracle"
+		wait_for at_least $((before + 20)) rmem-load progress "$work/$store.oracle"
 		alive load_$store || fail "the load ended: $(<"$work/load_$store.log")"
 	done
 done
@@ -105,7 +105,7 @@ for store in file dir; do
 done
 peer_server "${stores[@]}"
 for store in file dir; do
-	wait_for -t 60 region_is $store state active
+	wait_for region_is $store state active
 	assert_exit 0 rmemctl drop $store
 	assert_exit 0 rmem-load compare /dev/rmem-$store "$work/$store.oracle" exact
 	assert_exit 0 rmemctl detach $store

@@ -12,7 +12,7 @@ start_rmemd
 attach shared --push-interval 200ms
 
 start load rmem-load run /dev/rmem-shared "$work/oracle" 4 4
-wait_for -t 60 at_least 3000 rmem-load progress "$work/oracle"
+wait_for at_least 3000 rmem-load progress "$work/oracle"
 assert_exit 0 rmem-load compare "$work/file" "$work/oracle"
 stop load
 assert_eq 0 "$status" "status of the load"

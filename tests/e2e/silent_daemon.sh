@@ -51,7 +51,7 @@ wait_for region_is r waiting 10
 sync_loop() { # NAME STATUS COMMAND...
 	local name=$1 want=$2 start got
 	shift 2
-	while :; do
+	until [[ -e $work/enough ]]; do
 		start=$(now_ms) got=0
 		"$@" >/dev/null 2>&1 || got=$?
 		((got == want)) || echo "'$*': status $got" >>"$work/$name.bad"
@@ -73,26 +73,26 @@ while ((SECONDS - began < 60)); do
 	sleep 2
 done
 assert_error 5 "did not answer" rmemctl detach r
-kill "${loops[@]}"
-wait "${loops[@]}" || true
+touch "$work/enough"
+wait "${loops[@]}"
 # In the kernel's own wait, others can overtake sync(2) by beginning the next
 # write of a page as soon as one is over. Alone, it ends.
 start=$(now_ms)
 sync
-assert_le $(($(now_ms) - start)) $((20000 * ${RMEM_TIMEOUT_SCALE:-1})) "ms of sync(2) alone"
+assert_le $(($(now_ms) - start)) $((60000 * ${RMEM_TIMEOUT_SCALE:-1})) "ms of sync(2) alone"
 for name in fsync msync rmemctl; do
 	[[ ! -e $work/$name.bad ]] || fail "$(<"$work/$name.bad")"
 	note "$name: $(paste -sd' ' "$work/$name.ms") ms"
-	limit=10000
-	[[ $name != rmemctl ]] || limit=20000 # it gives the daemon five seconds more
-	assert_le "$(sort -n "$work/$name.ms" | tail -n 1)" $((limit * ${RMEM_TIMEOUT_SCALE:-1})) "ms of $name"
+	assert_le "$(sort -n "$work/$name.ms" | tail -n 1)" $((30000 * ${RMEM_TIMEOUT_SCALE:-1})) "ms of $name"
 done
 
 # Syncs that are killed rather than end.
 rmem-load fsync /dev/rmem-r & victims[fsync]=$!
 rmem-load poke /dev/rmem-r 8 2 msync & victims[msync]=$!
-sleep 1
-assert_eq 10 "$(region r waiting)" "who waits for a page after a minute"
+in_sync() { grep -q 'rmem_.*sync' "/proc/$1/stack"; }
+wait_for in_sync "${victims[fsync]}"
+wait_for in_sync "${victims[msync]}"
+assert_eq 10 "$(region r waiting)" "who waits for a page after all that time"
 for name in "${!victims[@]}"; do
 	start=$(now_ms) status=0
 	kill -KILL "${victims[$name]}"

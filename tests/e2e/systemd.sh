@@ -59,9 +59,9 @@ manager=$!
 
 # In the manager's namespaces: the PID of its process 1, as seen from here.
 first() { pgrep -x systemd | head -n 1; }
-wait_for -t 60 first
+wait_for first
 inside() { nsenter --target "$(first)" --mount --pid --cgroup "$@"; }
-wait_for -t 60 inside systemctl is-active basic.target
+wait_for inside systemctl is-active basic.target
 
 note "a region from its configuration file"
 assert_exit 0 inside systemctl start rmem-server.socket
@@ -95,7 +95,7 @@ replaced() {
 	[[ $(inside systemctl show -P MainPID rmemd) != @(0|"$before") &&
 		$(inside systemctl is-active rmemd) == active && $(region my-data state) == active ]]
 }
-wait_for -t 30 replaced
+wait_for replaced
 assert_eq active "$(inside systemctl is-active rmem-region@my-data)" "the region's unit"
 assert_exit 0 inside rmemctl sync my-data
 assert_eq 12 "$(od -An -tu8 -N8 /srv/data | tr -d ' ')" "what the server has"
@@ -103,7 +103,7 @@ assert_eq 12 "$(od -An -tu8 -N8 /srv/data | tr -d ' ')" "what the server has"
 note "a loop that hangs is noticed by the watchdog"
 before=$(inside systemctl show -P MainPID rmemd)
 inside systemctl kill --signal=STOP rmemd
-wait_for -t 60 replaced
+wait_for replaced
 
 note "stopping"
 inside rmem-load poke /srv/bound 0 13

@@ -11,7 +11,7 @@ rmem-load make "$work/file" $((64 * page)) 1
 hosts_up
 start_server "file=file://$work/file"
 start_rmemd
-attach file --sync-timeout 2s
+attach file
 assert_exit 0 rmem-load poke /dev/rmem-file 0 11 fsync
 for p in 3 4 9; do # resident before the link is cut
 	assert_exit 0 rmem-load peek /dev/rmem-file $((p * page))
