@@ -14,7 +14,6 @@
 #define CHUNK 65536
 #define CHUNKS 16
 #define SIZE (CHUNKS * CHUNK)
-#define KILLED_MS 1000
 
 static const struct region_conf plain = { .size = SIZE, .order = -1 };
 
@@ -78,7 +77,7 @@ TEST(fetches_wait_for_the_successor)
 	ASSERT_SOON(STAT(f.id, waiting) == 8);
 	first = f.m->nlog;
 	mini_kill(f.m);
-	EXPECT_EQ(STAT(f.id, state), RMEM_STATE_QUIESCED);
+	EXPECT_SOON(STAT(f.id, state) == RMEM_STATE_QUIESCED);
 	EXPECT_EQ(STAT(f.id, daemon_pid), 0);
 	EXPECT_EQ(STAT(f.id, waiting), 8);
 	MINI_SET(f.m, fetch_mode, MINI_OK);
@@ -134,7 +133,8 @@ TEST(sigkill_without_a_daemon)
 	pid = spawn(touch_first_chunk, &f);
 	ASSERT_SOON(STAT(f.id, waiting) == 1);
 	kill(pid, SIGKILL);
-	status = reap(pid, KILLED_MS);
+	/* nothing else would ever end it */
+	status = reap(pid, 20000);
 	EXPECT(status >= 0 && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 	ASSERT_RET(mini_start(f.m), 0);
 	stop(&f);
@@ -1018,19 +1018,34 @@ static void *try_first_chunk(void *arg)
 	return NULL;
 }
 
-/* Whatever the mixture left undone. */
-static void *keep_answering(void *arg)
+static void *raw_try(void *arg)
 {
 	struct raw *r = arg;
+
+	while (try_read(r->map, NULL, NULL))
+		nap();
+	return NULL;
+}
+
+static void answer_well(struct raw *r, const struct rmem_request *q)
+{
+	if (q->op == RMEM_OP_FETCH)
+		chan_fill(&r->c, q->cookie, 0, CHUNK, buf, 0);
+	else
+		chan_complete(&r->c, &q->cookie, 1, 0);
+}
+
+/* Until the thread ends: whatever the mixture left undone. */
+static void answer_until(struct raw *r, pthread_t t, void **ret)
+{
 	struct rmem_request q;
 
-	while (chan_next(&r->c, &q, 500)) {
-		if (q.op == RMEM_OP_FETCH)
-			chan_fill(&r->c, q.cookie, 0, CHUNK, buf, 0);
+	while (pthread_tryjoin_np(t, ret)) {
+		if (chan_next(&r->c, &q, 0))
+			answer_well(r, &q);
 		else
-			chan_complete(&r->c, &q.cookie, 1, 0);
+			nap();
 	}
-	return NULL;
 }
 
 TEST(answers_race)
@@ -1038,41 +1053,46 @@ TEST(answers_race)
 	static const int fetch[][2] = { { 0, 1 }, { 0, 0 }, { 0, 2 }, { 2, 1 }, { 2, 2 } };
 	static const int write[][2] = { { 3, 4 }, { 3, 5 }, { 4, 5 }, { 3, 3 } };
 	struct rmem_request q;
-	struct raw r;
+	bool over, asked;
 	int i, raced = 0;
+	struct raw r;
 	pthread_t t;
+	void *ret;
 
 	raw_start(&r, &plain);
 	pattern_fill(buf, 0, CHUNK);
 	for (i = 0; i < 100; i++) {
+		over = asked = false;
 		ASSERT_EQ(pthread_create(&t, NULL, try_first_chunk, &r), 0);
 		/* A fault may still hear of the last round's error. */
-		if (chan_next(&r.c, &q, 1000)) {
+		ASSERT_SOON((asked = chan_next(&r.c, &q, 0)) ||
+			    (over = !pthread_tryjoin_np(t, NULL)));
+		if (asked) {
 			race(&r.c, q.cookie, fetch[i % 5][0], fetch[i % 5][1]);
 			/* Two halves of two threads may both have been refused. */
 			chan_complete(&r.c, &q.cookie, 1, EIO);
 			raced++;
 		}
-		pthread_join(t, NULL);
+		if (!over)
+			answer_until(&r, t, NULL);
 		ASSERT_RET(region_drop(r.fd, 0, 0), 0);
 	}
 	EXPECT_GE(raced, 50);
-	ASSERT_EQ(pthread_create(&t, NULL, keep_answering, &r), 0);
-	ASSERT_SOON(try_read(r.map, NULL, NULL) == 0);
-	pthread_join(t, NULL);
+	ASSERT_EQ(pthread_create(&t, NULL, raw_try, &r), 0);
+	answer_until(&r, t, NULL);
 	raced = 0;
 	for (i = 0; i < 100; i++) {
 		poke(r.map, i);
 		ASSERT_RET(chan_push(&r.c, r.id), 0);
-		if (!chan_next(&r.c, &q, 1000))
+		if (!chan_next(&r.c, &q, 0))
 			continue;
 		raced++;
 		race(&r.c, q.cookie, write[i % 4][0], write[i % 4][1]);
 		chan_complete(&r.c, &q.cookie, 1, 0);
 	}
 	EXPECT_GE(raced, 50);
-	ASSERT_EQ(pthread_create(&t, NULL, keep_answering, &r), 0);
-	EXPECT_RET(SYS(fsync(r.fd)), 0);
-	pthread_join(t, NULL);
+	ASSERT_EQ(pthread_create(&t, NULL, raw_fsync, &r), 0);
+	answer_until(&r, t, &ret);
+	EXPECT_RET((long)ret, 0);
 	raw_stop(&r);
 }
