@@ -166,7 +166,7 @@ header() { # FILE KEY: the value in the file's "# vm:" line
 }
 
 test_limit() { # FILE: its timeout
-	local t
+	local t=300
 	[[ $1 != *.sh ]] || t=$(sed -n "s/^# timeout: ${RMEM_LONG:+.* long }\([0-9]*\).*/\1/p" "$1")
 	echo "${t:-180}"
 }

@@ -591,7 +591,7 @@ TEST(degraded_waits)
 	ASSERT_SOON(STAT(f.id, waiting) == 4);
 	EXPECT_EQ(pattern_diff(f.map + 8 * CHUNK, 8 * CHUNK, CHUNK), -1);
 	stamp(f.map + 8 * CHUNK, 5);
-	EXPECT(STAYS_MS(STAT(f.id, waiting) == 4, 500));
+	EXPECT(STAYS_MS(STAT(f.id, waiting) == 4, 200));
 	MINI_SET(f.m, fetch_mode, MINI_OK);
 	ASSERT_RET(mini_state(f.m, f.id, RMEM_STATE_ACTIVE), 0);
 	readers_join(r, 4);
@@ -666,7 +666,7 @@ TEST(failed)
  * The ring
  */
 
-#define MANY 500
+#define MANY 200
 
 struct many {
 	struct fix *f;
@@ -681,7 +681,7 @@ static void *many_thread(void *arg)
 	return NULL;
 }
 
-/* 64 entries, 500 chunks wanted at once, and a daemon that takes its time. */
+/* 64 entries, 200 chunks wanted at once, and a daemon that takes its time. */
 TEST(ring_full)
 {
 	struct region_conf conf = {
@@ -886,6 +886,7 @@ TEST(daemons_do_not_mix)
  */
 
 #define QUICK_PAGES 64
+#define QUICK_ROUNDS 6
 
 struct quick {
 	struct raw r;
@@ -929,7 +930,7 @@ TEST(quick_answers)
 
 	raw_start(&q.r, &conf);
 	ASSERT_EQ(pthread_create(&t, NULL, quick_thread, &q), 0);
-	for (round = 0; round < 20; round++) {
+	for (round = 0; round < QUICK_ROUNDS; round++) {
 		for (i = 0; i < QUICK_PAGES; i++)
 			EXPECT_EQ(peek(q.r.map + i * PAGE), pattern(i * PAGE));
 		/* The same bytes again, so that the next round finds them. */
@@ -940,8 +941,8 @@ TEST(quick_answers)
 	}
 	__atomic_store_n(&q.stop, 1, __ATOMIC_RELAXED);
 	pthread_join(t, NULL);
-	EXPECT_GE(q.fetches, 20 * QUICK_PAGES);
-	EXPECT_GE(q.writes, 20 * QUICK_PAGES);
+	EXPECT_GE(q.fetches, QUICK_ROUNDS * QUICK_PAGES);
+	EXPECT_GE(q.writes, QUICK_ROUNDS * QUICK_PAGES);
 	munmap(q.r.map, conf.size);
 	close(q.r.fd);
 	chan_close(&q.r.c);

@@ -195,7 +195,7 @@ static void *roam_thread(void *arg)
 	unsigned char *map = r->f->map;
 	int i;
 
-	for (i = 0; i < 1500; i++) {
+	for (i = 0; i < 250; i++) {
 		__u64 page = rand_r(&r->seed) % (SIZE / PAGE);
 		unsigned char got = peek(map + page * PAGE + 7), c;
 

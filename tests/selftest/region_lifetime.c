@@ -182,7 +182,7 @@ TEST(del_by_force_under_load)
 	struct fix f;
 	__u64 lost;
 
-	for (round = 0; round < 20; round++) {
+	for (round = 0; round < 12; round++) {
 		context("round %d", round);
 		ASSERT_RET(fix_start(&f, &plain), 0);
 		MINI_SET(f.m, write_mode, round % 2 ? MINI_HOLD : MINI_OK);

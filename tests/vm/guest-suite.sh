@@ -49,8 +49,9 @@ tap_title() {
 }
 
 run_test() {
-	local file=$1 kind name log limit=180 start status=0 seconds bad=0 n verdict session left
-	kind=selftest
+	local file=$1 kind name log limit start status=0 seconds bad=0 n verdict session left
+	# Its cases have limits of their own.
+	kind=selftest limit=300
 	[[ $file != *.sh ]] || kind=e2e
 	name=$kind/$(basename "$file" .sh)
 	log=/out/$(basename "$file" .sh).log
