@@ -154,7 +154,7 @@ static void *watch_thread(void *arg)
 		long long now = STAT(w->f->id, resident);
 
 		w->most = now > w->most ? now : w->most;
-		nap();
+		nap_ms(5);
 	}
 	return NULL;
 }
@@ -481,7 +481,7 @@ TEST_SECONDS(more_writes_than_may_be_dirty, 120)
 		}
 		while (pthread_tryjoin_np(s[0].thread, NULL)) {
 			EXPECT_LE(at_risk(&f), LIMIT);
-			nap();
+			nap_ms(5);
 		}
 		for (i = 1; i < 4; i++)
 			pthread_join(s[i].thread, NULL);

@@ -85,9 +85,23 @@ static inline long long now_ms(void)
 	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
 }
 
+/* Less than a second. */
+static inline void nap_ms(int ms)
+{
+	nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000L }, NULL);
+}
+
 static inline void nap(void)
 {
-	nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	nap_ms(1);
+}
+
+/* Looking every millisecond, for long, keeps a slow machine from what is waited for. */
+static inline void nap_since(long long begin)
+{
+	long long ms = 1 + (now_ms() - begin) / 16;
+
+	nap_ms(ms < 20 ? ms : 20);
 }
 
 __printf(1, 2)
@@ -258,11 +272,12 @@ static inline const char *harness_ret(char *buf, size_t size, long long ret)
 /* Until the condition holds, at most @ms. */
 #define POLL_MS(cond, ms)						\
 	({								\
-		long long end_ = now_ms() + (long long)(ms) * harness_scale(); \
+		long long begin_ = now_ms();				\
+		long long end_ = begin_ + (long long)(ms) * harness_scale(); \
 		bool is_;						\
 									\
 		while (!(is_ = !!(cond)) && now_ms() < end_)		\
-			nap();						\
+			nap_since(begin_);				\
 		is_;							\
 	})
 /* While the condition holds, at most @ms. */
@@ -281,6 +296,8 @@ static inline const char *harness_ret(char *buf, size_t size, long long ret)
 
 /* What to do when all processes of a test are gone: miniserve.c. */
 void harness_after(void);
+/* Until the child has ended, at most @ms: region.c. */
+void await_end(pid_t pid, int ms);
 
 /* Where every task of process group @group is, after a time-out. */
 static inline void harness_stacks(pid_t group)
@@ -369,7 +386,7 @@ static inline bool harness_run(const struct harness_test *t)
 			harness_stacks(pid);
 			break;
 		}
-		nap();
+		await_end(pid, 1000);
 	}
 	/*
 	 * All of them, down to the last grandchild: orphans come to us, and

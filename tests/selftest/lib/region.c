@@ -15,6 +15,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -836,10 +837,21 @@ static void tell_where(pid_t pid)
 	(void)!system(cmd);
 }
 
+void await_end(pid_t pid, int ms)
+{
+	struct pollfd p = { .events = POLLIN };
+
+	p.fd = syscall(SYS_pidfd_open, pid, 0);
+	if (p.fd < 0)
+		return;
+	poll(&p, 1, ms);
+	close(p.fd);
+}
+
 int reap(pid_t pid, int ms)
 {
 	const char *scale = getenv("RMEM_TIMEOUT_SCALE");
-	struct timespec t = { .tv_nsec = 1000000 }, now;
+	struct timespec now;
 	long long end;
 	int status;
 
@@ -854,7 +866,7 @@ int reap(pid_t pid, int ms)
 			tell_where(pid);
 			return -ETIMEDOUT;
 		}
-		nanosleep(&t, NULL);
+		await_end(pid, 100);
 	}
 }
 

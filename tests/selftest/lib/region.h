@@ -179,6 +179,8 @@ bool stamped(const void *page, __u64 tag);
 
 /* fork; the child ends with what @fn returns */
 pid_t spawn(int (*fn)(void *arg), void *arg);
+/* Until the child has ended, at most @ms. */
+void await_end(pid_t pid, int ms);
 /* Wait at most @ms (times RMEM_TIMEOUT_SCALE): wait status, or -ETIMEDOUT. */
 int reap(pid_t pid, int ms);
 
