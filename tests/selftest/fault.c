@@ -1072,10 +1072,10 @@ static int work_in_cgroup(void *arg)
 	return 0;
 }
 
-/* Three times as much as the group may have: evicted, pushed, not killed. */
+/* Twice as much as the group may have: evicted, pushed, not killed. */
 TEST_SECONDS(more_than_the_cgroup_may_have, 180)
 {
-	struct region_conf conf = { .size = 24 << 20 };
+	struct region_conf conf = { .size = 16 << 20 };
 	struct fix f;
 	int status;
 	size_t i;
