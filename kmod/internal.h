@@ -16,8 +16,8 @@
  *   region->dirty_lock         spinlock: the dirty log
  *   channel->lock              spinlock: the ring
  *
- * A socket's own lock is taken under request->fill_mutex, by receive.c. A lane's
- * mutex is taken under rmem_mutex or none of them, by a task that may hold any lock
+ * A socket's own lock is taken under request->fill_mutex, by receive.c, and under none
+ * of them, by send.c. A lane's mutex is taken under rmem_mutex or none of them, by a task that may hold any lock
  * of other subsystems; under it a socket's lock is only tried.
  *
  * Nothing that waits for a daemon holds any of them, except that a fault which
@@ -145,6 +145,7 @@ struct rmem_region {
 	/* counters, since made */
 	atomic64_t fetched_bytes;
 	atomic64_t received_bytes;	/* of fetches, from sockets */
+	atomic64_t sent_bytes;		/* of writes, to sockets */
 	atomic64_t asked;		/* fetches, by the tasks that wait */
 	atomic64_t pushed_bytes;
 	atomic64_t evicted_bytes;	/* for the resident limit */
@@ -367,9 +368,28 @@ void rmem_request_abort(struct rmem_region *region);
 void rmem_request_deadline(struct work_struct *work);
 u64 rmem_request_cookie(const struct rmem_req *req, const struct rmem_channel *channel);
 
+/* socket.c */
+
+/*
+ * struct rmem_socket - a socket in use, on the stack of whoever uses it
+ *
+ * Two at once in one direction would each move some of the bytes, in no order.
+ */
+struct rmem_socket {
+	struct list_head node;
+	struct socket *sock;
+	int direction;
+};
+
+bool rmem_socket_allowed(struct socket *sock);
+int rmem_socket_get(struct rmem_socket *use, int fd, int direction);
+void rmem_socket_put(struct rmem_socket *use);
+
 /* receive.c */
-bool rmem_receive_allowed(struct socket *sock);
 int rmem_fetch_receive(struct rmem_channel *channel, struct rmem_ioc_receive *args);
+
+/* send.c */
+int rmem_region_send(struct rmem_region *region, struct rmem_ioc_send *args);
 
 /* lane.c */
 struct rmem_lane *rmem_lane_get(struct rmem_req *req);
@@ -399,6 +419,7 @@ void rmem_pages_free(struct rmem_req *req);
 bool rmem_pages_resident(struct rmem_region *region, pgoff_t first, pgoff_t count);
 int rmem_pages_drop(struct file *file, u64 offset, u64 length);
 int rmem_pages_writeout(struct rmem_req *req, struct rmem_ioc_writeout *args);
+int rmem_pages_runs(struct rmem_req *req, struct rmem_ioc_runs *args);
 void rmem_pages_hit(struct rmem_region *region, struct folio *folio, pgoff_t index);
 
 /* room.c */

@@ -241,7 +241,7 @@ static bool lane_message_is_valid(const struct rmem_ioc_lane *args)
 
 static bool lane_allowed(struct socket *sock)
 {
-	if (!rmem_receive_allowed(sock))
+	if (!rmem_socket_allowed(sock))
 		return false;
 	/* a record of TLS is more than a message */
 	return !sk_is_tcp(sock->sk) ||

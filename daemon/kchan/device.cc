@@ -80,7 +80,7 @@ Result<std::unique_ptr<Device>> Device::open(std::uint32_t ring_entries) {
   setup.ring_entries = ring_entries;
   setup.uapi_major = RMEM_UAPI_MAJOR;
   setup.uapi_minor = RMEM_UAPI_MINOR;
-  setup.features = RMEM_FEATURE_RECEIVE | RMEM_FEATURE_LANE;
+  setup.features = RMEM_FEATURE_RECEIVE | RMEM_FEATURE_SEND | RMEM_FEATURE_LANE;
   if (const int err = call(device->fd_.get(), RMEM_IOC_SETUP, setup)) {
     return module_error(err, std::string(kControlPath) + ": interface version " +
                                  std::to_string(RMEM_UAPI_MAJOR) + "." +
@@ -189,6 +189,28 @@ int Device::write_out(std::uint64_t cookie, std::span<std::byte> into, std::span
   bytes = argument.bytes;
   run_count = argument.run_count;
   return err;
+}
+
+int Device::write_runs(std::uint64_t cookie, std::span<rmem_write_run> runs,
+                       std::uint32_t& run_count) {
+  rmem_ioc_runs argument{};
+  argument.cookie = cookie;
+  argument.runs = address(runs.data());
+  argument.run_count = static_cast<std::uint32_t>(runs.size());
+  const int err = call(fd_.get(), RMEM_IOC_RUNS, argument);
+  run_count = argument.run_count;
+  return err;
+}
+
+Device::Sent Device::send(std::uint32_t region, std::uint64_t offset, std::uint64_t length,
+                          int socket) {
+  rmem_ioc_send argument{};
+  argument.region_id = region;
+  argument.fd = socket;
+  argument.offset = offset;
+  argument.length = length;
+  const int err = call(fd_.get(), RMEM_IOC_SEND, argument);
+  return {argument.sent, err, static_cast<int>(argument.error)};
 }
 
 int Device::prefetch(std::uint32_t region, std::uint64_t offset, std::uint64_t length,

@@ -49,6 +49,10 @@ class Device final : public KernelChannel {
   int complete(std::span<const std::uint64_t> cookies, int error) override;
   int write_out(std::uint64_t cookie, std::span<std::byte> into, std::span<rmem_run> runs,
                 std::uint64_t& bytes, std::uint32_t& run_count) override;
+  bool sends() const override { return features_ & RMEM_FEATURE_SEND; }
+  int write_runs(std::uint64_t cookie, std::span<rmem_write_run> runs,
+                 std::uint32_t& run_count) override;
+  Sent send(std::uint32_t region, std::uint64_t offset, std::uint64_t length, int socket) override;
   int prefetch(std::uint32_t region, std::uint64_t offset, std::uint64_t length,
                std::uint32_t flags, std::uint32_t& queued) override;
   int set_state(std::uint32_t region, std::uint32_t state, std::string_view reason) override;

@@ -58,6 +58,20 @@ class KernelChannel {
   // success `bytes` and `run_count` tell how much of the two was used.
   virtual int write_out(std::uint64_t cookie, std::span<std::byte> into, std::span<rmem_run> runs,
                         std::uint64_t& bytes, std::uint32_t& run_count) = 0;
+  // Does the module know these two?
+  virtual bool sends() const = 0;
+  // Which bytes write_out() would give; `run_count` tells how many runs there are.
+  virtual int write_runs(std::uint64_t cookie, std::span<rmem_write_run> runs,
+                         std::uint32_t& run_count) = 0;
+  // What send() has done.
+  struct Sent {
+    std::uint64_t bytes = 0;  // taken by the socket, whatever else
+    int err = 0;              // as RMEM_IOC_SEND has it
+    int socket_err = 0;       // with ECONNRESET
+  };
+  // Bytes of the region, as they are now, to `socket`.
+  virtual Sent send(std::uint32_t region, std::uint64_t offset, std::uint64_t length,
+                    int socket) = 0;
   // Asks for fetches ahead of any fault; `queued` tells how many there will be.
   // `flags` are RMEM_PREFETCH_*; EDQUOT: the resident limit leaves no room.
   virtual int prefetch(std::uint32_t region, std::uint64_t offset, std::uint64_t length,

@@ -9,8 +9,10 @@ namespace rmem::pager {
 namespace {
 
 constexpr std::uint64_t kPage = 4096;
-// Runs of one write: at worst every other page of the largest chunk.
+// Runs of one write: at worst every other page of the largest chunk, or every page
+// another kind.
 constexpr std::size_t kMaxRuns = RMEM_CHUNK_MAX / kPage / 2 + 1;
+constexpr std::size_t kMaxWriteRuns = RMEM_CHUNK_MAX / kPage;
 constexpr std::size_t kMaxBatch = 4096;  // cookies in one RMEM_IOC_COMPLETE
 
 bool well_formed(const RegionConfig& region, const rmem_request& e) {
@@ -38,8 +40,9 @@ Pager::Pager(kchan::KernelChannel& channel, Options options,
       arena_(options.buffer_bytes),
       pool_(options.requests, options.request_limit),
       runs_(kMaxRuns),
+      write_runs_(kMaxWriteRuns),
       cookies_(kMaxBatch),
-      shared_{*this, channel_, arena_, pool_, runs_, cookies_, options.now} {}
+      shared_{*this, channel_, arena_, pool_, runs_, write_runs_, cookies_, options.now} {}
 
 Pager::~Pager() = default;
 

@@ -117,6 +117,7 @@ class Pager {
   Arena arena_;
   RequestPool pool_;
   std::vector<rmem_run> runs_;
+  std::vector<rmem_write_run> write_runs_;
   std::vector<std::uint64_t> cookies_;
   Shared shared_;
   Clock::time_point due_ = Clock::time_point::max();

@@ -170,6 +170,8 @@ class RemoteStore final : public Store {
   // On the page lane, while there is one.
   void set_asker(Asker* asker, std::uint64_t longest = 0, bool receives = false) override;
   void write(std::uint64_t offset, std::span<const std::byte> from, Done done) override;
+  void send(std::uint64_t offset, std::uint64_t length, Sender& sender, Done done) override;
+  bool can_send(std::uint64_t length) const override;
   void zero(std::uint64_t offset, std::uint64_t length, Done done) override;
   void flush(Done done) override;
 

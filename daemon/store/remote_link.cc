@@ -19,6 +19,8 @@ constexpr std::size_t kStaging = 16 << 10;
 constexpr std::size_t kReceivePerTurn = 4 << 20;
 constexpr std::size_t kGather = 64;              // buffers in one send
 constexpr std::size_t kGatherBytes = 512 << 10;  // so that a new read overtakes the rest
+// Payloads below that are copied, and sent together with others (docs/design.md).
+constexpr std::uint64_t kSendMin = 16 << 10;
 constexpr std::uint32_t kControlCalls = 8;
 // Bulk calls at once: what the server takes into memory without making reads
 // wait, in slices of wire::kSlice.
@@ -118,6 +120,7 @@ RemoteLink::Call* RemoteLink::take(Kind kind) {
   call.state = Call::State::kTaken;
   call.header = {};
   call.out = {};
+  call.sender = nullptr;
   call.in = {};
   call.receiver = nullptr;
   call.received = 0;
@@ -132,7 +135,8 @@ void RemoteLink::submit(Call& call, std::uint32_t handle, Kind kind) {
   header.request = kOwn | std::uint64_t{++call.uses} << 32 | call.index;
   header.handle = handle;
   header.generation = options_.generation;
-  header.payload = static_cast<std::uint32_t>(call.out.size());
+  header.payload =
+      static_cast<std::uint32_t>(call.sender != nullptr ? header.length : call.out.size());
   if (header.type == Type::kWrite && checksums_) {
     header.flags |= wire::flag::kChecksum;
     header.checksum = crc32c(call.out);
@@ -151,9 +155,14 @@ void RemoteLink::send() {
   if (sending_ != nullptr || urgent_.first != nullptr || bulk_.first != nullptr) pause_asker();
   while (connection_ && !blocked_ &&
          (sending_ != nullptr || urgent_.first != nullptr || bulk_.first != nullptr)) {
+    if (sending_ != nullptr && sending_->sender != nullptr && sent_ >= sending_->encoded.size()) {
+      if (!send_aside()) return;
+      continue;
+    }
     std::array<iovec, kGather> buffers;
     std::array<Call*, kGather> batch;
     std::size_t count = 0, calls = 0, bytes = 0;
+    bool aside = false;  // what follows is sent by somebody else
     const auto gather = [&](Call& call, std::size_t skip) {
       batch[calls++] = &call;
       if (skip < call.encoded.size()) {
@@ -165,14 +174,16 @@ void RemoteLink::send() {
       if (skip < call.out.size())
         buffers[count++] = {const_cast<std::byte*>(call.out.data()) + skip, call.out.size() - skip};
       bytes += call.encoded.size() + call.out.size();
+      aside = call.sender != nullptr;
     };
     if (sending_ != nullptr) gather(*sending_, sent_);
     for (Call* first : {urgent_.first, bulk_.first})
-      for (Call* one = first; one != nullptr && count + 2 <= kGather && bytes < kGatherBytes;
+      for (Call* one = first;
+           one != nullptr && !aside && count + 2 <= kGather && bytes < kGatherBytes;
            one = one->next)
         gather(*one, 0);
 
-    const transport::IoResult result = connection_->send(std::span(buffers).first(count));
+    const transport::IoResult result = connection_->send(std::span(buffers).first(count), aside);
     if (result.err == EAGAIN) {
       blocked_ = true;
       break;
@@ -184,22 +195,41 @@ void RemoteLink::send() {
     std::size_t left = result.bytes;
     for (std::size_t i = 0; i < calls && left > 0; ++i) {
       Call& call = *batch[i];
-      const std::size_t whole = call.encoded.size() + call.out.size();
+      const std::size_t whole = call.encoded.size() + call.header.payload;
       const std::size_t already = &call == sending_ ? sent_ : 0;
       if (&call != sending_) (&call == urgent_.first ? urgent_ : bulk_).pop();
       sending_ = &call;
       sent_ = already + std::min(left, whole - already);
       left -= sent_ - already;
-      if (sent_ == whole) {
-        call.state = Call::State::kSent;
-        sending_ = nullptr;
-        sent_ = 0;
-      }
+      if (sent_ == whole) sent_whole();
     }
   }
   if (!connection_) return;
   connection_->watch(true, blocked_);
   if (!blocked_) resume_asker();
+}
+
+void RemoteLink::sent_whole() {
+  sending_->state = Call::State::kSent;
+  sending_ = nullptr;
+  sent_ = 0;
+}
+
+// More of a payload that has a sender. False: the connection is over.
+bool RemoteLink::send_aside() {
+  const wire::Header& header = sending_->header;
+  const std::uint64_t done = sent_ - sending_->encoded.size();
+  const Sender::Sent sent =
+      sending_->sender->send(header.offset + done, header.length - done, connection_->socket());
+  sent_ += sent.bytes;
+  if (sent.err == 0) {
+    sent_whole();
+  } else if (sent.err == EAGAIN) {
+    blocked_ = true;
+  } else {
+    lose(Status::from_errno(sent.err, "connection to " + peer_));
+  }
+  return connection_ != nullptr;
 }
 
 void RemoteLink::on_writable() {
@@ -212,6 +242,11 @@ void RemoteLink::on_writable() {
 bool RemoteLink::can_receive(std::uint64_t length) const {
   // Smaller ones come several at once through the staging buffer.
   return connection_ && connection_->socket() >= 0 && length >= kStaging && length <= max_payload_;
+}
+
+bool RemoteLink::can_send(std::uint64_t length) const {
+  // Its checksum would have to be in front of it. Smaller ones go several at once.
+  return connection_ && connection_->socket() >= 0 && !checksums_ && length >= kSendMin;
 }
 
 void RemoteLink::on_readable() {

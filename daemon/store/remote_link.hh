@@ -38,6 +38,7 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   struct Call {
     wire::Header header;             // type, flags, offset, length: the caller's part
     std::span<const std::byte> out;  // its payload; untouched until the completion
+    Sender* sender = nullptr;        // or it sends that, header.length bytes.
     std::span<std::byte> in;         // where a READ's payload goes,
     Receiver* receiver = nullptr;    // unless this takes it. Reply.err is ECANCELED
     void* receiver_ctx = nullptr;    // when it would not have all of it.
@@ -103,6 +104,8 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
 
   // Whether a READ of so many bytes may have a receiver, and better had.
   bool can_receive(std::uint64_t length) const;
+  // Whether a WRITE of so many bytes may have a sender, and better had.
+  bool can_send(std::uint64_t length) const;
   // The most bytes that one READ or WRITE carries; a READ with a receiver is not
   // sliced.
   std::uint32_t slice() const { return std::min(max_payload_, wire::kSlice); }
@@ -141,6 +144,8 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   void greeted(const Reply& reply);
   void refused(const wire::Header& header, const std::string& text);
   void send();
+  bool send_aside();
+  void sent_whole();
   void on_tick();
   void ping();
   void lose(const Status& reason);

@@ -83,6 +83,22 @@ class Receiver {
   ~Receiver() = default;
 };
 
+// Sends the bytes of writes by itself, into the socket on which the store writes.
+class Sender {
+ public:
+  struct Sent {
+    std::uint64_t bytes = 0;  // taken by the socket, whatever else
+    // 0: all of them; EAGAIN: the socket is full; anything else: there will be no
+    // more, and the connection must not go on in the middle of them.
+    int err = 0;
+  };
+  // The store's bytes from `offset` on, as they shall be.
+  virtual Sent send(std::uint64_t offset, std::uint64_t length, int socket) = 0;
+
+ protected:
+  ~Sender() = default;
+};
+
 // Asks a store's server for reads by itself, on a connection that the store lends
 // it, and is given the answers. As a Receiver, it takes their bytes out of the socket.
 class Asker : public Receiver {
@@ -150,6 +166,14 @@ class Store {
   virtual void set_asker(Asker* /*asker*/, std::uint64_t /*longest*/ = 0,
                          bool /*receives*/ = false) {}
   virtual void write(std::uint64_t offset, std::span<const std::byte> from, Done done) = 0;
+  // As write(), of the bytes that `sender`, which must outlive it, sends when their
+  // turn has come. Only when can_send() says so.
+  virtual void send(std::uint64_t /*offset*/, std::uint64_t /*length*/, Sender& /*sender*/,
+                    Done done) {
+    done({EINVAL, 0});
+  }
+  // Whether that serves a write of so many bytes now, and is worth it.
+  virtual bool can_send(std::uint64_t /*length*/) const { return false; }
   // The range reads as zeros afterwards; frees space where the store can.
   virtual void zero(std::uint64_t offset, std::uint64_t length, Done done) = 0;
   virtual void flush(Done done) = 0;

@@ -101,13 +101,13 @@ IoResult SocketConnection::receive(std::span<const iovec> buffers) {
   return result(count);
 }
 
-IoResult SocketConnection::send(std::span<const iovec> buffers) {
-  constexpr int kFlags = MSG_DONTWAIT | MSG_NOSIGNAL;
+IoResult SocketConnection::send(std::span<const iovec> buffers, bool more) {
+  const int flags = MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0);
   const msghdr header = message(buffers);
   ssize_t count;
   do
-    count = buffers.size() == 1 ? ::send(fd_.get(), buffers[0].iov_base, buffers[0].iov_len, kFlags)
-                                : ::sendmsg(fd_.get(), &header, kFlags);
+    count = buffers.size() == 1 ? ::send(fd_.get(), buffers[0].iov_base, buffers[0].iov_len, flags)
+                                : ::sendmsg(fd_.get(), &header, flags);
   while (count < 0 && errno == EINTR);
   return result(count);
 }

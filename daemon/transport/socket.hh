@@ -21,7 +21,7 @@ class SocketConnection final : public Connection, private Reactor::Handler {
   void attach(Connection::Handler& handler) override;
   void watch(bool readable, bool writable) override;
   IoResult receive(std::span<const iovec> buffers) override;
-  IoResult send(std::span<const iovec> buffers) override;
+  IoResult send(std::span<const iovec> buffers, bool more) override;
   int socket() const override { return fd_.get(); }
   bool local() const override { return local_; }
   const std::string& peer() const override { return peer_; }

@@ -59,10 +59,11 @@ class Connection {
   // Fill or send the buffers in order; a short count is no error. At least one
   // buffer of at least one byte.
   virtual IoResult receive(std::span<const iovec> buffers) = 0;
-  virtual IoResult send(std::span<const iovec> buffers) = 0;
+  // `more` follows at once: what is sent now may wait for it.
+  virtual IoResult send(std::span<const iovec> buffers, bool more = false) = 0;
 
   // The socket whose stream is that of the connection, byte by byte, so that
-  // others may receive from it; -1: there is none.
+  // others may receive from it or send to it; -1: there is none.
   virtual int socket() const { return -1; }
   // Whether the bytes never leave this host (loopback, unix socket): no need
   // for checksums.

@@ -17,8 +17,9 @@
  *
  *   region fault ─▶ struct rmem_request in the ring ─▶ daemon ─▶ RMEM_IOC_FILL
  *                   or RMEM_IOC_RECEIVE
- *   dirty pages  ─▶ struct rmem_request in the ring ─▶ RMEM_IOC_WRITEOUT ─▶
- *                   RMEM_IOC_COMPLETE once the bytes are durable at the store
+ *   dirty pages  ─▶ struct rmem_request in the ring ─▶ RMEM_IOC_WRITEOUT, or
+ *                   RMEM_IOC_RUNS and RMEM_IOC_SEND ─▶ RMEM_IOC_COMPLETE once
+ *                   the bytes are durable at the store
  *
  * DOC: Conventions
  *
@@ -57,7 +58,8 @@
  *   ESPIPE      RMEM_IOC_FILL or _RECEIVE out of order: @offset is neither 0 nor
  *               where the request's cursor stands
  *   EAGAIN, EPIPE, ECONNRESET, ENOMSG, EBADMSG
- *               RMEM_IOC_RECEIVE: what befell the socket or its bytes, see there
+ *               RMEM_IOC_RECEIVE and _SEND: what befell the socket or its bytes,
+ *               see there
  *   EIO         the store failed, or the region's deadline passed (fsync); or
  *               the region was unmade by force
  *   ESTALE      the region has failed: its store is another one now, or its
@@ -246,8 +248,9 @@ struct rmem_ioc_unsafe {
 
 /* Feature bits of RMEM_IOC_SETUP. */
 #define RMEM_FEATURE_RECEIVE (1ull << 0) /* RMEM_IOC_RECEIVE */
+#define RMEM_FEATURE_SEND (1ull << 1) /* RMEM_IOC_RUNS, RMEM_IOC_SEND */
 #define RMEM_FEATURE_LANE (1ull << 2) /* RMEM_IOC_LANE */
-#define RMEM_FEATURES_KNOWN (RMEM_FEATURE_RECEIVE | RMEM_FEATURE_LANE)
+#define RMEM_FEATURES_KNOWN (RMEM_FEATURE_RECEIVE | RMEM_FEATURE_SEND | RMEM_FEATURE_LANE)
 
 /**
  * struct rmem_ioc_setup - RMEM_IOC_SETUP: make the ring
@@ -444,6 +447,101 @@ struct rmem_ioc_writeout {
 };
 #define RMEM_IOC_WRITEOUT _IOWR(RMEM_IOC_TYPE, 0x44, struct rmem_ioc_writeout)
 
+/* All of it is zeros. */
+#define RMEM_RUN_ZERO (1u << 0)
+
+/**
+ * struct rmem_write_run - one run of a write's bytes
+ * @offset: counted from the region's start
+ * @length: in bytes
+ * @flags: RMEM_RUN_ZERO or 0
+ * @__reserved: 0
+ */
+struct rmem_write_run {
+	__aligned_u64 offset;
+	__aligned_u64 length;
+	__u32 flags;
+	__u32 __reserved;
+};
+
+/**
+ * struct rmem_ioc_runs - RMEM_IOC_RUNS: which bytes does a write have?
+ * @size: sizeof(struct rmem_ioc_runs)
+ * @flags: must be 0
+ * @cookie: an RMEM_OP_WRITE
+ * @runs: address of an array of struct rmem_write_run, in rising order; adjacent
+ *	ones differ in their flags
+ * @run_count: in: entries there is room for (ENOBUFS: too few, one a page is
+ *	enough); out: runs
+ * @__reserved: must be 0
+ *
+ * What RMEM_IOC_WRITEOUT would give, without the bytes: the daemon sends those of the
+ * runs with RMEM_IOC_SEND, and tells the store of the zeros. May be called again.
+ *
+ * A picture of the moment: a page that is written meanwhile is dirty again, so
+ * whatever the store is told of it is not the last that it hears. Needs
+ * RMEM_FEATURE_SEND.
+ */
+struct rmem_ioc_runs {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 cookie;
+	__aligned_u64 runs;
+	__u32 run_count;
+	__u32 __reserved;
+};
+#define RMEM_IOC_RUNS _IOWR(RMEM_IOC_TYPE, 0x4f, struct rmem_ioc_runs)
+
+/**
+ * struct rmem_ioc_send - RMEM_IOC_SEND: bytes of a write, to a socket
+ * @size: sizeof(struct rmem_ioc_send)
+ * @flags: must be 0
+ * @region_id: id of a region that this channel serves
+ * @fd: the socket
+ * @offset: first byte, counted from the region's start
+ * @length: in bytes; not beyond the region's end
+ * @sent: out: bytes that the socket has taken by this call, with whatever result
+ * @error: out: with ECONNRESET, the errno that the socket gave; else 0
+ * @__reserved: must be 0
+ *
+ * The module sends from the folios of the page cache: the bytes are copied once, into
+ * the socket. The call sends what there is room for and never waits for more. Needs
+ * RMEM_FEATURE_SEND.
+ *
+ * The bytes are the newest there are, even if they change while they are sent: then
+ * the page is dirty again and will be written once more. So whoever has to know them
+ * before they are sent, for a checksum, takes RMEM_IOC_WRITEOUT.
+ *
+ * What an outstanding RMEM_OP_WRITE consists of is resident. What it consisted of
+ * stays so, dirty, when it has ended otherwise than by RMEM_IOC_COMPLETE with 0, at its
+ * deadline for instance: a message that has been begun can be completed.
+ *
+ * The socket is one that RMEM_IOC_RECEIVE would take; TCP may be under kTLS, and then
+ * the bytes are data. That nothing else is sent there meanwhile, a message of a lane
+ * for instance, is the caller's business.
+ *
+ *   0           all of @length is sent
+ *   EAGAIN      the socket is full; the rest by another call once it is writable
+ *   EBUSY       another call sends to the socket at this moment
+ *   ENOENT      a byte is not resident: the next one behind @sent
+ *   ESTALE      the region has failed
+ *   EPIPE       the connection is over
+ *   ECONNRESET  the connection has failed, see @error
+ *   ENOMEM      no memory for the socket's buffers
+ */
+struct rmem_ioc_send {
+	__u32 size;
+	__u32 flags;
+	__u32 region_id;
+	__s32 fd;
+	__aligned_u64 offset;
+	__aligned_u64 length;
+	__aligned_u64 sent;
+	__u32 error;
+	__u32 __reserved;
+};
+#define RMEM_IOC_SEND _IOWR(RMEM_IOC_TYPE, 0x49, struct rmem_ioc_send)
+
 /**
  * struct rmem_ioc_prefetch - RMEM_IOC_PREFETCH: fetch before the fault
  * @size: sizeof(struct rmem_ioc_prefetch)
@@ -549,9 +647,8 @@ struct rmem_ioc_lane {
 
 /*
  * Numbers kept free, so that they mean one thing for ever:
- *   0x49 write-out to a socket       0x4a dirty log get and clear
- *   0x4b freeze and thaw writers     0x4c read resident pages
- *   0x4d hand over the writer claim
+ *   0x4a dirty log get and clear     0x4b freeze and thaw writers
+ *   0x4c read resident pages         0x4d hand over the writer claim
  */
 
 /*
@@ -588,7 +685,8 @@ struct rmem_ring_header {
  * enum rmem_op - what is asked of the daemon
  * @RMEM_OP_FETCH: bytes wanted; answer with FILL or RECEIVE, or COMPLETE with an
  *	error
- * @RMEM_OP_WRITE: dirty pages of one chunk; WRITEOUT, then COMPLETE when durable
+ * @RMEM_OP_WRITE: dirty pages of one chunk; WRITEOUT, or RUNS and SEND, then COMPLETE
+ *	when durable
  * @RMEM_OP_ZERO: the range shall read as zeros; COMPLETE when durable
  * @RMEM_OP_HIT: no answer; bytes filled with RMEM_FILL_MARK were first used
  */
@@ -623,7 +721,7 @@ enum rmem_op {
  * @length: bytes; never beyond the region's end
  * @demand_offset: FETCH: the byte whose absence was noticed first; HIT: the
  *	byte used
- * @payload: WRITE: bytes that WRITEOUT will give
+ * @payload: WRITE: bytes that it has, zeros included
  * @tid: FETCH, HIT: thread that noticed, in the initial pid namespace; 0 = none
  * @lane: FETCH: the thread asks by itself on this lane (RMEM_IOC_LANE); 0: nobody
  *	has asked

@@ -126,6 +126,31 @@ FIELD(rmem_ioc_writeout, run_count, 40, 4);
 FIELD(rmem_ioc_writeout, __reserved, 44, 4);
 FIELD(rmem_ioc_writeout, bytes, 48, 8);
 
+SIZE(rmem_write_run, 24);
+FIELD(rmem_write_run, offset, 0, 8);
+FIELD(rmem_write_run, length, 8, 8);
+FIELD(rmem_write_run, flags, 16, 4);
+FIELD(rmem_write_run, __reserved, 20, 4);
+
+SIZE(rmem_ioc_runs, 32);
+FIELD(rmem_ioc_runs, size, 0, 4);
+FIELD(rmem_ioc_runs, flags, 4, 4);
+FIELD(rmem_ioc_runs, cookie, 8, 8);
+FIELD(rmem_ioc_runs, runs, 16, 8);
+FIELD(rmem_ioc_runs, run_count, 24, 4);
+FIELD(rmem_ioc_runs, __reserved, 28, 4);
+
+SIZE(rmem_ioc_send, 48);
+FIELD(rmem_ioc_send, size, 0, 4);
+FIELD(rmem_ioc_send, flags, 4, 4);
+FIELD(rmem_ioc_send, region_id, 8, 4);
+FIELD(rmem_ioc_send, fd, 12, 4);
+FIELD(rmem_ioc_send, offset, 16, 8);
+FIELD(rmem_ioc_send, length, 24, 8);
+FIELD(rmem_ioc_send, sent, 32, 8);
+FIELD(rmem_ioc_send, error, 40, 4);
+FIELD(rmem_ioc_send, __reserved, 44, 4);
+
 SIZE(rmem_ioc_prefetch, 32);
 FIELD(rmem_ioc_prefetch, size, 0, 4);
 FIELD(rmem_ioc_prefetch, flags, 4, 4);
@@ -178,7 +203,9 @@ NUMBER(RMEM_IOC_PREFETCH, 0xc020e545);
 NUMBER(RMEM_IOC_PUSH, 0x4010e546);
 NUMBER(RMEM_IOC_STATE, 0x4090e547);
 NUMBER(RMEM_IOC_RECEIVE, 0xc038e548);
+NUMBER(RMEM_IOC_SEND, 0xc030e549);
 NUMBER(RMEM_IOC_LANE, 0x4028e54e);
+NUMBER(RMEM_IOC_RUNS, 0xc020e54f);
 
 NUMBER(RMEM_UAPI_MAJOR, 1);
 NUMBER(RMEM_CHUNK_MIN, 4096);
@@ -196,7 +223,9 @@ NUMBER(RMEM_FILL_MARK, 1);
 NUMBER(RMEM_FILL_ZERO, 2);
 NUMBER(RMEM_RECEIVE_CHECKSUM, 4);
 NUMBER(RMEM_PREFETCH_MAKE_ROOM, 1);
+NUMBER(RMEM_RUN_ZERO, 1);
 NUMBER(RMEM_FEATURE_RECEIVE, 1);
+NUMBER(RMEM_FEATURE_SEND, 2);
 NUMBER(RMEM_FEATURE_LANE, 4);
 NUMBER(RMEM_LANE_MESSAGE_MAX, 256);
 NUMBER(RMEM_OP_FETCH, 1);

@@ -197,6 +197,11 @@ class NoChannel final : public kchan::KernelChannel {
                 std::uint32_t&) override {
     return ENOENT;
   }
+  bool sends() const override { return false; }
+  int write_runs(std::uint64_t, std::span<rmem_write_run>, std::uint32_t&) override {
+    return ENOENT;
+  }
+  Sent send(std::uint32_t, std::uint64_t, std::uint64_t, int) override { return {0, ENOENT, 0}; }
   int prefetch(std::uint32_t, std::uint64_t, std::uint64_t, std::uint32_t,
                std::uint32_t&) override {
     return 0;

@@ -508,6 +508,136 @@ TEST_F(RemoteStoreTest, ReceiversTakeTheirPayloadsAndNothingElse) {
   }
 }
 
+// --- payloads with a sender ---------------------------------------------------------
+
+// Sends as the module does, from a store's worth of bytes of its own.
+struct Pages final : Sender {
+  explicit Pages(std::vector<std::byte> content) : bytes(std::move(content)) {}
+  std::vector<std::byte> bytes;
+  std::size_t most = SIZE_MAX;         // by one call, and then it says that the socket is full
+  std::uint64_t ends_at = ~0ull;       // there is no byte behind it
+  std::uint64_t waits_at = ~0ull;      // the socket is full from there on
+  std::vector<std::uint64_t> offsets;  // of calls
+
+  Sent send(std::uint64_t offset, std::uint64_t length, int socket) override {
+    offsets.push_back(offset);
+    const std::uint64_t have = ends_at - std::min(offset, ends_at);
+    const auto count = std::min({length, have, std::uint64_t{most}});
+    if (count == 0) return {0, ENOENT};
+    if (offset >= waits_at) return {0, EAGAIN};
+    const ssize_t n = ::send(socket, bytes.data() + offset, count, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (n < 0) return {0, errno};
+    const auto gone = static_cast<std::uint64_t>(n);
+    if (gone == length) return {gone, 0};
+    return {gone, gone == have ? ENOENT : EAGAIN};
+  }
+};
+
+TEST_F(RemoteStoreTest, SendersGiveTheirPayloadsAndNothingElse) {
+  const auto store = writer("mem");
+  test::StoreOps ops(loop, *store);
+  EXPECT_TRUE(store->can_send(1 << 20));
+  EXPECT_FALSE(store->can_send(4096));
+  Pages whole(pattern(16 << 20, 3)), pieces(pattern(16 << 20, 3));
+  pieces.most = 5000;
+
+  // Among ordinary reads and writes; longer than a frame and than what a socket holds.
+  const std::size_t sizes[] = {16 << 10, 256 << 10, 100'001, 3 << 20, 64 << 10, 70'000};
+  std::deque<Pending> sent, read, written;
+  std::deque<std::vector<std::byte>> into;
+  for (std::size_t i = 0; i < std::size(sizes); ++i) {
+    store->send(i * 2'000'001, sizes[i], i % 2 ? whole : pieces, sent.emplace_back().done());
+    store->write((15 << 20) + 10 * i, std::span(whole.bytes).subspan((15 << 20) + 10 * i, 10),
+                 written.emplace_back().done());
+    store->read(i * 300'000, into.emplace_back(i * 9000 + 1), read.emplace_back().done());
+  }
+  loop.until([&] {
+    return std::ranges::all_of(sent, &Pending::over) && std::ranges::all_of(read, &Pending::over) &&
+           std::ranges::all_of(written, &Pending::over);
+  });
+  std::uint64_t bytes = 10 * std::size(sizes);
+  for (std::size_t i = 0; i < std::size(sizes); ++i) {
+    EXPECT_EQ(sent[i].outcome.err, 0);
+    EXPECT_EQ(sent[i].outcome.epoch, store->geometry().epoch);
+    EXPECT_EQ(written[i].outcome.err, 0);
+    const auto seen = ops.read(i * 2'000'001, sizes[i]);
+    EXPECT_TRUE(std::ranges::equal(seen, std::span(whole.bytes).subspan(i * 2'000'001, sizes[i])));
+    bytes += sizes[i];
+  }
+  EXPECT_TRUE(std::ranges::equal(ops.read(15 << 20, 10 * std::size(sizes)),
+                                 std::span(whole.bytes).subspan(15 << 20, 10 * std::size(sizes))));
+  EXPECT_EQ(store->counters().bytes_written, bytes);
+  EXPECT_EQ(heard.downs, 0);
+  ASSERT_TRUE(release(*store).ok());
+}
+
+// The checksum goes in front of bytes that nobody has seen yet.
+TEST_F(RemoteStoreTest, NoSenderWhereThereAreChecksums) {
+  const auto store = writer("mem", {.checksum = true});
+  EXPECT_FALSE(store->can_send(1 << 20));
+  ASSERT_TRUE(release(*store).ok());
+  EXPECT_FALSE(store->can_send(1 << 20));
+}
+
+// Half a frame is never applied, nor is another one taken for the rest of it.
+TEST_F(RemoteStoreTest, SenderThatHasNoMoreEndsTheConnection) {
+  const auto store = writer("mem");
+  test::StoreOps ops(loop, *store);
+  for (const std::uint64_t end : {0, 1, 100'000, 256 << 10, (256 << 10) + 1}) {
+    const int ups = heard.ups, downs = heard.downs;
+    const auto before = ops.read(0, std::size_t{1 << 20});
+    Pages pages(pattern(1 << 20, end + 1));
+    pages.ends_at = end;
+    Pending sent, behind;
+    store->send(0, 512 << 10, pages, sent.done());
+    store->write(700'000, pattern(100, 9), behind.done());
+    loop.until([&] { return sent.over && behind.over; });
+    EXPECT_EQ(sent.outcome.err, EAGAIN);
+    EXPECT_EQ(behind.outcome.err, EAGAIN);
+    EXPECT_EQ(heard.downs, downs + 1);
+    EXPECT_EQ(heard.last_down.err(), ENOENT);
+    loop.until([&] { return heard.ups > ups; });
+    // Whole frames only.
+    const auto after = ops.read(0, std::size_t{1 << 20});
+    const std::size_t applied = end / (256 << 10) * (256 << 10);
+    EXPECT_TRUE(
+        std::ranges::equal(std::span(after).subspan(applied), std::span(before).subspan(applied)));
+  }
+  // And from its first byte again.
+  Pages pages(pattern(1 << 20, 77));
+  Pending sent;
+  store->send(0, 512 << 10, pages, sent.done());
+  loop.until([&] { return sent.over; });
+  EXPECT_EQ(sent.outcome.err, 0);
+  EXPECT_EQ(pages.offsets.front(), 0u);
+  EXPECT_TRUE(std::ranges::equal(ops.read(0, std::size_t{512 << 10}),
+                                 std::span(pages.bytes).first(512 << 10)));
+  loop.until([&] { return store->lanes() == 2; });
+  ASSERT_TRUE(release(*store).ok());
+}
+
+// A read is not sent in the middle of a payload, but behind it, before the rest.
+TEST_F(RemoteStoreTest, ReadsOvertakeWhatSendersHaveNotBegun) {
+  const auto store = writer("mem");
+  Pages pages(pattern(4 << 20, 5));
+  pages.most = pages.waits_at = 50'000;
+  Pending sent, read;
+  std::vector<std::byte> into(10);
+  store->send(0, 4 << 20, pages, sent.done());
+  loop.until([&] { return pages.offsets.size() > 1; });
+  store->read(5 << 20, into, read.done());
+  pages.waits_at = 256 << 10;  // the second frame
+  loop.until([&] { return read.over; });
+  EXPECT_EQ(read.outcome.err, 0);
+  EXPECT_FALSE(sent.over);
+  pages.waits_at = ~0ull;
+  loop.until([&] { return sent.over; });
+  EXPECT_EQ(sent.outcome.err, 0);
+  test::StoreOps ops(loop, *store);
+  EXPECT_EQ(ops.read(0, std::size_t{4 << 20}), pages.bytes);
+  ASSERT_TRUE(release(*store).ok());
+}
+
 TEST_F(RemoteStoreTest, ReceiverThatWantsNoMoreDisturbsNobody) {
   const auto store = make("file");
   ASSERT_TRUE(open(*store).ok());
