@@ -65,6 +65,7 @@ static int control_setup(struct file *file, unsigned long arg)
 	INIT_LIST_HEAD(&channel->regions);
 	init_waitqueue_head(&channel->wait);
 	spin_lock_init(&channel->lock);
+	INIT_LIST_HEAD(&channel->notes);
 	INIT_LIST_HEAD(&channel->urgent);
 	INIT_LIST_HEAD(&channel->normal);
 	channel->generation = atomic_inc_return(&channel_generation);
@@ -365,18 +366,21 @@ static int control_lane(struct rmem_channel *channel, unsigned long arg)
 	u32 usize;
 	int err;
 
-	BUILD_BUG_ON(sizeof(args) != 40);
+	BUILD_BUG_ON(sizeof(args) != 80);
 	err = rmem_copy_args(&args, sizeof(args), sizeof(args), arg, &usize);
 	if (err)
 		return err;
-	if (args.flags)
+	if (args.flags & ~RMEM_LANE_TAKE)
 		return -EOPNOTSUPP;
 	region = served_region(channel, args.region_id);
 	if (IS_ERR(region))
 		return PTR_ERR(region);
 	err = rmem_region_lane(region, channel, &args);
 	rmem_region_put(region);
-	return err;
+	if (err)
+		return err;
+	args.size = usize;
+	return copy_to_user((void __user *)arg, &args, sizeof(args)) ? -EFAULT : 0;
 }
 
 static long control_ioctl(struct file *file, unsigned int cmd, unsigned long arg)

@@ -20,11 +20,9 @@
 
 #include "internal.h"
 
-/* Folios that one recvmsg fills. */
-#define RECEIVE_BATCH 32
 
 /* The folios' bytes from @at to @end, or the first of them; how many segments. */
-static unsigned int receive_space(struct rmem_req *req, u64 at, u64 end, struct bio_vec *space)
+unsigned int rmem_receive_space(struct rmem_req *req, u64 at, u64 end, struct bio_vec *space)
 {
 	struct folio *folio;
 	unsigned int n = 0;
@@ -38,7 +36,7 @@ static unsigned int receive_space(struct rmem_req *req, u64 at, u64 end, struct 
 			space[n].bv_offset = at - start;
 			space[n].bv_len = min(next, end) - at;
 			at += space[n++].bv_len;
-			if (at == end || n == RECEIVE_BATCH)
+			if (at == end || n == RMEM_RECEIVE_BATCH)
 				break;
 		}
 		start = next;
@@ -79,9 +77,9 @@ static int receive_bytes(struct rmem_req *req, struct socket *sock, struct rmem_
 	u64 end = args->offset + args->length;
 
 	while (req->fetch.cursor < end) {
-		struct bio_vec space[RECEIVE_BATCH];
+		struct bio_vec space[RMEM_RECEIVE_BATCH];
 		struct msghdr msg = {};
-		unsigned int n = receive_space(req, req->fetch.cursor, end, space), i;
+		unsigned int n = rmem_receive_space(req, req->fetch.cursor, end, space), i;
 		size_t bytes = 0;
 		int got;
 
@@ -124,6 +122,16 @@ static u32 receive_checksum(struct rmem_req *req)
 	return ~crc;
 }
 
+/* Bytes have been received; as rmem_fetch_filled(), and EBADMSG for all of them. */
+int rmem_receive_done(struct rmem_req *req, bool checked, u32 checksum, bool mark)
+{
+	if (checked && req->fetch.cursor == req->length && receive_checksum(req) != checksum) {
+		req->fetch.cursor = 0;
+		return -EBADMSG;
+	}
+	return rmem_fetch_filled(req, mark);
+}
+
 static int receive_locked(struct rmem_req *req, struct socket *sock, struct rmem_ioc_receive *args)
 {
 	int err = rmem_fetch_seek(req, args->offset, args->length);
@@ -132,12 +140,8 @@ static int receive_locked(struct rmem_req *req, struct socket *sock, struct rmem
 		err = receive_bytes(req, sock, args);
 	if (err)
 		return err;
-	if (args->flags & RMEM_RECEIVE_CHECKSUM && req->fetch.cursor == req->length &&
-	    receive_checksum(req) != args->checksum) {
-		req->fetch.cursor = 0;
-		return -EBADMSG;
-	}
-	return rmem_fetch_filled(req, args->flags & RMEM_FILL_MARK);
+	return rmem_receive_done(req, args->flags & RMEM_RECEIVE_CHECKSUM, args->checksum,
+				 args->flags & RMEM_FILL_MARK);
 }
 
 /* RMEM_IOC_RECEIVE */

@@ -142,7 +142,7 @@ Device::Received Device::receive(std::uint64_t cookie, std::uint64_t offset, std
   return {argument.received, err, static_cast<int>(argument.error)};
 }
 
-int Device::lane(std::uint32_t region, const Lane& lane) {
+int Device::lane(std::uint32_t region, const Lane& lane, bool& takes) {
   rmem_ioc_lane argument{};
   argument.region_id = region;
   argument.fd = lane.socket;
@@ -153,14 +153,32 @@ int Device::lane(std::uint32_t region, const Lane& lane) {
   argument.offset_at = lane.offset_at;
   argument.length_at = lane.length_at;
   argument.checksum_at = lane.checksum_at;
-  return call(fd_.get(), RMEM_IOC_LANE, argument);
+  if (!lane.answer.empty()) {
+    argument.flags = RMEM_LANE_TAKE;
+    argument.answer = address(lane.answer.data());
+    argument.answer_mask = address(lane.answer_mask.data());
+    argument.answer_bytes = static_cast<std::uint32_t>(lane.answer.size());
+    argument.answer_cookie_at = lane.answer_cookie_at;
+    argument.answer_offset_at = lane.answer_offset_at;
+    argument.answer_length_at = lane.answer_length_at;
+    argument.answer_payload_at = lane.answer_payload_at;
+    argument.answer_sum_at = lane.answer_sum_at;
+    argument.answer_checksum_at = lane.answer_checksum_at;
+  }
+  const int err = call(fd_.get(), RMEM_IOC_LANE, argument);
+  takes = err == 0 && argument.flags & RMEM_LANE_TAKE;
+  return err;
 }
 
-int Device::end_lane(std::uint32_t region) {
+Device::LaneEnd Device::end_lane(std::uint32_t region, std::span<std::byte> header) {
   rmem_ioc_lane argument{};
   argument.region_id = region;
   argument.fd = -1;
-  return call(fd_.get(), RMEM_IOC_LANE, argument);
+  argument.answer = address(header.data());
+  argument.answer_bytes = static_cast<std::uint32_t>(header.size());
+  if (call(fd_.get(), RMEM_IOC_LANE, argument) != 0) return {};
+  return {std::min<std::size_t>(argument.answer_bytes, header.size()), argument.taken,
+          (argument.flags & RMEM_LANE_DAMAGED) != 0};
 }
 
 int Device::complete(std::span<const std::uint64_t> cookies, int error) {

@@ -44,8 +44,8 @@ class Device final : public KernelChannel {
                    std::uint32_t flags, const std::optional<std::uint32_t>& checksum) override;
   // A cookie leaves its highest bit to others.
   bool asks() const override { return features_ & RMEM_FEATURE_LANE && generation_ >> 31 == 0; }
-  int lane(std::uint32_t region, const Lane& lane) override;
-  int end_lane(std::uint32_t region) override;
+  int lane(std::uint32_t region, const Lane& lane, bool& takes) override;
+  LaneEnd end_lane(std::uint32_t region, std::span<std::byte> header) override;
   int complete(std::span<const std::uint64_t> cookies, int error) override;
   int write_out(std::uint64_t cookie, std::span<std::byte> into, std::span<rmem_run> runs,
                 std::uint64_t& bytes, std::uint32_t& run_count) override;

@@ -16,7 +16,8 @@ constexpr std::size_t kMaxWriteRuns = RMEM_CHUNK_MAX / kPage;
 constexpr std::size_t kMaxBatch = 4096;  // cookies in one RMEM_IOC_COMPLETE
 
 bool well_formed(const RegionConfig& region, const rmem_request& e) {
-  if (e.op == RMEM_OP_HIT) return e.demand_offset < region.size;
+  if (e.op == RMEM_OP_HIT || e.op == RMEM_OP_MISS) return e.demand_offset < region.size;
+  if (e.op == RMEM_OP_LANE) return true;
   if (e.length == 0 || e.offset >= region.size || e.length > region.size - e.offset) return false;
   switch (e.op) {
     case RMEM_OP_FETCH:
@@ -96,6 +97,8 @@ void Pager::accept(const rmem_request& e) {
     return refuse(e, EIO);
   }
   if (e.op == RMEM_OP_HIT) return region->fetcher().hit(e.demand_offset);
+  if (e.op == RMEM_OP_MISS) return region->fetcher().fetched_without(e.offset, e.tid);
+  if (e.op == RMEM_OP_LANE) return region->take_answers(e.lane);
 
   if (e.op == RMEM_OP_FETCH && (e.flags & RMEM_REQ_JOINED) != 0) {
     region->fetcher().joined(e.cookie);

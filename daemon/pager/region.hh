@@ -98,6 +98,11 @@ class Region {
   // As fail(), without telling: the region is no more.
   void retire();
 
+  // The kernel takes no more answers on that lane.
+  void take_answers(std::uint32_t lane) {
+    if (store_) store_->take_answers(lane);
+  }
+
   // May the store be asked now?
   bool ready() const { return store_ && !gone_ && !stale_ && paused_until_ == Clock::time_point{}; }
   // No answer matters any more: failed or retired.

@@ -32,7 +32,6 @@ struct Request {
   std::uint8_t tries = 0;      // answers in a row that were damaged, or had no memory
   bool mark = false;           // FETCH: fill with RMEM_FILL_MARK
   bool by_copy = false;        // FETCH: the module would not receive it; WRITE: nor send
-  bool stale = false;          // FETCH: read before a write that is durable now
   bool reserve = false;        // `buffer` is the region's own
   bool whole_buffer = false;   // WRITE: `payload` was too small once
   bool wrote = false;          // WRITE, ZERO: the store was given something

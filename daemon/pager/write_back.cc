@@ -365,9 +365,6 @@ void WriteBack::flushed(const store::Outcome& outcome) {
   }
   if (outcome.err != 0) region_.log().error("flush: {}", std::strerror(outcome.err));
 
-  // What somebody else has asked for before the store had these bytes, written()
-  // must know of; what it does not find in the ring was asked later.
-  if (outcome.err == 0) shared_.pager.drain();
   std::size_t count = 0;
   while (Request* r = flushing_.pop_front()) {
     if (outcome.err == 0 && r->wrote && r->epoch != outcome.epoch) {
@@ -377,7 +374,6 @@ void WriteBack::flushed(const store::Outcome& outcome) {
       again(r);
       continue;
     }
-    if (outcome.err == 0) region_.fetcher().written(*r);
     if (r->op == RMEM_OP_ZERO) --zeros_;
     shared_.cookies[count++] = r->cookie;
     release(r);

@@ -731,6 +731,10 @@ void RemoteStore::set_asker(Asker* asker, std::uint64_t longest, bool receives) 
   impl_->lend();
 }
 
+void RemoteStore::take_answers(std::uint32_t lane) {
+  if (impl_->pages.link) impl_->pages.link->take_answers(lane);
+}
+
 void RemoteStore::write(std::uint64_t offset, std::span<const std::byte> from, Done done) {
   impl_->start(Type::kWrite, offset, from.size(), const_cast<std::byte*>(from.data()), done);
 }

@@ -95,9 +95,12 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
 
   // Reads of `handle` that somebody else asks for on this connection, of at most
   // `longest` bytes; what the link itself has to send goes in between. For good: with
-  // take_back() it ends, and later answers are thrown away.
+  // take_back() it ends, and later answers are thrown away. An asker that `receives` is
+  // left the answers, too, while none but his are outstanding.
   void lend(Asker& asker, std::uint32_t handle, std::uint64_t longest, bool receives);
   void take_back();
+  // He takes no more of them on the lane of that number.
+  void take_answers(std::uint32_t number);
 
   // Ends the connection without telling the owner.
   void close();
@@ -125,11 +128,12 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
 
   enum class Step { kDone, kWait };
   void on_readable() override;
+  void receive();
   void advance(wire::FrameReader::State state);
   Step receive_aside(std::size_t& bytes);
   void ended(int err);
   void on_writable() override;
-  void on_hangup() override {}
+  void on_hangup() override;
   wire::FrameReader::Next on_header(const wire::Header& header,
                                     std::span<std::byte>& place) override;
   wire::FrameReader::Next on_frame(const wire::Header& header, bool intact) override;
@@ -138,7 +142,11 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   wire::FrameReader::Next on_asked_header(const wire::Header& header, std::span<std::byte>& place);
   void asked_done(const Reply& reply, std::span<const std::byte> bytes);
   void pause_asker();
+  void pause(Asker& asker);
+  void go_on(std::span<const std::byte> header, const Asker::Started& started);
+  bool answers_are_askers() const;
   void resume_asker();
+  void watch();
   void choose_staging();
   wire::FrameReader::Next violated(std::string_view how);
   void greeted(const Reply& reply);
@@ -184,9 +192,16 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
     std::uint32_t handle = 0;
     std::uint64_t longest = 0;
     bool aside = false;            // payloads go to the asker as a receiver
-    bool begun = false;            // it may ask now
     std::vector<std::byte> bytes;  // else they go here
     Call call;
+    Asker::Begun begun = Asker::Begun::kNo;  // what it may do now
+    // What an answer looks like, if the asker may ever take one; and since when not.
+    bool takes = false;
+    wire::HeaderBytes answer, mask;
+    bool recalled = false;       // it has said that it takes no more,
+    bool look_first = false;     // and we have not received anything since
+    std::uint32_t patience = 0;  // answers that we receive before it takes the next
+    bool started = false;        // go_on(): of the payload, too
   } lent_;
 
   Queue urgent_;

@@ -20,6 +20,7 @@ class SocketConnection final : public Connection, private Reactor::Handler {
 
   void attach(Connection::Handler& handler) override;
   void watch(bool readable, bool writable) override;
+  void watch_end(bool writable) override;
   IoResult receive(std::span<const iovec> buffers) override;
   IoResult send(std::span<const iovec> buffers, bool more) override;
   int socket() const override { return fd_.get(); }
@@ -28,6 +29,7 @@ class SocketConnection final : public Connection, private Reactor::Handler {
 
  private:
   void on_events(std::uint32_t events) override;
+  void watch_events(std::uint32_t events);
 
   Reactor& reactor_;
   UniqueFd fd_;

@@ -150,7 +150,7 @@ int chan_receive(struct chan *c, __u64 cookie, __u64 offset, __u64 length, int f
 	return ret;
 }
 
-int chan_lane(struct chan *c, const struct rmem_ioc_lane *lane)
+int chan_lane(struct chan *c, struct rmem_ioc_lane *lane)
 {
 	return ioctl(c->fd, RMEM_IOC_LANE, lane) ? -errno : 0;
 }

@@ -40,7 +40,7 @@ int chan_fill(struct chan *c, __u64 cookie, __u64 offset, __u64 length,
 /* @received: bytes taken, whatever the result; may be NULL */
 int chan_receive(struct chan *c, __u64 cookie, __u64 offset, __u64 length, int fd,
 		 __u32 flags, __u32 checksum, __u64 *received);
-int chan_lane(struct chan *c, const struct rmem_ioc_lane *lane);
+int chan_lane(struct chan *c, struct rmem_ioc_lane *lane);
 /* Ends it. */
 int chan_end_lane(struct chan *c, __u32 id);
 /* The number of cookies that were unknown. */

@@ -82,13 +82,16 @@ class FakeKernel final : public kchan::KernelChannel {
     return {length, 0, 0};
   }
   bool asks() const override { return can_ask; }
-  int lane(std::uint32_t, const Lane& lane) override {
+  int lane(std::uint32_t, const Lane& lane, bool& takes) override {
     lanes.push_back(lane.number);
+    takes_offered = !lane.answer.empty();
+    takes = takes_offered && can_take;
     return lane_error;
   }
-  int end_lane(std::uint32_t) override {
+  LaneEnd end_lane(std::uint32_t, std::span<std::byte> header) override {
     lanes.push_back(0);
-    return 0;
+    std::memset(header.data(), 0x33, lane_end.header);
+    return lane_end;
   }
   int complete(std::span<const std::uint64_t> cookies, int error) override {
     ++complete_calls;
@@ -176,6 +179,8 @@ class FakeKernel final : public kchan::KernelChannel {
   Sent send_result;  // if that is an error
   std::vector<Window> sent;
   std::size_t runs_calls = 0;
+  bool can_take = true, takes_offered = false;
+  LaneEnd lane_end;
   bool can_receive = false;
   std::deque<Received> receive_results;
   std::vector<Fill> received;
@@ -230,6 +235,7 @@ class FakeStore final : public store::Store {
   }
   bool can_receive(std::uint64_t) const override { return receivable; }
   void set_asker(store::Asker* now, std::uint64_t, bool) override { asker = now; }
+  void take_answers(std::uint32_t lane) override { answers_of.push_back(lane); }
   void write(std::uint64_t offset, std::span<const std::byte> from, store::Done done) override {
     ++writes;
     take({Kind::kWrite, offset, from.size(), nullptr, from.front(), done});
@@ -288,6 +294,7 @@ class FakeStore final : public store::Store {
   std::uint64_t least_sendable = ~0ull;
   store::Sender::Sent last_sent;
   store::Asker* asker = nullptr;
+  std::vector<std::uint32_t> answers_of;  // lanes of which it shall take them itself
   store::Receiver::Taken last_taken;
   std::size_t receives = 0;
   std::byte content{0x11};

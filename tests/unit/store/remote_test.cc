@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -982,21 +983,31 @@ struct Tasks final : Asker {
   std::deque<std::uint64_t> cookies;  // not answered
   int begun = 0, paused = 0, losses = 0, nobodys = 0;
   bool may = false, fits = true;
+  bool takes = false;  // the answers, where it is left them
+  bool taking = false;
+  Started started;  // with the bytes of `header`, for pause()
+  std::vector<std::byte> header;
   std::vector<int> errors;
   std::vector<std::byte> got;
   Module* module = nullptr;  // takes the payloads
 
-  bool begin(const Lane& how) override {
+  Begun begin(const Lane& how) override {
     EXPECT_FALSE(may);
     ++begun;
     lane = how;
     message.assign(how.message.begin(), how.message.end());
-    return may = true;
+    may = true;
+    taking = takes && !how.answer.header.empty();
+    return taking ? Begun::kTakes : Begun::kAsks;
   }
-  void pause() override {
+  Started pause(std::span<std::byte> into) override {
     EXPECT_TRUE(may);
     ++paused;
-    may = false;
+    may = taking = false;
+    EXPECT_LE(header.size(), into.size());
+    std::ranges::copy(header, into.begin());
+    header.clear();
+    return std::exchange(started, {});
   }
   void lost(std::uint32_t number) override {
     EXPECT_FALSE(may);
@@ -1117,6 +1128,163 @@ TEST_F(RemoteStoreLanesTest, AnAskerReceivesWhatIsWorthIt) {
   tasks.ask(4, 0, 64 << 10);
   loop.until([&] { return tasks.errors.size() == 3; });
   EXPECT_EQ(last.bytes, other.bytes);
+  EXPECT_EQ(heard.downs, 0);
+  store->close();
+}
+
+// Takes so much of what comes on the lane.
+std::vector<std::byte> take(test::Loop& loop, const Tasks& tasks, std::size_t bytes) {
+  std::vector<std::byte> got(bytes);
+  loop.until([&] {
+    int there = 0;
+    return ::ioctl(tasks.lane.socket, FIONREAD, &there) == 0 &&
+           static_cast<std::size_t>(there) >= bytes;
+  });
+  EXPECT_EQ(::recv(tasks.lane.socket, got.data(), bytes, MSG_DONTWAIT),
+            static_cast<ssize_t>(bytes));
+  return got;
+}
+
+TEST_F(RemoteStoreLanesTest, AnAskerTakesTheAnswers) {
+  for (const bool checksum : {false, true}) {
+    proxy->connections = 0;
+    const auto store = make("file", {.read_only = true, .checksum = checksum});
+    ASSERT_TRUE(open(*store).ok());
+    Tasks tasks;
+    tasks.takes = true;
+    store->set_asker(&tasks, 4096, true);
+    both(*store);
+    loop.until([&] { return tasks.taking; });
+    EXPECT_EQ(tasks.begun, 1);
+
+    // What is described is what comes.
+    const auto& form = tasks.lane.answer;
+    ASSERT_EQ(form.header.size(), wire::kHeaderBytes);
+    ASSERT_EQ(form.mask.size(), wire::kHeaderBytes);
+    tasks.ask(77, 4096, 100, false);
+    // Nobody else takes it.
+    loop.run_for(20ms);
+    const auto answer = take(loop, tasks, wire::kHeaderBytes + 100);
+    for (std::size_t i = 0; i < wire::kHeaderBytes; ++i)
+      EXPECT_EQ((answer[i] ^ form.header[i]) & form.mask[i], std::byte{0}) << i;
+    const auto payload = std::span(answer).subspan(wire::kHeaderBytes);
+    EXPECT_EQ(load_le<std::uint64_t>(&answer[form.cookie_at]), 77u);
+    EXPECT_EQ(load_le<std::uint64_t>(&answer[form.offset_at]), 4096u);
+    EXPECT_EQ(load_le<std::uint64_t>(&answer[form.length_at]), 100u);
+    EXPECT_EQ(load_le<std::uint32_t>(&answer[form.payload_at]), 100u);
+    EXPECT_EQ(form.payload_checksum_at != 0, checksum);
+    if (checksum) {
+      EXPECT_EQ(load_le<std::uint32_t>(&answer[form.payload_checksum_at]), crc32c(payload));
+    }
+    EXPECT_EQ(load_le<std::uint32_t>(&answer[form.checksum_at]),
+              crc32c(std::span(answer).first(form.checksum_at)));
+    EXPECT_TRUE(std::ranges::all_of(payload, [](std::byte b) { return b == std::byte{'f'}; }));
+
+    // An error has another form.
+    tasks.ask(78, 1 << 20, 4096, false);
+    const auto error = take(loop, tasks, wire::kHeaderBytes);
+    bool same = true;
+    for (std::size_t i = 0; i < wire::kHeaderBytes; ++i)
+      same &= ((error[i] ^ form.header[i]) & form.mask[i]) == std::byte{0};
+    EXPECT_FALSE(same);
+    // So the store has to go on behind its header.
+    tasks.header = error;
+    tasks.started = {.header = error.size()};
+    tasks.cookies.push_back(78);
+    store->take_answers(tasks.lane.number);
+    loop.until([&] { return tasks.errors.size() == 1; });
+    EXPECT_EQ(tasks.errors, std::vector<int>{EINVAL});
+    // And then it is left the answers again.
+    loop.until([&] { return tasks.taking; });
+    EXPECT_EQ(heard.downs, 0);
+    EXPECT_EQ(tasks.losses, 0);
+    store->close();
+    EXPECT_EQ(tasks.losses, 1);
+  }
+}
+
+TEST_F(RemoteStoreLanesTest, AnAnswerGoesOnWhereTheAskerHasStopped) {
+  const auto store = make("file", {.read_only = true, .checksum = true});
+  ASSERT_TRUE(open(*store).ok());
+  Tasks tasks;
+  tasks.takes = true;
+  store->set_asker(&tasks, 4096, true);
+  both(*store);
+  int answers = 0;
+  // Of a header; of a payload; of both all.
+  for (const std::size_t taken : {0, 1, 63, 64, 65, 1000, 64 + 4095}) {
+    SCOPED_TRACE(taken);
+    loop.until([&] { return tasks.taking; });
+    Module module(4096);
+    tasks.module = &module;
+    tasks.ask(1, 0, 4096);
+    auto begin = taken > 0 ? take(loop, tasks, taken) : std::vector<std::byte>();
+    if (taken > 64) {
+      std::ranges::copy(std::span(begin).subspan(64), module.bytes.begin());
+      module.next = taken - 64;
+      begin.resize(64);
+    }
+    tasks.header = begin;
+    tasks.started = {.header = begin.size(), .payload = taken > 64 ? taken - 64 : 0};
+    store->take_answers(tasks.lane.number);
+    loop.until([&] { return static_cast<int>(tasks.errors.size()) == answers + 1; });
+    ++answers;
+    EXPECT_EQ(tasks.errors.back(), 0);
+    EXPECT_EQ(taken > 64 ? module.bytes : tasks.got, std::vector(4096, std::byte{'f'}));
+  }
+  // Nobody waits for it any more.
+  loop.until([&] { return tasks.taking; });
+  tasks.ask(2, 0, 4096, false);
+  tasks.header = take(loop, tasks, 64 + 10);
+  tasks.header.resize(64);
+  tasks.started = {.header = 64, .payload = 10};
+  store->take_answers(tasks.lane.number);
+  loop.until([&] { return tasks.nobodys == 1; });
+  loop.until([&] { return tasks.taking; });
+  EXPECT_EQ(tasks.losses, 0);
+
+  // All of it, but not as it was sent.
+  tasks.ask(3, 0, 4096);
+  tasks.header = take(loop, tasks, 64 + 4096);
+  tasks.header.resize(64);
+  tasks.started = {.header = 64, .payload = 4096, .damaged = true};
+  store->take_answers(tasks.lane.number);
+  loop.until([&] { return tasks.losses == 1; });
+  EXPECT_EQ(store->counters().checksum_errors, 1u);
+  EXPECT_EQ(heard.downs, 0);
+  store->close();
+}
+
+// What the store asks itself it also receives, and leaves the rest when that is over.
+TEST_F(RemoteStoreLanesTest, AnswersAreLeftWhileNothingElseIsToCome) {
+  const auto store = make("file", {.read_only = true, .keep_alive = 100ms});
+  ASSERT_TRUE(open(*store).ok());
+  Tasks tasks;
+  tasks.takes = true;
+  store->set_asker(&tasks, 4096, true);
+  both(*store);
+  loop.until([&] { return tasks.taking; });
+  // It pings, since it hears nothing.
+  loop.until([&] { return tasks.begun >= 3 && tasks.taking; });
+  EXPECT_EQ(tasks.losses, 0);
+
+  test::StoreOps ops(loop, *store);
+  ops.urgency = Urgency::kDemand;
+  tasks.ask(1, 0, 4096);
+  EXPECT_EQ(ops.read(0, content.size()), content);
+  // One of its own may be followed by others.
+  loop.until([&] { return tasks.may; });
+  for (std::uint64_t i = 2; !tasks.taking && i < 100; ++i) {
+    tasks.ask(i, 0, 4096);
+    loop.until([&] { return tasks.cookies.empty(); });
+    loop.run_for(1ms);
+  }
+  EXPECT_GT(tasks.errors.size(), 4u);
+  loop.until([&] { return tasks.taking; });
+
+  // A connection that ends is noticed, though nobody reads.
+  proxy->cut(2);
+  loop.until([&] { return tasks.losses == 1; });
   EXPECT_EQ(heard.downs, 0);
   store->close();
 }
