@@ -20,7 +20,6 @@
 
 #include "internal.h"
 
-
 /* The folios' bytes from @at to @end, or the first of them; how many segments. */
 unsigned int rmem_receive_space(struct rmem_req *req, u64 at, u64 end, struct bio_vec *space)
 {

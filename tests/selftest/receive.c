@@ -762,7 +762,8 @@ static void tls_send(struct pair *p, unsigned char type, const void *bytes, size
 #define TLS_DATA 23
 #define TLS_ALERT 21
 
-TEST(ktls)
+/* The first to want them has the kernel load its ciphers, and try each of them. */
+TEST_SECONDS(ktls, 180)
 {
 	char space[CMSG_SPACE(1)] __aligned(8);
 	unsigned char alert[2] = { 1, 90 }, seen[64];
@@ -816,7 +817,7 @@ TEST(ktls)
 }
 
 /* Bytes that the receiver's key does not open: the connection has failed. */
-TEST(ktls_damaged)
+TEST_SECONDS(ktls_damaged, 180)
 {
 	struct rmem_ioc_receive a = { .size = sizeof(a), .length = CHUNK };
 	unsigned char record[5 + 256] = { TLS_DATA, 3, 3, 1, 0 };

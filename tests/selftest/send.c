@@ -797,7 +797,7 @@ TEST(unmade_in_the_middle)
  * kTLS
  */
 
-TEST(ktls)
+TEST_SECONDS(ktls, 180)
 {
 	struct region_conf conf = {
 		.size = RMEM_CHUNK_MAX, .chunk = RMEM_CHUNK_MAX, .order = -1,
