@@ -83,7 +83,7 @@ struct rmem_lane {
 	bool left;			/* the socket, to the daemon: nothing is taken any more */
 	struct rmem_note note;
 
-	struct mutex answer_mutex;	/* of what follows; killable, held without waiting for anybody */
+	struct mutex answer_mutex;	/* of what follows; killable, its holder waits for nobody */
 	struct answer answer;
 
 	struct mutex mutex;		/* of what follows; killable, held for one message */
