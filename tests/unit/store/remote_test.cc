@@ -1390,6 +1390,7 @@ TEST_F(RemoteStoreTest, ResumeOfAClaimThatSomebodyElseHasFails) {
 
 TEST_F(RemoteStoreTest, ReadsOvertakeWritesThatHaveNotBeenSent) {
   const auto store = writer("mem");
+  loop.until([&] { return store->lanes() == 2; });  // or its frames get in between
   std::vector<wire::Type> seen;
   // The stream starts at a frame, and WRITE payloads are skipped by length.
   std::vector<std::byte> stream;
