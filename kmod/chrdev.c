@@ -65,6 +65,7 @@ static int control_setup(struct file *file, unsigned long arg)
 	INIT_LIST_HEAD(&channel->regions);
 	init_waitqueue_head(&channel->wait);
 	spin_lock_init(&channel->lock);
+	INIT_LIST_HEAD(&channel->notes);
 	INIT_LIST_HEAD(&channel->urgent);
 	INIT_LIST_HEAD(&channel->normal);
 	channel->generation = atomic_inc_return(&channel_generation);
@@ -258,6 +259,57 @@ static int control_writeout(struct rmem_channel *channel, unsigned long arg)
 	return copy_to_user((void __user *)arg, &args, sizeof(args)) ? -EFAULT : 0;
 }
 
+static int control_runs(struct rmem_channel *channel, unsigned long arg)
+{
+	struct rmem_ioc_runs args;
+	struct rmem_req *req;
+	u32 usize;
+	int err;
+
+	BUILD_BUG_ON(sizeof(args) != 32);
+	err = rmem_copy_args(&args, sizeof(args), sizeof(args), arg, &usize);
+	if (err)
+		return err;
+	if (args.flags || args.__reserved)
+		return -EOPNOTSUPP;
+	req = rmem_request_find(channel, args.cookie);
+	if (!req)
+		return -ENOENT;
+	err = req->op == RMEM_OP_WRITE ? rmem_pages_runs(req, &args) : -EINVAL;
+	rmem_request_put(req);
+	if (err)
+		return err;
+	args.size = usize;
+	return copy_to_user((void __user *)arg, &args, sizeof(args)) ? -EFAULT : 0;
+}
+
+static int control_send(struct rmem_channel *channel, unsigned long arg)
+{
+	struct rmem_ioc_send args;
+	struct rmem_region *region;
+	u32 usize;
+	int err;
+
+	BUILD_BUG_ON(sizeof(args) != 48);
+	err = rmem_copy_args(&args, sizeof(args), sizeof(args), arg, &usize);
+	if (err)
+		return err;
+	if (args.flags || args.__reserved)
+		return -EOPNOTSUPP;
+	args.sent = 0;
+	args.error = 0;
+	region = served_region(channel, args.region_id);
+	if (IS_ERR(region)) {
+		err = PTR_ERR(region);
+	} else {
+		err = rmem_region_send(region, &args);
+		rmem_region_put(region);
+	}
+	/* how far it came is told with every result */
+	args.size = usize;
+	return copy_to_user((void __user *)arg, &args, sizeof(args)) ? -EFAULT : err;
+}
+
 static int control_prefetch(struct rmem_channel *channel, unsigned long arg)
 {
 	struct rmem_ioc_prefetch args;
@@ -314,18 +366,21 @@ static int control_lane(struct rmem_channel *channel, unsigned long arg)
 	u32 usize;
 	int err;
 
-	BUILD_BUG_ON(sizeof(args) != 40);
+	BUILD_BUG_ON(sizeof(args) != 80);
 	err = rmem_copy_args(&args, sizeof(args), sizeof(args), arg, &usize);
 	if (err)
 		return err;
-	if (args.flags)
+	if (args.flags & ~RMEM_LANE_TAKE)
 		return -EOPNOTSUPP;
 	region = served_region(channel, args.region_id);
 	if (IS_ERR(region))
 		return PTR_ERR(region);
 	err = rmem_region_lane(region, channel, &args);
 	rmem_region_put(region);
-	return err;
+	if (err)
+		return err;
+	args.size = usize;
+	return copy_to_user((void __user *)arg, &args, sizeof(args)) ? -EFAULT : 0;
 }
 
 static long control_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
@@ -334,8 +389,8 @@ static long control_ioctl(struct file *file, unsigned int cmd, unsigned long arg
 	unsigned int nr = rmem_ioctl_nr(cmd);
 
 	switch (nr) {
-	case _IOC_NR(RMEM_IOC_SETUP) ... _IOC_NR(RMEM_IOC_RECEIVE):
-	case _IOC_NR(RMEM_IOC_LANE):
+	case _IOC_NR(RMEM_IOC_SETUP) ... _IOC_NR(RMEM_IOC_SEND):
+	case _IOC_NR(RMEM_IOC_LANE) ... _IOC_NR(RMEM_IOC_RUNS):
 		break;
 	default:
 		return -ENOTTY;
@@ -358,6 +413,10 @@ static long control_ioctl(struct file *file, unsigned int cmd, unsigned long arg
 		return control_complete(channel, arg);
 	case _IOC_NR(RMEM_IOC_WRITEOUT):
 		return control_writeout(channel, arg);
+	case _IOC_NR(RMEM_IOC_RUNS):
+		return control_runs(channel, arg);
+	case _IOC_NR(RMEM_IOC_SEND):
+		return control_send(channel, arg);
 	case _IOC_NR(RMEM_IOC_PREFETCH):
 		return control_prefetch(channel, arg);
 	case _IOC_NR(RMEM_IOC_LANE):

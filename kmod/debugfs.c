@@ -32,11 +32,12 @@ static void show_region(struct seq_file *m, struct rmem_region *region)
 	struct rmem_req *req;
 
 	spin_lock(&region->lock);
-	seq_printf(m, "%s id=%u state=%s users=%u prefetches=%u writes=%u lost=%d received=%llu asked=%llu",
+	seq_printf(m, "%s id=%u state=%s users=%u prefetches=%u writes=%u lost=%d received=%llu sent=%llu asked=%llu answered=%llu",
 		   region->name, region->id, rmem_state_name(region->state), region->users,
 		   region->nr_prefetches, region->nr_writes, region->lost,
 		   (u64)atomic64_read(&region->received_bytes),
-		   (u64)atomic64_read(&region->asked));
+		   (u64)atomic64_read(&region->sent_bytes),
+		   (u64)atomic64_read(&region->asked), (u64)atomic64_read(&region->answered));
 	seq_printf(m, " reserved=%lu unsafe=%lu evicted=%llu room_waiters=%u room_lost=%d\n",
 		   region->reserved_pages, READ_ONCE(region->unsafe_pages),
 		   (u64)atomic64_read(&region->evicted_bytes), region->room_waiters,

@@ -68,7 +68,7 @@ static vm_fault_t fault_resident(struct rmem_region *region, struct vm_fault *vm
 /* What a fault has to wait for: a fetch, or else room. */
 struct fault_wait {
 	struct rmem_req *req;
-	struct rmem_lane *ask;	/* where to ask for it first */
+	struct rmem_lane *ask;	/* where to ask for it */
 	enum rmem_room room;
 };
 
@@ -80,8 +80,9 @@ static int fault_wait(struct rmem_region *region, struct fault_wait *wait, bool 
 	if (!wait->req)
 		return rmem_room_wait(region, wait->room, 1, retries, timeout);
 	if (wait->ask)
-		rmem_lane_ask(wait->ask, wait->req);
-	err = rmem_fetch_wait(wait->req, timeout);
+		err = rmem_lane_wait(wait->ask, wait->req, timeout);
+	else
+		err = rmem_fetch_wait(wait->req, timeout);
 	rmem_request_put(wait->req);
 	return err;
 }

@@ -7,18 +7,19 @@
  *   rmem_mutex                 regions are made, unmade, served; never held
  *                              while waiting for a daemon
  *   mmap_lock / VMA lock
+ *   request->fill_mutex
  *   mapping->invalidate_lock   shared: bytes enter the page cache;
  *                              exclusive: a punch begins (no waiting inside)
  *   region->evict_mutex        one evictor at a time; then mapping->i_mmap_rwsem
- *   request->fill_mutex
  *   folio lock                 never held while waiting for a daemon
  *   region->lock               spinlock: requests, channel, state
  *   region->dirty_lock         spinlock: the dirty log
  *   channel->lock              spinlock: the ring
  *
- * A socket's own lock is taken under request->fill_mutex, by receive.c. A lane's
- * mutex is taken under rmem_mutex or none of them, by a task that may hold any lock
- * of other subsystems; under it a socket's lock is only tried.
+ * A socket's own lock is taken under request->fill_mutex, by receive.c, and under none
+ * of them, by send.c. A lane's two mutexes are taken under rmem_mutex or none of them, by
+ * a task that may hold any lock of other subsystems; under them a socket's lock and a
+ * fill_mutex are only tried.
  *
  * Nothing that waits for a daemon holds any of them, except that a fault which
  * may not drop mmap_lock waits with it, for a bounded time.
@@ -53,7 +54,10 @@
 #define RMEM_WRITES_MAX 512
 /* Prefetches of one region outstanding at once. */
 #define RMEM_PREFETCHES_MAX 4096
+/* Readers of one region that the module tells from mere chance. */
+#define RMEM_STEPS 8
 
+struct bio_vec;
 struct rmem_channel;
 struct rmem_lane;
 
@@ -110,11 +114,16 @@ struct rmem_region {
 	struct mem_cgroup *payer;	/* of what nobody waits for; while there are users */
 	unsigned int nr_prefetches;
 	unsigned int nr_writes;
+	unsigned int nr_asked;		/* fetches asked for on a lane and not over */
+	unsigned int nr_takers;		/* tasks that have asked there, and wait */
+	pgoff_t steps[RMEM_STEPS];	/* chunks that those who walk will miss next */
+	unsigned int next_step;		/* the one to be forgotten */
 	struct rb_root fetches;		/* by chunk; failed ones for a moment, too */
 	struct list_head fetch_list;	/* in the order they were made */
 	struct list_head write_list;	/* WRITE and ZERO, likewise */
 	struct list_head taking_list;	/* WRITEs to be, that pages are being put into */
 	struct list_head punches;	/* ranges being punched now */
+	struct list_head entering;	/* fetches whose bytes enter the page cache now */
 	u64 write_seq;			/* number of the newest write */
 	u64 hard_failures;		/* writes the store refused, ever */
 	u64 soft_failures;		/* writes put back to dirty, ever */
@@ -128,6 +137,9 @@ struct rmem_region {
 	unsigned int aborts;		/* ever */
 	u64 writes_over;		/* ever, by any end */
 	unsigned long durable_at;	/* jiffies of the last write that succeeded */
+
+	wait_queue_head_t answer_wait;	/* takers, one of whom is woken for an answer */
+	bool answers;			/* there may be some in the lane's socket; no lock */
 
 	wait_queue_head_t write_wait;	/* a write is over */
 	struct delayed_work deadline_work;
@@ -145,7 +157,9 @@ struct rmem_region {
 	/* counters, since made */
 	atomic64_t fetched_bytes;
 	atomic64_t received_bytes;	/* of fetches, from sockets */
+	atomic64_t sent_bytes;		/* of writes, to sockets */
 	atomic64_t asked;		/* fetches, by the tasks that wait */
+	atomic64_t answered;		/* fetches, likewise: they took the answer */
 	atomic64_t pushed_bytes;
 	atomic64_t evicted_bytes;	/* for the resident limit */
 	atomic64_t writeback_bytes;	/* now */
@@ -175,8 +189,16 @@ struct rmem_channel {
 	u32 entries;
 	u32 head;
 	u32 tail;			/* the last that made sense */
-	struct list_head urgent;	/* demand fetches that found no room yet */
+	struct list_head notes;		/* about lanes, that found no room yet */
+	struct list_head urgent;	/* demand fetches, likewise */
 	struct list_head normal;	/* everything else, likewise */
+};
+
+/* Tells a daemon that it has to read on a lane itself. Part of that. */
+struct rmem_note {
+	struct list_head node;		/* channel->lock: channel->notes */
+	u32 region_id;
+	u32 lane;
 };
 
 enum rmem_req_state {
@@ -219,7 +241,9 @@ struct rmem_req {
 			unsigned int waiters;	/* ever; 0: a prefetch */
 			unsigned int retries;	/* of them, faults that will come again */
 			bool timed_out;		/* counted as such */
-			bool stale;		/* a punch overtook it */
+			bool stale;		/* a punch or a write overtook it */
+			u32 lane;		/* where its waiter has asked for it, or 0 */
+			struct list_head entering; /* region's */
 			u64 demand_offset;
 			u32 tid;
 			struct mem_cgroup *memcg; /* who pays; once set it stays */
@@ -245,6 +269,8 @@ struct rmem_punch {
 	u64 end;
 };
 
+#define RMEM_SLEEP (TASK_KILLABLE | TASK_FREEZABLE)
+
 /* Sleeps killably and freezably; 0, -ETIME or -ERESTARTSYS. */
 #define rmem_wait_event(wq, condition, timeout)					\
 ({										\
@@ -253,8 +279,7 @@ struct rmem_punch {
 										\
 	might_sleep();								\
 	if (!(condition)) {							\
-		__left = ___wait_event(wq, (condition) || !__left,		\
-				       (TASK_KILLABLE | TASK_FREEZABLE), 0, \
+		__left = ___wait_event(wq, (condition) || !__left, RMEM_SLEEP, 0, \
 				       __left, __left = schedule_timeout(__left)); \
 		if (__left < 0)							\
 			__err = -ERESTARTSYS;					\
@@ -343,12 +368,16 @@ int rmem_request_init(void);
 void rmem_request_exit(void);
 struct rmem_req *rmem_fetch_join(struct rmem_region *region, pgoff_t index, bool retries,
 				 struct rmem_lane **ask);
+int rmem_request_error(const struct rmem_req *req);
 int rmem_fetch_wait(struct rmem_req *req, long timeout);
 int rmem_lost(struct rmem_region *region, int err);
 int rmem_fetch_populate(struct rmem_region *region, pgoff_t index);
 int rmem_prefetch(struct rmem_region *region, struct rmem_ioc_prefetch *args);
 struct rmem_req *rmem_fetch_lock(struct rmem_channel *channel, u64 cookie);
 void rmem_fetch_unlock(struct rmem_req *req);
+struct rmem_req *rmem_fetch_asked(struct rmem_region *region, u32 id, u32 lane);
+bool rmem_fetch_lock_asked(struct rmem_req *req, u32 lane);
+void rmem_fetch_again(struct rmem_req *req);
 int rmem_fetch_seek(struct rmem_req *req, u64 offset, u64 length);
 int rmem_fetch_filled(struct rmem_req *req, bool mark);
 int rmem_fetch_fill(struct rmem_channel *channel, const struct rmem_ioc_fill *args);
@@ -360,6 +389,8 @@ struct rmem_req *rmem_request_find(struct rmem_channel *channel, u64 cookie);
 void rmem_request_discard(struct rmem_req *req);
 void rmem_request_put(struct rmem_req *req);
 void rmem_request_unasked(struct rmem_req *req, u32 generation);
+void rmem_request_forget_lanes(struct rmem_region *region, u32 but);
+void rmem_request_leave_lane(struct rmem_region *region, struct rmem_channel *channel, u32 lane);
 void rmem_request_requeue_all(struct rmem_region *region);
 void rmem_request_forget_channel(struct rmem_region *region);
 void rmem_request_fail_all(struct rmem_region *region, int error);
@@ -367,16 +398,40 @@ void rmem_request_abort(struct rmem_region *region);
 void rmem_request_deadline(struct work_struct *work);
 u64 rmem_request_cookie(const struct rmem_req *req, const struct rmem_channel *channel);
 
+/* socket.c */
+
+/*
+ * struct rmem_socket - a socket in use, on the stack of whoever uses it
+ *
+ * Two at once in one direction would each move some of the bytes, in no order.
+ */
+struct rmem_socket {
+	struct list_head node;
+	struct socket *sock;
+	int direction;
+};
+
+bool rmem_socket_allowed(struct socket *sock);
+int rmem_socket_get(struct rmem_socket *use, int fd, int direction);
+void rmem_socket_put(struct rmem_socket *use);
+
 /* receive.c */
-bool rmem_receive_allowed(struct socket *sock);
+/* Folios that are filled at once. */
+#define RMEM_RECEIVE_BATCH 32
+
+unsigned int rmem_receive_space(struct rmem_req *req, u64 at, u64 end, struct bio_vec *space);
+int rmem_receive_done(struct rmem_req *req, bool checked, u32 checksum, bool mark);
 int rmem_fetch_receive(struct rmem_channel *channel, struct rmem_ioc_receive *args);
+
+/* send.c */
+int rmem_region_send(struct rmem_region *region, struct rmem_ioc_send *args);
 
 /* lane.c */
 struct rmem_lane *rmem_lane_get(struct rmem_req *req);
-void rmem_lane_ask(struct rmem_lane *lane, struct rmem_req *req);
-void rmem_lane_stop(struct rmem_lane *lane);
+int rmem_lane_wait(struct rmem_lane *lane, struct rmem_req *req, long timeout);
+void rmem_lane_end(struct rmem_region *region);
 int rmem_region_lane(struct rmem_region *region, struct rmem_channel *channel,
-		     const struct rmem_ioc_lane *args);
+		     struct rmem_ioc_lane *args);
 
 /* ring.c */
 int rmem_ring_alloc(struct rmem_channel *channel, u32 entries);
@@ -384,6 +439,10 @@ void rmem_ring_free(struct rmem_channel *channel);
 int rmem_ring_mmap(struct rmem_channel *channel, struct vm_area_struct *vma);
 void rmem_ring_queue(struct rmem_channel *channel, struct rmem_req *req);
 bool rmem_ring_ask(struct rmem_channel *channel, struct rmem_req *req, u32 lane);
+void rmem_ring_miss(struct rmem_channel *channel, struct rmem_req *req, bool wake);
+void rmem_ring_note(struct rmem_channel *channel, struct rmem_note *note);
+void rmem_ring_unnote(struct rmem_channel *channel, struct rmem_note *note);
+void rmem_ring_wake(struct rmem_channel *channel);
 void rmem_ring_unqueue(struct rmem_channel *channel, struct rmem_req *req);
 void rmem_ring_hit(struct rmem_channel *channel, u32 region_id, u64 offset, u32 tid);
 bool rmem_ring_poll(struct rmem_channel *channel);
@@ -399,6 +458,7 @@ void rmem_pages_free(struct rmem_req *req);
 bool rmem_pages_resident(struct rmem_region *region, pgoff_t first, pgoff_t count);
 int rmem_pages_drop(struct file *file, u64 offset, u64 length);
 int rmem_pages_writeout(struct rmem_req *req, struct rmem_ioc_writeout *args);
+int rmem_pages_runs(struct rmem_req *req, struct rmem_ioc_runs *args);
 void rmem_pages_hit(struct rmem_region *region, struct folio *folio, pgoff_t index);
 
 /* room.c */

@@ -357,9 +357,9 @@ static int pages_copy_out(struct rmem_region *region, u64 offset, u64 length, vo
 		unsigned long fault;
 		void *from;
 
-		/* it is under writeback, so it cannot have left */
-		if (WARN_ON_ONCE(!folio))
-			return -EIO;
+		/* it cannot have left before the write was over */
+		if (!folio)
+			return -ENOENT;
 		from = kmap_local_folio(folio, offset - folio_pos(folio));
 		fault = copy_to_user(to, from, bytes);
 		kunmap_local(from);
@@ -411,4 +411,71 @@ int rmem_pages_writeout(struct rmem_req *req, struct rmem_ioc_writeout *args)
 	}
 	args->run_count = count;
 	return 0;
+}
+
+/* 1: there are only zeros; 0: there are not. Within a page. */
+static int pages_all_zero(struct rmem_region *region, u64 offset, size_t bytes)
+{
+	struct folio *folio = rmem_pages_get(region, offset >> PAGE_SHIFT);
+	void *from;
+	int zero;
+
+	if (!folio)
+		return -ENOENT;
+	from = kmap_local_folio(folio, offset - folio_pos(folio));
+	zero = !memchr_inv(from, 0, bytes);
+	kunmap_local(from);
+	folio_put(folio);
+	return zero;
+}
+
+static int pages_tell_run(struct rmem_ioc_runs *args, u32 count, const struct rmem_write_run *run)
+{
+	struct rmem_write_run __user *runs = u64_to_user_ptr(args->runs);
+
+	if (count == args->run_count)
+		return -ENOBUFS;
+	return copy_to_user(&runs[count], run, sizeof(*run)) ? -EFAULT : 0;
+}
+
+/*
+ * rmem_pages_runs() - which bytes a write has, without the bytes
+ *
+ * What is zeros here need not be so when it is told: then it has been written since,
+ * and is dirty again, as with rmem_pages_writeout().
+ */
+int rmem_pages_runs(struct rmem_req *req, struct rmem_ioc_runs *args)
+{
+	struct rmem_region *region = req->region;
+	unsigned int pages = 1u << region->chunk_order, i;
+	struct rmem_write_run run = {};
+	u32 count = 0;
+	int err;
+
+	for_each_set_bit(i, req->write.pages, pages) {
+		u64 offset = rmem_chunk_offset(region, req->chunk) + ((u64)i << PAGE_SHIFT);
+		u64 length = min_t(u64, PAGE_SIZE, region->size - offset);
+		int zero = pages_all_zero(region, offset, length);
+		u32 flags = zero ? RMEM_RUN_ZERO : 0;
+
+		if (zero < 0)
+			return zero;
+		if (run.length && offset == run.offset + run.length && flags == run.flags) {
+			run.length += length;
+			continue;
+		}
+		if (run.length) {
+			err = pages_tell_run(args, count++, &run);
+			if (err)
+				return err;
+		}
+		run = (struct rmem_write_run) {
+			.offset = offset, .length = length, .flags = flags,
+		};
+		cond_resched();
+	}
+	err = pages_tell_run(args, count++, &run);
+	if (!err)
+		args->run_count = count;
+	return err;
 }

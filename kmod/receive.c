@@ -11,72 +11,17 @@
  */
 #include <linux/bvec.h>
 #include <linux/crc32c.h>
-#include <linux/file.h>
 #include <linux/highmem.h>
 #include <linux/net.h>
 #include <linux/socket.h>
 #include <linux/uio.h>
 #include <net/inet_connection_sock.h>
 #include <net/sock.h>
-#include <net/tcp_states.h>
 
 #include "internal.h"
 
-/* Folios that one recvmsg fills. */
-#define RECEIVE_BATCH 32
-
-/*
- * A socket that is being received from, on the stack of whoever does so. Two at
- * once would each get some of the bytes, in no order.
- */
-struct receiver {
-	struct list_head node;
-	const struct sock *sk;
-};
-
-static LIST_HEAD(receivers);
-static DEFINE_SPINLOCK(receivers_lock); /* innermost */
-
-static bool receiver_enter(struct receiver *receiver, const struct sock *sk)
-{
-	const struct receiver *other;
-	bool alone = true;
-
-	receiver->sk = sk;
-	spin_lock(&receivers_lock);
-	list_for_each_entry(other, &receivers, node)
-		alone &= other->sk != sk;
-	if (alone)
-		list_add(&receiver->node, &receivers);
-	spin_unlock(&receivers_lock);
-	return alone;
-}
-
-static void receiver_leave(struct receiver *receiver)
-{
-	spin_lock(&receivers_lock);
-	list_del(&receiver->node);
-	spin_unlock(&receivers_lock);
-}
-
-/*
- * A stream that carries bytes and nothing else, connected, and the caller's own:
- * a descriptor that somebody passed to the daemon is none of them.
- */
-bool rmem_receive_allowed(struct socket *sock)
-{
-	const struct cred *opener = sock->file->f_cred;
-	const struct sock *sk = sock->sk;
-
-	if (sock->type != SOCK_STREAM || !(sk_is_tcp(sk) || sk->sk_family == AF_UNIX))
-		return false;
-	if ((1 << READ_ONCE(sk->sk_state)) & (TCPF_LISTEN | TCPF_SYN_SENT | TCPF_SYN_RECV))
-		return false;
-	return opener->user_ns == current_user_ns() && uid_eq(opener->euid, current_euid());
-}
-
 /* The folios' bytes from @at to @end, or the first of them; how many segments. */
-static unsigned int receive_space(struct rmem_req *req, u64 at, u64 end, struct bio_vec *space)
+unsigned int rmem_receive_space(struct rmem_req *req, u64 at, u64 end, struct bio_vec *space)
 {
 	struct folio *folio;
 	unsigned int n = 0;
@@ -90,7 +35,7 @@ static unsigned int receive_space(struct rmem_req *req, u64 at, u64 end, struct 
 			space[n].bv_offset = at - start;
 			space[n].bv_len = min(next, end) - at;
 			at += space[n++].bv_len;
-			if (at == end || n == RECEIVE_BATCH)
+			if (at == end || n == RMEM_RECEIVE_BATCH)
 				break;
 		}
 		start = next;
@@ -131,9 +76,9 @@ static int receive_bytes(struct rmem_req *req, struct socket *sock, struct rmem_
 	u64 end = args->offset + args->length;
 
 	while (req->fetch.cursor < end) {
-		struct bio_vec space[RECEIVE_BATCH];
+		struct bio_vec space[RMEM_RECEIVE_BATCH];
 		struct msghdr msg = {};
-		unsigned int n = receive_space(req, req->fetch.cursor, end, space), i;
+		unsigned int n = rmem_receive_space(req, req->fetch.cursor, end, space), i;
 		size_t bytes = 0;
 		int got;
 
@@ -176,6 +121,16 @@ static u32 receive_checksum(struct rmem_req *req)
 	return ~crc;
 }
 
+/* Bytes have been received; as rmem_fetch_filled(), and EBADMSG for all of them. */
+int rmem_receive_done(struct rmem_req *req, bool checked, u32 checksum, bool mark)
+{
+	if (checked && req->fetch.cursor == req->length && receive_checksum(req) != checksum) {
+		req->fetch.cursor = 0;
+		return -EBADMSG;
+	}
+	return rmem_fetch_filled(req, mark);
+}
+
 static int receive_locked(struct rmem_req *req, struct socket *sock, struct rmem_ioc_receive *args)
 {
 	int err = rmem_fetch_seek(req, args->offset, args->length);
@@ -184,20 +139,15 @@ static int receive_locked(struct rmem_req *req, struct socket *sock, struct rmem
 		err = receive_bytes(req, sock, args);
 	if (err)
 		return err;
-	if (args->flags & RMEM_RECEIVE_CHECKSUM && req->fetch.cursor == req->length &&
-	    receive_checksum(req) != args->checksum) {
-		req->fetch.cursor = 0;
-		return -EBADMSG;
-	}
-	return rmem_fetch_filled(req, args->flags & RMEM_FILL_MARK);
+	return rmem_receive_done(req, args->flags & RMEM_RECEIVE_CHECKSUM, args->checksum,
+				 args->flags & RMEM_FILL_MARK);
 }
 
 /* RMEM_IOC_RECEIVE */
 int rmem_fetch_receive(struct rmem_channel *channel, struct rmem_ioc_receive *args)
 {
-	struct receiver receiver;
+	struct rmem_socket use;
 	struct rmem_req *req;
-	struct socket *sock;
 	int err;
 
 	if (args->checksum && !(args->flags & RMEM_RECEIVE_CHECKSUM))
@@ -206,22 +156,11 @@ int rmem_fetch_receive(struct rmem_channel *channel, struct rmem_ioc_receive *ar
 	req = rmem_fetch_lock(channel, args->cookie);
 	if (IS_ERR(req))
 		return PTR_ERR(req);
-	sock = sockfd_lookup(args->fd, &err);
-	if (!sock) {
-		err = -EINVAL;
-		goto unlock;
+	err = rmem_socket_get(&use, args->fd, READ);
+	if (!err) {
+		err = receive_locked(req, use.sock, args);
+		rmem_socket_put(&use);
 	}
-	err = -EINVAL;
-	if (!rmem_receive_allowed(sock))
-		goto put;
-	err = -EBUSY;
-	if (!receiver_enter(&receiver, sock->sk))
-		goto put;
-	err = receive_locked(req, sock, args);
-	receiver_leave(&receiver);
-put:
-	sockfd_put(sock);
-unlock:
 	rmem_fetch_unlock(req);
 	return err;
 }

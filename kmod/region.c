@@ -123,6 +123,8 @@ static struct rmem_region *region_alloc(const struct rmem_region_config *config)
 	INIT_LIST_HEAD(&region->write_list);
 	INIT_LIST_HEAD(&region->taking_list);
 	INIT_LIST_HEAD(&region->punches);
+	INIT_LIST_HEAD(&region->entering);
+	init_waitqueue_head(&region->answer_wait);
 	init_waitqueue_head(&region->write_wait);
 	INIT_DELAYED_WORK(&region->deadline_work, rmem_request_deadline);
 	INIT_WORK(&region->push_work, rmem_room_push);
@@ -457,14 +459,14 @@ int rmem_region_serve(struct rmem_region *region, struct rmem_channel *channel)
 /* Its daemon is gone, or it is being unmade: nobody serves it any more. */
 void rmem_region_abandon(struct rmem_region *region)
 {
-	struct rmem_lane *lane = NULL;
 	bool quiesced = false;
 
 	lockdep_assert_held(&rmem_mutex);
+	/* first: then nobody fills what is forgotten now */
+	rmem_lane_end(region);
 	spin_lock(&region->lock);
 	if (region->channel) {
 		rmem_request_forget_channel(region);
-		swap(lane, region->lane);
 		region->channel = NULL;
 		list_del_init(&region->served);
 		if (region->state != RMEM_STATE_FAILED && !region->dead) {
@@ -473,7 +475,6 @@ void rmem_region_abandon(struct rmem_region *region)
 		}
 	}
 	spin_unlock(&region->lock);
-	rmem_lane_stop(lane);
 	if (quiesced) {
 		pr_info("region %s: quiesced, its daemon is gone\n", region->name);
 		rmem_netlink_event(region, RMEM_EVENT_STATE);

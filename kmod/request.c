@@ -254,13 +254,13 @@ static bool fetch_demand(struct rmem_req *req, pgoff_t index)
  * rmem_fetch_join() - wait for the chunk that holds page @index
  * @retries: the caller cannot carry an error out of its wait; it will come
  *	again and ask here
- * @ask: NULL, or out: where the caller has to ask for it by rmem_lane_ask(), as
- *	soon as it holds no lock and before it waits; NULL: nowhere
+ * @ask: NULL, or out: where the caller has to ask for it, and to wait, by
+ *	rmem_lane_wait(), as soon as it holds no lock; NULL: nowhere
  *
  * Joins the fetch that is under way or asks for a new one. A fetch that failed
  * a moment ago answers as many callers as it left behind without an error.
  *
- * Return: a referenced request to pass to rmem_fetch_wait() and to put, or an
+ * Return: a referenced request to pass to one of the two waits and to put, or an
  * ERR_PTR: EAGAIN (it is there now), EDQUOT (no room, and none can be made),
  * ENOMEM, ENODEV, ESTALE, ETIME (the region is lost), EIO.
  */
@@ -341,6 +341,14 @@ drop_fresh:
 	return err ? ERR_PTR(err) : req;
 }
 
+/* Of a request that is over: by what error. */
+int rmem_request_error(const struct rmem_req *req)
+{
+	/* pairs with the release in request_finish() */
+	smp_rmb();
+	return req->error;
+}
+
 /*
  * rmem_fetch_wait() - wait, killably and freezably, until a fetch is over
  * @timeout: in jiffies; the fetch's own deadline applies besides
@@ -355,12 +363,7 @@ int rmem_fetch_wait(struct rmem_req *req, long timeout)
 	atomic_inc(&region->waiting);
 	err = rmem_wait_event(req->wait, READ_ONCE(req->state) == RMEM_REQ_DONE, timeout);
 	atomic_dec(&region->waiting);
-	if (!err) {
-		/* pairs with the release in request_finish() */
-		smp_rmb();
-		err = req->error;
-	}
-	return err;
+	return err ?: rmem_request_error(req);
 }
 
 /* How a wait ended, as read and write tell it; the region's policy may kill for it. */
@@ -394,8 +397,9 @@ int rmem_fetch_populate(struct rmem_region *region, pgoff_t index)
 	} else {
 		atomic64_inc(&region->faults_demand);
 		if (ask)
-			rmem_lane_ask(ask, req);
-		err = rmem_fetch_wait(req, MAX_SCHEDULE_TIMEOUT);
+			err = rmem_lane_wait(ask, req, MAX_SCHEDULE_TIMEOUT);
+		else
+			err = rmem_fetch_wait(req, MAX_SCHEDULE_TIMEOUT);
 		rmem_request_put(req);
 	}
 	return rmem_lost(region, err);
@@ -455,9 +459,36 @@ again:
 	return 0;
 }
 
+/* Whoever waits for it has not asked on a lane, or not to any purpose. */
+static void fetch_unask(struct rmem_req *req)
+{
+	lockdep_assert_held(&req->region->lock);
+	if (!req->fetch.lane)
+		return;
+	WRITE_ONCE(req->fetch.lane, 0);
+	req->region->nr_asked--;
+}
+
 /*
  * Ends
  */
+
+/*
+ * A write is durable, so its pages may go from now on. A fetch of the chunk that is
+ * under way may bring what was there before: it has to come again. EAGAIN: it is too
+ * late for that, its bytes are being let in; then the pages have to stay.
+ */
+static int write_overtakes(struct rmem_req *write)
+{
+	struct rmem_req *fetch = fetch_lookup(write->region, write->chunk);
+
+	if (fetch && fetch->state == RMEM_REQ_SENT)
+		fetch->fetch.stale = true;
+	list_for_each_entry(fetch, &write->region->entering, fetch.entering)
+		if (fetch->chunk == write->chunk)
+			return -EAGAIN;
+	return 0;
+}
 
 /*
  * Makes a request DONE; false if it was. A fetch that failed stays in the tree
@@ -475,10 +506,13 @@ static bool request_finish(struct rmem_req *req, int error)
 	}
 	if (region->channel)
 		rmem_ring_unqueue(region->channel, req);
+	if (req->op == RMEM_OP_WRITE && !error)
+		error = write_overtakes(req);
 	req->error = error;
-	/* pairs with the barrier in rmem_fetch_wait() */
+	/* pairs with the barrier in rmem_request_error() */
 	smp_store_release(&req->state, RMEM_REQ_DONE);
 	if (fetch) {
+		fetch_unask(req);
 		rmem_room_release(region, DIV_ROUND_UP(req->length, PAGE_SIZE));
 		if (!req->fetch.waiters)
 			region->nr_prefetches--;
@@ -527,6 +561,7 @@ static bool fetch_repeat(struct rmem_req *req)
 	req->fetch.cursor = 0;
 	spin_lock(&region->lock);
 	req->fetch.stale = false;
+	fetch_unask(req);
 	repeat = req->state == RMEM_REQ_SENT;
 	if (repeat) {
 		req->again = true;
@@ -535,6 +570,12 @@ static bool fetch_repeat(struct rmem_req *req)
 	}
 	spin_unlock(&region->lock);
 	return repeat;
+}
+
+/* The daemon has to ask for it, once more; for whoever holds it by a fetch lock. */
+void rmem_fetch_again(struct rmem_req *req)
+{
+	fetch_repeat(req);
 }
 
 /*
@@ -558,18 +599,29 @@ bool rmem_request_complete(struct rmem_req *req, int error)
 	return done;
 }
 
-static bool fetch_is_stale(struct rmem_req *req)
+/* May its bytes enter the page cache? Not if a punch or a write has overtaken it, or time. */
+static bool fetch_enter(struct rmem_req *req)
 {
 	struct rmem_region *region = req->region;
 	struct rmem_punch *punch;
 	bool stale;
 
 	spin_lock(&region->lock);
-	stale = req->fetch.stale;
+	stale = req->fetch.stale || req->state != RMEM_REQ_SENT;
 	list_for_each_entry(punch, &region->punches, node)
 		stale |= punch->offset < req->offset + req->length && req->offset < punch->end;
+	if (!stale)
+		list_add(&req->fetch.entering, &region->entering);
 	spin_unlock(&region->lock);
-	return stale;
+	return !stale;
+}
+
+/* They have, or could not. */
+static void fetch_entered(struct rmem_req *req)
+{
+	spin_lock(&req->region->lock);
+	list_del(&req->fetch.entering);
+	spin_unlock(&req->region->lock);
 }
 
 /*
@@ -601,6 +653,40 @@ void rmem_fetch_unlock(struct rmem_req *req)
 	rmem_request_put(req);
 }
 
+/* The outstanding fetch of that id, referenced, if it was asked for on that lane, or NULL. */
+struct rmem_req *rmem_fetch_asked(struct rmem_region *region, u32 id, u32 lane)
+{
+	struct rmem_req *req;
+
+	rcu_read_lock();
+	req = xa_load(&rmem_req_ids, id);
+	if (req && !kref_get_unless_zero(&req->ref))
+		req = NULL;
+	rcu_read_unlock();
+	if (req && (req->region != region || req->op != RMEM_OP_FETCH ||
+		    READ_ONCE(req->fetch.lane) != lane)) {
+		rmem_request_put(req);
+		req = NULL;
+	}
+	return req;
+}
+
+/*
+ * rmem_fetch_lock_asked() - as rmem_fetch_lock(), for a fetch as it was asked for
+ *
+ * False: it is over or asked for in another way by now, or somebody else puts bytes
+ * into it, whom the caller must not wait for.
+ */
+bool rmem_fetch_lock_asked(struct rmem_req *req, u32 lane)
+{
+	if (!mutex_trylock(&req->fill_mutex))
+		return false;
+	if (READ_ONCE(req->state) == RMEM_REQ_SENT && READ_ONCE(req->fetch.lane) == lane)
+		return true;
+	mutex_unlock(&req->fill_mutex);
+	return false;
+}
+
 /* @length bytes come at @offset: is that right, and is there room? */
 int rmem_fetch_seek(struct rmem_req *req, u64 offset, u64 length)
 {
@@ -623,7 +709,7 @@ int rmem_fetch_seek(struct rmem_req *req, u64 offset, u64 length)
 int rmem_fetch_filled(struct rmem_req *req, bool mark)
 {
 	struct address_space *mapping = req->region->inode->i_mapping;
-	int err;
+	int err = -EAGAIN;
 
 	lockdep_assert_held(&req->fill_mutex);
 	if (req->fetch.cursor < req->length)
@@ -631,10 +717,10 @@ int rmem_fetch_filled(struct rmem_req *req, bool mark)
 
 	/* A punch begins under this lock, held exclusively: before or after. */
 	filemap_invalidate_lock_shared(mapping);
-	if (fetch_is_stale(req))
-		err = -EAGAIN;
-	else
+	if (fetch_enter(req)) {
 		err = rmem_pages_insert(req, mark);
+		fetch_entered(req);
+	}
 	filemap_invalidate_unlock_shared(mapping);
 
 	if (!err) {
@@ -642,7 +728,7 @@ int rmem_fetch_filled(struct rmem_req *req, bool mark)
 		return 0;
 	}
 	if (err == -EAGAIN) {
-		/* what was fetched is from before a punch */
+		/* what was fetched may be from before */
 		fetch_repeat(req);
 		return 0;
 	}
@@ -747,8 +833,9 @@ void rmem_request_forget_channel(struct rmem_region *region)
 		if (req->state == RMEM_REQ_DONE)
 			continue;
 		rmem_ring_unqueue(region->channel, req);
-		/* no fill is running: each holds the channel's file open */
+		/* no fill is running: each holds the channel's file open, or its lane */
 		req->fetch.cursor = 0;
+		fetch_unask(req);
 		req->again |= req->state == RMEM_REQ_SENT;
 		req->state = RMEM_REQ_QUEUED;
 	}
@@ -773,8 +860,47 @@ void rmem_request_unasked(struct rmem_req *req, u32 generation)
 	/* a successor has been told anyway */
 	if (req->state == RMEM_REQ_SENT && region->channel &&
 	    region->channel->generation == generation) {
+		fetch_unask(req);
 		req->again = true;
 		req->state = RMEM_REQ_QUEUED;
+		request_publish(req);
+	}
+	spin_unlock(&region->lock);
+}
+
+/* What was asked for on other lanes than @but is the daemon's business. */
+void rmem_request_forget_lanes(struct rmem_region *region, u32 but)
+{
+	struct rmem_req *req;
+
+	lockdep_assert_held(&region->lock);
+	if (!region->nr_asked)
+		return;
+	list_for_each_entry(req, &region->fetch_list, node)
+		if (req->fetch.lane != but)
+			fetch_unask(req);
+}
+
+/*
+ * rmem_request_leave_lane() - nobody takes the answers of a lane any more
+ *
+ * The daemon is told of what was asked for there and is not answered, so that he knows
+ * it when he reads on. What finds no room in the ring he will have to ask for himself.
+ */
+void rmem_request_leave_lane(struct rmem_region *region, struct rmem_channel *channel, u32 lane)
+{
+	struct rmem_req *req;
+
+	spin_lock(&region->lock);
+	list_for_each_entry(req, &region->fetch_list, node) {
+		if (region->channel != channel || !region->nr_asked)
+			break;
+		if (req->fetch.lane != lane || req->state != RMEM_REQ_SENT)
+			continue;
+		req->state = RMEM_REQ_QUEUED;
+		if (rmem_ring_ask(channel, req, lane))
+			continue;
+		fetch_unask(req);
 		request_publish(req);
 	}
 	spin_unlock(&region->lock);

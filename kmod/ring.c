@@ -5,13 +5,16 @@
  * The kernel's own head and the requests' own states are the truth. Of what a
  * daemon writes only tail is read, once, and only to tell how much room there
  * is; a tail that makes no sense means no room. What finds no room waits in
- * channel->urgent or channel->normal, and goes in when the daemon polls or
+ * channel->notes, ->urgent or ->normal, and goes in when the daemon polls or
  * calls next.
  */
 #include <linux/vmalloc.h>
 
 #include "internal.h"
 #include "trace.h"
+
+/* So many entries at most wait for a daemon that has not been woken. */
+#define RING_LAZY 32
 
 int rmem_ring_alloc(struct rmem_channel *channel, u32 entries)
 {
@@ -106,6 +109,18 @@ static void ring_put_request(struct rmem_channel *channel, struct rmem_req *req,
 	ring_put(channel, &entry);
 }
 
+static void ring_put_note(struct rmem_channel *channel, struct rmem_note *note)
+{
+	struct rmem_request entry = {
+		.region_id = note->region_id,
+		.op = RMEM_OP_LANE,
+		.lane = note->lane,
+	};
+
+	list_del_init(&note->node);
+	ring_put(channel, &entry);
+}
+
 static struct rmem_req *ring_next(struct rmem_channel *channel)
 {
 	struct rmem_req *req;
@@ -114,18 +129,31 @@ static struct rmem_req *ring_next(struct rmem_channel *channel)
 	return req ?: list_first_entry_or_null(&channel->normal, struct rmem_req, pending);
 }
 
-static bool ring_publish(struct rmem_channel *channel)
+/* Is there room, and nobody who has waited for it? */
+static bool ring_is_free(struct rmem_channel *channel)
 {
+	return list_empty(&channel->notes) && !ring_next(channel) && ring_has_room(channel);
+}
+
+static void ring_publish(struct rmem_channel *channel)
+{
+	struct rmem_note *note;
 	struct rmem_req *req;
-	bool any = false;
 
 	lockdep_assert_held(&channel->lock);
+	while ((note = list_first_entry_or_null(&channel->notes, struct rmem_note, node)) &&
+	       ring_has_room(channel))
+		ring_put_note(channel, note);
 	while ((req = ring_next(channel)) && ring_has_room(channel)) {
 		list_del_init(&req->pending);
 		ring_put_request(channel, req, 0);
-		any = true;
 	}
-	return any;
+}
+
+/* There is something for the daemon, or may be that he was not woken for. */
+void rmem_ring_wake(struct rmem_channel *channel)
+{
+	wake_up_interruptible_poll(&channel->wait, EPOLLIN | EPOLLRDNORM);
 }
 
 /*
@@ -143,12 +171,12 @@ void rmem_ring_queue(struct rmem_channel *channel, struct rmem_req *req)
 	list_move_tail(&req->pending, urgent ? &channel->urgent : &channel->normal);
 	ring_publish(channel);
 	spin_unlock(&channel->lock);
-	wake_up_interruptible_poll(&channel->wait, EPOLLIN | EPOLLRDNORM);
+	rmem_ring_wake(channel);
 }
 
 /*
- * rmem_ring_ask() - publish a new request without a wake-up
- * @lane: where the caller is going to ask for it
+ * rmem_ring_ask() - publish a request without a wake-up
+ * @lane: where somebody has asked for it, or is going to
  *
  * False, and nothing: there is no room, or others wait for it.
  */
@@ -158,11 +186,56 @@ bool rmem_ring_ask(struct rmem_channel *channel, struct rmem_req *req, u32 lane)
 
 	lockdep_assert_held(&req->region->lock);
 	spin_lock(&channel->lock);
-	room = !ring_next(channel) && ring_has_room(channel);
+	room = ring_is_free(channel);
 	if (room)
 		ring_put_request(channel, req, lane);
 	spin_unlock(&channel->lock);
 	return room;
+}
+
+/*
+ * rmem_ring_miss() - a new request that takes no daemon: only tell that it was made
+ * @wake: whether he ought to know soon; forgotten where there is no room
+ */
+void rmem_ring_miss(struct rmem_channel *channel, struct rmem_req *req, bool wake)
+{
+	struct rmem_request entry = {
+		.region_id = req->region->id,
+		.op = RMEM_OP_MISS,
+		.offset = req->offset,
+		.length = req->length,
+		.demand_offset = req->fetch.demand_offset,
+		.tid = req->fetch.tid,
+	};
+
+	lockdep_assert_held(&req->region->lock);
+	spin_lock(&channel->lock);
+	WRITE_ONCE(req->state, RMEM_REQ_SENT);
+	trace_rmem_request_sent(req, 0);
+	if (ring_is_free(channel)) {
+		ring_put(channel, &entry);
+		wake |= (channel->head - channel->tail) % RING_LAZY == 0;
+	}
+	spin_unlock(&channel->lock);
+	if (wake)
+		rmem_ring_wake(channel);
+}
+
+/* The daemon has to read on a lane itself. */
+void rmem_ring_note(struct rmem_channel *channel, struct rmem_note *note)
+{
+	spin_lock(&channel->lock);
+	list_move_tail(&note->node, &channel->notes);
+	ring_publish(channel);
+	spin_unlock(&channel->lock);
+	rmem_ring_wake(channel);
+}
+
+void rmem_ring_unnote(struct rmem_channel *channel, struct rmem_note *note)
+{
+	spin_lock(&channel->lock);
+	list_del_init(&note->node);
+	spin_unlock(&channel->lock);
 }
 
 /* The request is over or must not be published here any more. */
@@ -186,10 +259,10 @@ void rmem_ring_hit(struct rmem_channel *channel, u32 region_id, u64 offset, u32 
 	};
 
 	spin_lock(&channel->lock);
-	if (!ring_next(channel) && ring_has_room(channel))
+	if (ring_is_free(channel))
 		ring_put(channel, &entry);
 	spin_unlock(&channel->lock);
-	wake_up_interruptible_poll(&channel->wait, EPOLLIN | EPOLLRDNORM);
+	rmem_ring_wake(channel);
 }
 
 /* Publishes what waited for room; true if there is something to read. */

@@ -25,7 +25,7 @@ ChannelLoop::~ChannelLoop() {
 Status ChannelLoop::start(pager::Pager& pager) {
   if (Status s = reactor_.add(device_.fd(), EPOLLIN, *this); !s.ok()) return s;
   pager_ = &pager;
-  pager.set_drain([this] { drain(); });
+  pager.set_drain([this] { return drain(); });
   watching_ = true;
   return Status();
 }
@@ -47,6 +47,7 @@ void ChannelLoop::watch(bool ring) {
 // Whether there was anything.
 bool ChannelLoop::take(std::uint32_t most) {
   rmem_request entry;
+  empty_ = false;
   for (std::uint32_t i = 0; i < most; ++i) {
     if (!pager_->room()) {
       // The rest stays in the ring and in the kernel. Look again in a moment.
@@ -58,6 +59,7 @@ bool ChannelLoop::take(std::uint32_t most) {
     const kchan::Ring::Pop pop = device_.ring().pop(entry);
     if (pop == kchan::Ring::Pop::kEmpty) {
       behind_ = false;
+      empty_ = true;
       return i != 0;
     }
     if (pop == kchan::Ring::Pop::kDamaged) {
@@ -68,15 +70,17 @@ bool ChannelLoop::take(std::uint32_t most) {
     }
     // Who ought to have known of it earlier has gone on without, and its answer may
     // have come.
-    if (behind_) entry.lane = 0;
+    if (behind_ && entry.op == RMEM_OP_FETCH) entry.lane = 0;
     pager_->accept(entry);
   }
   return most != 0;
 }
 
-void ChannelLoop::drain() {
+bool ChannelLoop::drain() {
+  if (is_damaged_) return false;
   // What came before this call is in the ring.
-  if (!is_damaged_ && take(device_.ring().capacity())) pump_.schedule();
+  if (take(device_.ring().capacity() + 1)) pump_.schedule();
+  return empty_;
 }
 
 void ChannelLoop::on_events(std::uint32_t) {

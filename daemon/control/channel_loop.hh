@@ -33,7 +33,7 @@ class ChannelLoop final : private Reactor::Handler {
   void on_events(std::uint32_t events) override;
   void tick();
   bool take(std::uint32_t most);
-  void drain();
+  bool drain();
   void watch(bool ring);
 
   Reactor& reactor_;
@@ -44,6 +44,7 @@ class ChannelLoop final : private Reactor::Handler {
   Reactor::TurnEnd pump_;
   bool watching_ = false;
   bool behind_ = false;  // there was no room for all that was in the ring
+  bool empty_ = false;   // the ring, when it was looked at last
   bool is_damaged_ = false;
 };
 

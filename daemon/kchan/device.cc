@@ -80,7 +80,7 @@ Result<std::unique_ptr<Device>> Device::open(std::uint32_t ring_entries) {
   setup.ring_entries = ring_entries;
   setup.uapi_major = RMEM_UAPI_MAJOR;
   setup.uapi_minor = RMEM_UAPI_MINOR;
-  setup.features = RMEM_FEATURE_RECEIVE | RMEM_FEATURE_LANE;
+  setup.features = RMEM_FEATURE_RECEIVE | RMEM_FEATURE_SEND | RMEM_FEATURE_LANE;
   if (const int err = call(device->fd_.get(), RMEM_IOC_SETUP, setup)) {
     return module_error(err, std::string(kControlPath) + ": interface version " +
                                  std::to_string(RMEM_UAPI_MAJOR) + "." +
@@ -142,7 +142,7 @@ Device::Received Device::receive(std::uint64_t cookie, std::uint64_t offset, std
   return {argument.received, err, static_cast<int>(argument.error)};
 }
 
-int Device::lane(std::uint32_t region, const Lane& lane) {
+int Device::lane(std::uint32_t region, const Lane& lane, bool& takes) {
   rmem_ioc_lane argument{};
   argument.region_id = region;
   argument.fd = lane.socket;
@@ -153,14 +153,32 @@ int Device::lane(std::uint32_t region, const Lane& lane) {
   argument.offset_at = lane.offset_at;
   argument.length_at = lane.length_at;
   argument.checksum_at = lane.checksum_at;
-  return call(fd_.get(), RMEM_IOC_LANE, argument);
+  if (!lane.answer.empty()) {
+    argument.flags = RMEM_LANE_TAKE;
+    argument.answer = address(lane.answer.data());
+    argument.answer_mask = address(lane.answer_mask.data());
+    argument.answer_bytes = static_cast<std::uint32_t>(lane.answer.size());
+    argument.answer_cookie_at = lane.answer_cookie_at;
+    argument.answer_offset_at = lane.answer_offset_at;
+    argument.answer_length_at = lane.answer_length_at;
+    argument.answer_payload_at = lane.answer_payload_at;
+    argument.answer_sum_at = lane.answer_sum_at;
+    argument.answer_checksum_at = lane.answer_checksum_at;
+  }
+  const int err = call(fd_.get(), RMEM_IOC_LANE, argument);
+  takes = err == 0 && argument.flags & RMEM_LANE_TAKE;
+  return err;
 }
 
-int Device::end_lane(std::uint32_t region) {
+Device::LaneEnd Device::end_lane(std::uint32_t region, std::span<std::byte> header) {
   rmem_ioc_lane argument{};
   argument.region_id = region;
   argument.fd = -1;
-  return call(fd_.get(), RMEM_IOC_LANE, argument);
+  argument.answer = address(header.data());
+  argument.answer_bytes = static_cast<std::uint32_t>(header.size());
+  if (call(fd_.get(), RMEM_IOC_LANE, argument) != 0) return {};
+  return {std::min<std::size_t>(argument.answer_bytes, header.size()), argument.taken,
+          (argument.flags & RMEM_LANE_DAMAGED) != 0};
 }
 
 int Device::complete(std::span<const std::uint64_t> cookies, int error) {
@@ -189,6 +207,28 @@ int Device::write_out(std::uint64_t cookie, std::span<std::byte> into, std::span
   bytes = argument.bytes;
   run_count = argument.run_count;
   return err;
+}
+
+int Device::write_runs(std::uint64_t cookie, std::span<rmem_write_run> runs,
+                       std::uint32_t& run_count) {
+  rmem_ioc_runs argument{};
+  argument.cookie = cookie;
+  argument.runs = address(runs.data());
+  argument.run_count = static_cast<std::uint32_t>(runs.size());
+  const int err = call(fd_.get(), RMEM_IOC_RUNS, argument);
+  run_count = argument.run_count;
+  return err;
+}
+
+Device::Sent Device::send(std::uint32_t region, std::uint64_t offset, std::uint64_t length,
+                          int socket) {
+  rmem_ioc_send argument{};
+  argument.region_id = region;
+  argument.fd = socket;
+  argument.offset = offset;
+  argument.length = length;
+  const int err = call(fd_.get(), RMEM_IOC_SEND, argument);
+  return {argument.sent, err, static_cast<int>(argument.error)};
 }
 
 int Device::prefetch(std::uint32_t region, std::uint64_t offset, std::uint64_t length,

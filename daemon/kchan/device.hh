@@ -44,11 +44,15 @@ class Device final : public KernelChannel {
                    std::uint32_t flags, const std::optional<std::uint32_t>& checksum) override;
   // A cookie leaves its highest bit to others.
   bool asks() const override { return features_ & RMEM_FEATURE_LANE && generation_ >> 31 == 0; }
-  int lane(std::uint32_t region, const Lane& lane) override;
-  int end_lane(std::uint32_t region) override;
+  int lane(std::uint32_t region, const Lane& lane, bool& takes) override;
+  LaneEnd end_lane(std::uint32_t region, std::span<std::byte> header) override;
   int complete(std::span<const std::uint64_t> cookies, int error) override;
   int write_out(std::uint64_t cookie, std::span<std::byte> into, std::span<rmem_run> runs,
                 std::uint64_t& bytes, std::uint32_t& run_count) override;
+  bool sends() const override { return features_ & RMEM_FEATURE_SEND; }
+  int write_runs(std::uint64_t cookie, std::span<rmem_write_run> runs,
+                 std::uint32_t& run_count) override;
+  Sent send(std::uint32_t region, std::uint64_t offset, std::uint64_t length, int socket) override;
   int prefetch(std::uint32_t region, std::uint64_t offset, std::uint64_t length,
                std::uint32_t flags, std::uint32_t& queued) override;
   int set_state(std::uint32_t region, std::uint32_t state, std::string_view reason) override;

@@ -72,6 +72,12 @@ void Fetcher::missed(std::uint64_t offset, std::uint32_t tid) {
   fetch_ahead(read_ahead_.on_miss(offset, tid));
 }
 
+void Fetcher::fetched_without(std::uint64_t offset, std::uint32_t tid) {
+  ++region_.stats().fetches;
+  ++region_.stats().asked;
+  missed(offset, tid);
+}
+
 void Fetcher::hit(std::uint64_t offset) { fetch_ahead(read_ahead_.on_hit(offset)); }
 
 void Fetcher::fetch_ahead(ReadAhead::Window window) {
@@ -143,8 +149,7 @@ bool Fetcher::directly(const Request* r) const {
 store::Receiver::Taken Fetcher::receive(void* ctx, std::uint64_t offset, std::uint64_t length,
                                         int socket, const std::optional<std::uint32_t>& checksum) {
   auto* r = static_cast<Request*>(ctx);
-  // Once the last byte is in the kernel, it is too late to think of it.
-  if (region_.gone() || r->stale) {
+  if (region_.gone()) {
     r->err = EAGAIN;
     return {0, false, ECANCELED};
   }
@@ -190,7 +195,6 @@ void Fetcher::settle(Request* r, const store::Outcome& outcome, std::span<const 
         ++region_.stats().received;
         return release(r);
       }
-      if (r->stale) return again(r);
       return fill(r, bytes);
     case ECANCELED:
       return refused(r);
@@ -216,24 +220,53 @@ void Fetcher::settle(Request* r, const store::Outcome& outcome, std::span<const 
 
 // --- those who ask by themselves ----------------------------------------------
 
-bool Fetcher::begin(const Lane& lane) {
+store::Asker::Begun Fetcher::begin(const Lane& lane) {
   // Before the kernel may say so.
   lane_ = lane.number;
-  const int err = shared_.channel.lane(
-      region_.config().id, {lane.number, lane.socket, lane.message, lane.cookie_at, lane.offset_at,
-                            lane.length_at, lane.checksum_at});
-  if (err != 0) region_.log().warning("lending the connection: {}", std::strerror(err));
-  return err == 0;
+  kchan::KernelChannel::Lane lent{
+      .number = lane.number,
+      .socket = lane.socket,
+      .message = lane.message,
+      .cookie_at = lane.cookie_at,
+      .offset_at = lane.offset_at,
+      .length_at = lane.length_at,
+      .checksum_at = lane.checksum_at,
+      .answer = {},
+      .answer_mask = {},
+  };
+  // What lies in the ring by now must not be taken for something to be received later.
+  if (!lane.answer.header.empty() && shared_.pager.drain()) {
+    lent.answer = lane.answer.header;
+    lent.answer_mask = lane.answer.mask;
+    lent.answer_cookie_at = lane.answer.cookie_at;
+    lent.answer_offset_at = lane.answer.offset_at;
+    lent.answer_length_at = lane.answer.length_at;
+    lent.answer_payload_at = lane.answer.payload_at;
+    lent.answer_sum_at = lane.answer.payload_checksum_at;
+    lent.answer_checksum_at = lane.answer.checksum_at;
+  }
+  bool takes = false;
+  const int err = shared_.channel.lane(region_.config().id, lent, takes);
+  if (err != 0) {
+    region_.log().warning("lending the connection: {}", std::strerror(err));
+    return Begun::kNo;
+  }
+  if (!takes) return Begun::kAsks;
+  // They are the kernel's, until it says so again.
+  while (Request* r = asked_.pop_front()) release(r);
+  return Begun::kTakes;
 }
 
-void Fetcher::pause() { shared_.channel.end_lane(region_.config().id); }
+store::Asker::Started Fetcher::pause(std::span<std::byte> header) {
+  const auto end = shared_.channel.end_lane(region_.config().id, header);
+  return {end.header, end.payload, end.damaged};
+}
 
 void Fetcher::lost(std::uint32_t number) {
   if (number != lane_) return;
   lane_ = 0;
   while (Request* r = asked_.pop_front()) {
     ++region_.stats().repeated;
-    r->stale = false;
     demand_.push_back(r);
   }
   // Not from within, where the store is busy with its loss.
@@ -244,8 +277,8 @@ std::optional<void*> Fetcher::awaited(std::uint64_t cookie, std::uint64_t offset
                                       std::uint64_t length) {
   Request* r = asked_.find(cookie);
   if (!r) {
-    // It has been in the ring since before it was asked.
-    shared_.pager.drain();
+    // It has been in the ring since before it was asked, or left to us.
+    (void)shared_.pager.drain();
     r = asked_.find(cookie);
   }
   if (r && length != 0 && (offset != r->offset || length != r->length)) return std::nullopt;
@@ -264,7 +297,7 @@ void Fetcher::refused(Request* r) {
   switch (r->err) {
     case ENOENT:  // given up meanwhile
       return release(r);
-    case EAGAIN:  // older than a write that is durable now
+    case EAGAIN:  // the region is gone
       return again(r);
     case ENOMEM:
       if (ahead(r)) return fail(r, ECANCELED);
@@ -302,11 +335,7 @@ void Fetcher::fill(Request* r, std::span<const std::byte> bytes) {
 void Fetcher::retry_fills() {
   for (std::size_t n = unfilled_.size(); n != 0; --n) {
     Request* r = unfilled_.pop_front();
-    if (r->stale) {
-      again(r);
-    } else {
-      fill(r, r->buffer);
-    }
+    fill(r, r->buffer);
   }
 }
 
@@ -314,7 +343,6 @@ void Fetcher::retry_fills() {
 void Fetcher::again(Request* r) {
   ++region_.stats().repeated;
   release_buffer(r);
-  r->stale = false;
   (ahead(r) ? ahead_ : demand_).push_front(r);
 }
 
@@ -337,18 +365,6 @@ void Fetcher::release_buffer(Request* r) {
 void Fetcher::release(Request* r) {
   release_buffer(r);
   shared_.pool.give_back(r);
-}
-
-void Fetcher::written(const Request& write) {
-  for (Request* r = reading_.first(); r; r = r->next) {
-    if (r->overlaps(write)) r->stale = true;
-  }
-  for (Request* r = asked_.first(); r; r = r->next) {
-    if (r->overlaps(write)) r->stale = true;
-  }
-  for (Request* r = unfilled_.first(); r; r = r->next) {
-    if (r->overlaps(write)) r->stale = true;
-  }
 }
 
 void Fetcher::disconnected() {

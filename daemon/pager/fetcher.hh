@@ -21,7 +21,7 @@ struct Shared;
 // places at the store, so that a demand fetch finds both.
 //
 // Where the store lends a connection, the tasks that wait ask there by themselves
-// (RMEM_IOC_LANE), and only the answers come by here.
+// (RMEM_IOC_LANE), and take the answers; what they leave comes by here.
 class Fetcher final : private store::Asker {
  public:
   Fetcher(Region& region, Shared& shared);
@@ -34,8 +34,10 @@ class Fetcher final : private store::Asker {
   // RMEM_REQ_JOINED: somebody waits for a fetch ahead. It is a demand fetch from
   // now on and goes on where it is, unless it is over.
   void joined(std::uint64_t cookie);
-  // RMEM_OP_FETCH for which `tid` waits: a step of that reader.
+  // RMEM_OP_FETCH for which `tid` waits, or RMEM_OP_MISS: a step of that reader.
   void missed(std::uint64_t offset, std::uint32_t tid);
+  // RMEM_OP_MISS: nothing to be done for it.
+  void fetched_without(std::uint64_t offset, std::uint32_t tid);
   // RMEM_OP_HIT: the marked chunk at `offset` was used.
   void hit(std::uint64_t offset);
 
@@ -45,11 +47,6 @@ class Fetcher final : private store::Asker {
   bool wants_to_issue() const { return !demand_.empty() || !ahead_.empty(); }
   // Fetches for which nobody waits, here or at the store.
   std::size_t under_way_ahead() const { return ahead_.size() + reading_ahead_; }
-
-  // The bytes of `write` are durable and may leave the page cache from now on.
-  // What was read before, and is not filled yet, may be older: read it again. The
-  // ring has been emptied since the store said so.
-  void written(const Request& write);
 
   // Fetches for which the kernel had no memory: try again.
   void retry_fills();
@@ -77,8 +74,8 @@ class Fetcher final : private store::Asker {
   static void read_done(void* request, const store::Outcome& outcome);
   void over(Request* r, const store::Outcome& outcome);
   // store::Asker
-  bool begin(const Lane& lane) override;
-  void pause() override;
+  Begun begin(const Lane& lane) override;
+  Started pause(std::span<std::byte> header) override;
   void lost(std::uint32_t number) override;
   std::optional<void*> awaited(std::uint64_t cookie, std::uint64_t offset,
                                std::uint64_t length) override;
@@ -104,7 +101,7 @@ class Fetcher final : private store::Asker {
   List demand_;
   List ahead_;
   List reading_;
-  List asked_;  // by those who wait, on `lane_`
+  List asked_;  // by those who wait, on `lane_`; we are to receive the answers
   std::uint32_t lane_ = 0;
   List unfilled_;
   std::size_t reading_ahead_ = 0;

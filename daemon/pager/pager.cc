@@ -9,12 +9,15 @@ namespace rmem::pager {
 namespace {
 
 constexpr std::uint64_t kPage = 4096;
-// Runs of one write: at worst every other page of the largest chunk.
+// Runs of one write: at worst every other page of the largest chunk, or every page
+// another kind.
 constexpr std::size_t kMaxRuns = RMEM_CHUNK_MAX / kPage / 2 + 1;
+constexpr std::size_t kMaxWriteRuns = RMEM_CHUNK_MAX / kPage;
 constexpr std::size_t kMaxBatch = 4096;  // cookies in one RMEM_IOC_COMPLETE
 
 bool well_formed(const RegionConfig& region, const rmem_request& e) {
-  if (e.op == RMEM_OP_HIT) return e.demand_offset < region.size;
+  if (e.op == RMEM_OP_HIT || e.op == RMEM_OP_MISS) return e.demand_offset < region.size;
+  if (e.op == RMEM_OP_LANE) return true;
   if (e.length == 0 || e.offset >= region.size || e.length > region.size - e.offset) return false;
   switch (e.op) {
     case RMEM_OP_FETCH:
@@ -38,8 +41,9 @@ Pager::Pager(kchan::KernelChannel& channel, Options options,
       arena_(options.buffer_bytes),
       pool_(options.requests, options.request_limit),
       runs_(kMaxRuns),
+      write_runs_(kMaxWriteRuns),
       cookies_(kMaxBatch),
-      shared_{*this, channel_, arena_, pool_, runs_, cookies_, options.now} {}
+      shared_{*this, channel_, arena_, pool_, runs_, write_runs_, cookies_, options.now} {}
 
 Pager::~Pager() = default;
 
@@ -93,6 +97,8 @@ void Pager::accept(const rmem_request& e) {
     return refuse(e, EIO);
   }
   if (e.op == RMEM_OP_HIT) return region->fetcher().hit(e.demand_offset);
+  if (e.op == RMEM_OP_MISS) return region->fetcher().fetched_without(e.offset, e.tid);
+  if (e.op == RMEM_OP_LANE) return region->take_answers(e.lane);
 
   if (e.op == RMEM_OP_FETCH && (e.flags & RMEM_REQ_JOINED) != 0) {
     region->fetcher().joined(e.cookie);

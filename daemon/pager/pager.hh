@@ -65,10 +65,9 @@ class Pager {
   void accept(const rmem_request& entry);
   // How to be given all that is in the ring by now, or, where there is no room() for
   // all of it, what else is said to have been asked on a lane as if it had not been.
-  void set_drain(std::function<void()> drain) { drain_ = std::move(drain); }
-  void drain() {
-    if (drain_) drain_();
-  }
+  // Returns whether it was all.
+  void set_drain(std::function<bool()> drain) { drain_ = std::move(drain); }
+  bool drain() { return !drain_ || drain_(); }
   // Is there room for another one?
   bool room() const { return pool_.in_use() < options_.request_limit; }
   // Gives the stores what there is to do.
@@ -113,10 +112,11 @@ class Pager {
   kchan::KernelChannel& channel_;
   Options options_;
   std::function<void(Clock::time_point)> wake_;
-  std::function<void()> drain_;
+  std::function<bool()> drain_;
   Arena arena_;
   RequestPool pool_;
   std::vector<rmem_run> runs_;
+  std::vector<rmem_write_run> write_runs_;
   std::vector<std::uint64_t> cookies_;
   Shared shared_;
   Clock::time_point due_ = Clock::time_point::max();

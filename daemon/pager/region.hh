@@ -37,7 +37,8 @@ struct Stats {
   std::uint64_t prefetches = 0;  // of which read-ahead asked for, before anybody came
   std::uint64_t received = 0;    // of the fetches: whose bytes the module received itself
   std::uint64_t asked = 0;       // of the fetches: asked by who waits
-  std::uint64_t writes = 0;      // requests copied out, repetitions included
+  std::uint64_t writes = 0;      // requests given to the store, repetitions included
+  std::uint64_t sent = 0;        // of the writes: whose bytes the module sends itself
   std::uint64_t flushes = 0;
   std::uint64_t repeated = 0;   // requests that had to be done again
   std::uint64_t refused = 0;    // writes that the store would not take
@@ -51,7 +52,8 @@ struct Shared {
   kchan::KernelChannel& channel;
   Arena& arena;
   RequestPool& pool;
-  std::span<rmem_run> runs;          // scratch, for one write
+  std::span<rmem_run> runs;  // scratch, for one write
+  std::span<rmem_write_run> write_runs;
   std::span<std::uint64_t> cookies;  // scratch, for one batch
   Reactor::Clock::time_point (*now)();
 
@@ -95,6 +97,11 @@ class Region {
   void stale();
   // As fail(), without telling: the region is no more.
   void retire();
+
+  // The kernel takes no more answers on that lane.
+  void take_answers(std::uint32_t lane) {
+    if (store_) store_->take_answers(lane);
+  }
 
   // May the store be asked now?
   bool ready() const { return store_ && !gone_ && !stale_ && paused_until_ == Clock::time_point{}; }

@@ -31,8 +31,7 @@ struct Request {
   std::uint8_t flags = 0;      // RMEM_REQ_*
   std::uint8_t tries = 0;      // answers in a row that were damaged, or had no memory
   bool mark = false;           // FETCH: fill with RMEM_FILL_MARK
-  bool by_copy = false;        // FETCH: the module would not receive it
-  bool stale = false;          // FETCH: read before a write that is durable now
+  bool by_copy = false;        // FETCH: the module would not receive it; WRITE: nor send
   bool reserve = false;        // `buffer` is the region's own
   bool whole_buffer = false;   // WRITE: `payload` was too small once
   bool wrote = false;          // WRITE, ZERO: the store was given something

@@ -19,6 +19,13 @@ bool all_zero(std::span<const std::byte> bytes) {
          std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0;
 }
 
+// What it takes of kMaxWriting.
+std::uint64_t weight(const Request* r) { return r->buffer.empty() ? r->payload : r->buffer.size(); }
+
+bool lies_in(const Request* r, std::uint64_t offset, std::uint64_t length) {
+  return length != 0 && offset >= r->offset && offset <= r->end() && length <= r->end() - offset;
+}
+
 bool syncs(const Request* r) { return (r->flags & RMEM_REQ_SYNC) != 0; }
 
 // Among several answers for one request, the one that decides.
@@ -65,19 +72,30 @@ void WriteBack::begin(Request* r) {
   r->epoch = 0;
   r->wrote = r->epochs_differ = false;
   r->pending = 1;  // held until everything has been issued
-  writing_bytes_ += r->buffer.size();
+  writing_bytes_ += weight(r);
+}
+
+// One more call of the store for it.
+store::Done WriteBack::begin_part(Request* r) {
+  ++r->pending;
+  region_.operation_begins();
+  return {&WriteBack::write_done, r};
 }
 
 void WriteBack::issue_zero(Request* r) {
   begin(r);
   ++zeros_;
-  ++r->pending;
-  region_.operation_begins();
-  region_.store().zero(r->offset, r->length, {&WriteBack::write_done, r});
+  region_.store().zero(r->offset, r->length, begin_part(r));
   answered(r);
 }
 
+// Without a buffer: from the kernel's pages into the store's socket.
+bool WriteBack::directly(const Request* r) const {
+  return !r->by_copy && shared_.channel.sends() && region_.store().can_send(r->payload);
+}
+
 bool WriteBack::issue_write(Request* r) {
+  if (directly(r)) return issue_directly(r);
   const std::uint64_t want =
       std::max<std::uint64_t>(r->whole_buffer ? region_.config().chunk : r->payload, 1);
   if (writing_bytes_ != 0 && writing_bytes_ + want > kMaxWriting) return false;
@@ -108,8 +126,7 @@ bool WriteBack::issue_write(Request* r) {
           region_.log().error("copying out {} bytes at {}: {}", r->payload, r->offset,
                               std::strerror(err));
     }
-    queue_.remove(r);
-    if (syncs(r)) --sync_to_ack_;
+    forget(r);
     if (err == ENOENT) {
       release(r);
     } else {
@@ -120,9 +137,49 @@ bool WriteBack::issue_write(Request* r) {
 
   r->buffer = buffer;
   begin(r);
-  ++region_.stats().writes;
   const std::size_t known = std::min<std::size_t>(run_count, shared_.runs.size());
-  if (!write_runs(r, bytes, shared_.runs.first(known))) {
+  issued(r, write_runs(r, bytes, shared_.runs.first(known)));
+  return true;
+}
+
+bool WriteBack::issue_directly(Request* r) {
+  if (writing_bytes_ != 0 && writing_bytes_ + weight(r) > kMaxWriting) return false;
+  std::uint32_t count = 0;
+  const int err = shared_.channel.write_runs(r->cookie, shared_.write_runs, count);
+  if (err == ENOENT) {  // the kernel has given it up
+    forget(r);
+    release(r);
+    return true;
+  }
+  const auto runs = shared_.write_runs.first(
+      err == 0 ? std::min<std::size_t>(count, shared_.write_runs.size()) : 0);
+  std::uint64_t bytes = 0, pieces = 0;
+  for (const rmem_write_run& run : runs) {
+    if (run.flags & RMEM_RUN_ZERO) continue;
+    bytes += run.length;
+    ++pieces;
+  }
+  // Many short pieces go faster by copy, several at once.
+  if (runs.empty() || (pieces != 0 && !region_.store().can_send(bytes / pieces))) {
+    r->by_copy = true;
+    return true;
+  }
+  begin(r);
+  ++region_.stats().sent;
+  issued(r, send_runs(r, runs));
+  return true;
+}
+
+// Out of the queue, for good.
+void WriteBack::forget(Request* r) {
+  queue_.remove(r);
+  if (syncs(r)) --sync_to_ack_;
+}
+
+// The store has been given all of it, unless the kernel's runs are not `sensible`.
+void WriteBack::issued(Request* r, bool sensible) {
+  ++region_.stats().writes;
+  if (!sensible) {
     ++region_.stats().malformed;
     if (region_.may_complain())
       region_.log().error("the kernel's runs for {} bytes at {} make no sense", r->length,
@@ -130,7 +187,6 @@ bool WriteBack::issue_write(Request* r) {
     r->err = EIO;
   }
   answered(r);
-  return true;
 }
 
 // False when a run lies outside of the request or of what was copied.
@@ -142,14 +198,31 @@ bool WriteBack::write_runs(Request* r, std::uint64_t bytes, std::span<const rmem
   if (bytes > copied.size()) return false;
   std::uint64_t at = 0;
   for (const rmem_run& run : runs) {
-    if (run.length == 0 || run.length > bytes - at) return false;
-    if (run.offset < r->offset || run.offset > r->end() || run.length > r->end() - run.offset) {
-      return false;
-    }
+    if (!lies_in(r, run.offset, run.length) || run.length > bytes - at) return false;
     write_run(store, r, run.offset, copied.subspan(at, run.length));
     at += run.length;
   }
   return at == bytes;
+}
+
+// False when a run lies outside of the request.
+bool WriteBack::send_runs(Request* r, std::span<const rmem_write_run> runs) {
+  store::Store& store = region_.store();
+  for (const rmem_write_run& run : runs) {
+    if (!lies_in(r, run.offset, run.length)) return false;
+    r->wrote = true;
+    if (run.flags & RMEM_RUN_ZERO) {
+      store.zero(run.offset, run.length, begin_part(r));
+    } else {
+      store.send(run.offset, run.length, *this, begin_part(r));
+    }
+  }
+  return true;
+}
+
+store::Sender::Sent WriteBack::send(std::uint64_t offset, std::uint64_t length, int socket) {
+  const auto sent = shared_.channel.send(region_.config().id, offset, length, socket);
+  return {sent.bytes, sent.err == ECONNRESET ? sent.socket_err : sent.err};
 }
 
 // Pages full of zeros become holes; what lies between them goes in one piece.
@@ -166,14 +239,11 @@ void WriteBack::write_run(store::Store& store, Request* r, std::uint64_t offset,
       next_zero = all_zero(bytes.subspan(end, std::min(bytes.size() - end, kPage)));
     } while (next_zero == zero);
 
-    ++r->pending;
     r->wrote = true;
-    region_.operation_begins();
-    const store::Done done{&WriteBack::write_done, r};
     if (zero) {
-      store.zero(offset + begin, end - begin, done);
+      store.zero(offset + begin, end - begin, begin_part(r));
     } else {
-      store.write(offset + begin, bytes.subspan(begin, end - begin), done);
+      store.write(offset + begin, bytes.subspan(begin, end - begin), begin_part(r));
     }
     begin = end;
     zero = next_zero;
@@ -200,7 +270,7 @@ void WriteBack::note(Request* r, const store::Outcome& outcome) {
 void WriteBack::answered(Request* r) {
   if (--r->pending != 0) return;
   writing_.remove(r);
-  writing_bytes_ -= r->buffer.size();
+  writing_bytes_ -= weight(r);
   if (!r->buffer.empty()) shared_.arena.give_back(r->buffer);
   r->buffer = {};
   if (region_.gone()) return release(r);  // and none of the counts matters now
@@ -233,8 +303,8 @@ void WriteBack::answered(Request* r) {
   }
 }
 
-// Back into the queue, at the place that its age gives it. It will be copied
-// out anew.
+// Back into the queue, at the place that its age gives it. Its bytes will be taken
+// anew.
 void WriteBack::again(Request* r) {
   ++region_.stats().repeated;
   if (r->op == RMEM_OP_ZERO) --zeros_;
@@ -295,9 +365,6 @@ void WriteBack::flushed(const store::Outcome& outcome) {
   }
   if (outcome.err != 0) region_.log().error("flush: {}", std::strerror(outcome.err));
 
-  // What somebody else has asked for before the store had these bytes, written()
-  // must know of; what it does not find in the ring was asked later.
-  if (outcome.err == 0) shared_.pager.drain();
   std::size_t count = 0;
   while (Request* r = flushing_.pop_front()) {
     if (outcome.err == 0 && r->wrote && r->epoch != outcome.epoch) {
@@ -307,7 +374,6 @@ void WriteBack::flushed(const store::Outcome& outcome) {
       again(r);
       continue;
     }
-    if (outcome.err == 0) region_.fetcher().written(*r);
     if (r->op == RMEM_OP_ZERO) --zeros_;
     shared_.cookies[count++] = r->cookie;
     release(r);

@@ -15,16 +15,18 @@ namespace rmem::pager {
 
 struct Shared;
 
-// From RMEM_OP_WRITE and _ZERO to RMEM_IOC_COMPLETE. A request is copied out
-// and written (queued -> writing), acknowledged (-> acked), covered by a flush
-// (-> flushing) and only then complete: clean means durable. What was
-// acknowledged under another durability epoch than its flush is pushed again.
+// From RMEM_OP_WRITE and _ZERO to RMEM_IOC_COMPLETE. A request is written (queued ->
+// writing), acknowledged (-> acked), covered by a flush (-> flushing) and only then
+// complete: clean means durable. What was acknowledged under another durability epoch
+// than its flush is pushed again.
 //
-// Order: write_out always copies a page's newest bytes and the store keeps the
-// order of calls, so a repetition of a write is never older than what it
-// overtakes. A repetition of a *zero* could be; therefore no write is issued
-// while a zero is not complete.
-class WriteBack {
+// Where store and module can, the module sends a write's bytes to the store's socket;
+// else they are copied out into a buffer and written from there.
+//
+// Order: both always take a page's newest bytes and the store keeps the order of calls, so a
+// repetition of a write is never older than what it overtakes. A repetition of a *zero* could be;
+// therefore no write is issued while a zero is not complete.
+class WriteBack final : private store::Sender {
  public:
   WriteBack(Region& region, Shared& shared) : region_(region), shared_(shared) {}
   ~WriteBack();
@@ -44,13 +46,13 @@ class WriteBack {
     return queue_.empty() && writing_.empty() && acked_.empty() && flushing_.empty();
   }
   bool flushing() const { return flush_in_flight_; }
-  std::uint64_t buffer_bytes() const { return writing_bytes_; }
+  std::uint64_t buffer_bytes() const { return writing_.buffer_bytes(); }
 
   // Nothing of the region is wanted any more. Writes under way end by themselves.
   void drop_all();
 
  private:
-  // Copied out and at the store at once, in bytes.
+  // At the store at once, in bytes.
   static constexpr std::uint64_t kMaxWriting = std::uint64_t{8} << 20;
   // A window is flushed at this size or age even though more is to come.
   static constexpr std::uint64_t kMaxWindow = std::uint64_t{32} << 20;
@@ -60,12 +62,20 @@ class WriteBack {
   static void write_done(void* request, const store::Outcome& outcome);
   static void flush_done(void* write_back, const store::Outcome& outcome);
 
+  // store::Sender
+  Sent send(std::uint64_t offset, std::uint64_t length, int socket) override;
+  bool directly(const Request* r) const;
   bool issue_write(Request* r);
+  bool issue_directly(Request* r);
   void issue_zero(Request* r);
   bool write_runs(Request* r, std::uint64_t bytes, std::span<const rmem_run> runs);
+  bool send_runs(Request* r, std::span<const rmem_write_run> runs);
+  void issued(Request* r, bool sensible);
   void write_run(store::Store& store, Request* r, std::uint64_t offset,
                  std::span<const std::byte> bytes);
   void begin(Request* r);
+  store::Done begin_part(Request* r);
+  void forget(Request* r);
   void note(Request* r, const store::Outcome& outcome);
   void answered(Request* r);
   void flushed(const store::Outcome& outcome);

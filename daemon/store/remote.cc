@@ -68,6 +68,7 @@ struct RemoteStore::Impl {
     std::byte* bytes = nullptr;    // of a write: not modified
     Receiver* receiver = nullptr;  // instead of `bytes`
     void* receiver_ctx = nullptr;
+    Sender* sender = nullptr;     // likewise
     std::uint64_t issued = 0;     // bytes of it that have been made into calls
     std::uint32_t under_way = 0;  // calls
     bool whole = false;           // all of it has been issued
@@ -483,7 +484,7 @@ struct RemoteStore::Impl {
 
   void start(Type type, std::uint64_t offset, std::uint64_t length, std::byte* bytes, Done done,
              Urgency urgency = Urgency::kBulk, Receiver* receiver = nullptr,
-             void* receiver_ctx = nullptr) {
+             void* receiver_ctx = nullptr, Sender* sender = nullptr) {
     if (state != State::kUp) return done({state == State::kFailed ? ESTALE : EAGAIN, 0});
     if (type != Type::kFlush && !inside(offset, length, geometry.size)) return done({EINVAL, 0});
     if (type != Type::kRead && geometry.read_only) return done({EROFS, 0});
@@ -503,6 +504,7 @@ struct RemoteStore::Impl {
     op.bytes = bytes;
     op.receiver = receiver;
     op.receiver_ctx = receiver_ctx;
+    op.sender = sender;
     op.done = done;
     op.next = active;
     if (active != nullptr) active->previous = &op;
@@ -537,7 +539,9 @@ struct RemoteStore::Impl {
       call->receiver_ctx = op.receiver_ctx;
       if (op.type == Type::kRead && op.receiver == nullptr)
         call->in = {op.bytes + op.issued, slice};
-      if (op.type == Type::kWrite) call->out = {op.bytes + op.issued, slice};
+      call->sender = op.sender;
+      if (op.type == Type::kWrite && op.sender == nullptr)
+        call->out = {op.bytes + op.issued, slice};
       call->ctx = &op;
       call->done = [](void* ctx, const RemoteLink::Reply& reply) {
         auto& self = *static_cast<Op*>(ctx);
@@ -727,8 +731,21 @@ void RemoteStore::set_asker(Asker* asker, std::uint64_t longest, bool receives) 
   impl_->lend();
 }
 
+void RemoteStore::take_answers(std::uint32_t lane) {
+  if (impl_->pages.link) impl_->pages.link->take_answers(lane);
+}
+
 void RemoteStore::write(std::uint64_t offset, std::span<const std::byte> from, Done done) {
   impl_->start(Type::kWrite, offset, from.size(), const_cast<std::byte*>(from.data()), done);
+}
+
+void RemoteStore::send(std::uint64_t offset, std::uint64_t length, Sender& sender, Done done) {
+  impl_->start(Type::kWrite, offset, length, nullptr, done, Urgency::kBulk, nullptr, nullptr,
+               &sender);
+}
+
+bool RemoteStore::can_send(std::uint64_t length) const {
+  return impl_->state == State::kUp && impl_->bulk.link->can_send(length);
 }
 
 void RemoteStore::zero(std::uint64_t offset, std::uint64_t length, Done done) {

@@ -105,7 +105,7 @@ class RemoteStore final : public Store {
     std::uint64_t reconnects = 0;
     std::uint64_t page_lanes_lost = 0;  // while the bulk lane stayed
     std::uint64_t checksum_errors = 0;
-    std::uint64_t bytes_read = 0;     // payload of successful reads
+    std::uint64_t bytes_read = 0;     // payload of successful reads; not what an asker takes
     std::uint64_t bytes_written = 0;  // payload of successful writes
   };
 
@@ -169,7 +169,10 @@ class RemoteStore final : public Store {
   bool can_receive(std::uint64_t length) const override;
   // On the page lane, while there is one.
   void set_asker(Asker* asker, std::uint64_t longest = 0, bool receives = false) override;
+  void take_answers(std::uint32_t lane) override;
   void write(std::uint64_t offset, std::span<const std::byte> from, Done done) override;
+  void send(std::uint64_t offset, std::uint64_t length, Sender& sender, Done done) override;
+  bool can_send(std::uint64_t length) const override;
   void zero(std::uint64_t offset, std::uint64_t length, Done done) override;
   void flush(Done done) override;
 

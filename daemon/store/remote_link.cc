@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 
 #include "base/crc32c.hh"
 #include "wire/codec.hh"
@@ -19,12 +20,18 @@ constexpr std::size_t kStaging = 16 << 10;
 constexpr std::size_t kReceivePerTurn = 4 << 20;
 constexpr std::size_t kGather = 64;              // buffers in one send
 constexpr std::size_t kGatherBytes = 512 << 10;  // so that a new read overtakes the rest
+// Payloads below that are copied, and sent together with others (docs/design.md).
+constexpr std::uint64_t kSendMin = 16 << 10;
 constexpr std::uint32_t kControlCalls = 8;
 // Bulk calls at once: what the server takes into memory without making reads
 // wait, in slices of wire::kSlice.
 constexpr std::uint32_t kBulkCalls = 32;
 // In the numbers of our own requests. Those without it are cookies of an asker.
 constexpr std::uint64_t kOwn = std::uint64_t{1} << 63;
+// Answers to receive before an asker takes them again: after reads of our own, which
+// come in groups, and after it would not.
+constexpr std::uint32_t kPatience = 8;
+constexpr std::uint32_t kLongPatience = 256;
 
 // A line-based server that we have reached by mistake answers at once.
 constexpr char kName[] = "rmem " RMEM_VERSION "\r\n\r\n";
@@ -118,6 +125,7 @@ RemoteLink::Call* RemoteLink::take(Kind kind) {
   call.state = Call::State::kTaken;
   call.header = {};
   call.out = {};
+  call.sender = nullptr;
   call.in = {};
   call.receiver = nullptr;
   call.received = 0;
@@ -132,7 +140,8 @@ void RemoteLink::submit(Call& call, std::uint32_t handle, Kind kind) {
   header.request = kOwn | std::uint64_t{++call.uses} << 32 | call.index;
   header.handle = handle;
   header.generation = options_.generation;
-  header.payload = static_cast<std::uint32_t>(call.out.size());
+  header.payload =
+      static_cast<std::uint32_t>(call.sender != nullptr ? header.length : call.out.size());
   if (header.type == Type::kWrite && checksums_) {
     header.flags |= wire::flag::kChecksum;
     header.checksum = crc32c(call.out);
@@ -141,6 +150,7 @@ void RemoteLink::submit(Call& call, std::uint32_t handle, Kind kind) {
     ++receivers_;
     choose_staging();
   }
+  if (kind != Kind::kControl) lent_.patience = std::max(lent_.patience, kPatience);
   wire::encode(header, call.encoded);
   call.state = Call::State::kQueued;
   (kind == Kind::kBulk ? bulk_ : urgent_).push(call);
@@ -148,12 +158,19 @@ void RemoteLink::submit(Call& call, std::uint32_t handle, Kind kind) {
 }
 
 void RemoteLink::send() {
-  if (sending_ != nullptr || urgent_.first != nullptr || bulk_.first != nullptr) pause_asker();
+  const bool to_send = sending_ != nullptr || urgent_.first != nullptr || bulk_.first != nullptr;
+  const bool asks = lent_.begun == Asker::Begun::kAsks;
+  if (to_send || lent_.recalled || (asks && answers_are_askers())) pause_asker();
   while (connection_ && !blocked_ &&
          (sending_ != nullptr || urgent_.first != nullptr || bulk_.first != nullptr)) {
+    if (sending_ != nullptr && sending_->sender != nullptr && sent_ >= sending_->encoded.size()) {
+      if (!send_aside()) return;
+      continue;
+    }
     std::array<iovec, kGather> buffers;
     std::array<Call*, kGather> batch;
     std::size_t count = 0, calls = 0, bytes = 0;
+    bool aside = false;  // what follows is sent by somebody else
     const auto gather = [&](Call& call, std::size_t skip) {
       batch[calls++] = &call;
       if (skip < call.encoded.size()) {
@@ -165,14 +182,16 @@ void RemoteLink::send() {
       if (skip < call.out.size())
         buffers[count++] = {const_cast<std::byte*>(call.out.data()) + skip, call.out.size() - skip};
       bytes += call.encoded.size() + call.out.size();
+      aside = call.sender != nullptr;
     };
     if (sending_ != nullptr) gather(*sending_, sent_);
     for (Call* first : {urgent_.first, bulk_.first})
-      for (Call* one = first; one != nullptr && count + 2 <= kGather && bytes < kGatherBytes;
+      for (Call* one = first;
+           one != nullptr && !aside && count + 2 <= kGather && bytes < kGatherBytes;
            one = one->next)
         gather(*one, 0);
 
-    const transport::IoResult result = connection_->send(std::span(buffers).first(count));
+    const transport::IoResult result = connection_->send(std::span(buffers).first(count), aside);
     if (result.err == EAGAIN) {
       blocked_ = true;
       break;
@@ -184,22 +203,49 @@ void RemoteLink::send() {
     std::size_t left = result.bytes;
     for (std::size_t i = 0; i < calls && left > 0; ++i) {
       Call& call = *batch[i];
-      const std::size_t whole = call.encoded.size() + call.out.size();
+      const std::size_t whole = call.encoded.size() + call.header.payload;
       const std::size_t already = &call == sending_ ? sent_ : 0;
       if (&call != sending_) (&call == urgent_.first ? urgent_ : bulk_).pop();
       sending_ = &call;
       sent_ = already + std::min(left, whole - already);
       left -= sent_ - already;
-      if (sent_ == whole) {
-        call.state = Call::State::kSent;
-        sending_ = nullptr;
-        sent_ = 0;
-      }
+      if (sent_ == whole) sent_whole();
     }
   }
   if (!connection_) return;
-  connection_->watch(true, blocked_);
   if (!blocked_) resume_asker();
+  watch();
+}
+
+void RemoteLink::watch() {
+  if (!connection_) return;
+  if (lent_.begun == Asker::Begun::kTakes)
+    connection_->watch_end(blocked_);
+  else
+    connection_->watch(true, blocked_);
+}
+
+void RemoteLink::sent_whole() {
+  sending_->state = Call::State::kSent;
+  sending_ = nullptr;
+  sent_ = 0;
+}
+
+// More of a payload that has a sender. False: the connection is over.
+bool RemoteLink::send_aside() {
+  const wire::Header& header = sending_->header;
+  const std::uint64_t done = sent_ - sending_->encoded.size();
+  const Sender::Sent sent =
+      sending_->sender->send(header.offset + done, header.length - done, connection_->socket());
+  sent_ += sent.bytes;
+  if (sent.err == 0) {
+    sent_whole();
+  } else if (sent.err == EAGAIN) {
+    blocked_ = true;
+  } else {
+    lose(Status::from_errno(sent.err, "connection to " + peer_));
+  }
+  return connection_ != nullptr;
 }
 
 void RemoteLink::on_writable() {
@@ -214,7 +260,28 @@ bool RemoteLink::can_receive(std::uint64_t length) const {
   return connection_ && connection_->socket() >= 0 && length >= kStaging && length <= max_payload_;
 }
 
+bool RemoteLink::can_send(std::uint64_t length) const {
+  // Its checksum would have to be in front of it. Smaller ones go several at once.
+  return connection_ && connection_->socket() >= 0 && !checksums_ && length >= kSendMin;
+}
+
 void RemoteLink::on_readable() {
+  lent_.look_first = false;
+  receive();
+  // Nothing but answers to the asker is to come: he may take them.
+  if (connection_ && lent_.begun == Asker::Begun::kAsks && answers_are_askers())
+    turn_end_.schedule();
+}
+
+// While the asker takes the answers.
+void RemoteLink::on_hangup() {
+  lent_.takes = false;
+  pause_asker();
+  watch();
+  if (connection_) on_readable();
+}
+
+void RemoteLink::receive() {
   std::size_t budget = kReceivePerTurn;
   while (connection_) {
     std::size_t bytes = 0;
@@ -364,12 +431,26 @@ void RemoteLink::lend(Asker& asker, std::uint32_t handle, std::uint64_t longest,
       (!aside && longest > kStaging))
     return;
   lent_.aside = aside;
+  lent_.takes = receives;
   wire::Header header;
   header.version = version_;
   header.type = Type::kRead;
   header.handle = handle;
   header.generation = options_.generation;
   wire::encode(header, lent_.message);
+  header.flags = wire::flag::kReply | (checksums_ ? wire::flag::kChecksum : 0);
+  wire::encode(header, lent_.answer);
+  lent_.mask.fill(std::byte{0xff});
+  const auto varies = [this](std::size_t at, std::size_t bytes) {
+    std::fill_n(lent_.mask.data() + at, bytes, std::byte{0});
+  };
+  varies(wire::header_at::kRequest, 8);
+  varies(wire::header_at::kOffset, 8);
+  varies(wire::header_at::kLength, 8);
+  varies(wire::header_at::kPayload, 4);
+  if (checksums_) varies(wire::header_at::kChecksum, 4);
+  varies(wire::header_at::kEpoch, 8);
+  varies(wire::header_at::kHeaderChecksum, 4);
   lent_.asker = &asker;
   lent_.ever = true;
   lent_.handle = handle;
@@ -382,23 +463,76 @@ void RemoteLink::lend(Asker& asker, std::uint32_t handle, std::uint64_t longest,
 
 void RemoteLink::take_back() {
   if (lent_.asker == nullptr) return;
-  pause_asker();
+  // From here on answers are nobody's, also the one that he has begun with.
+  Asker& asker = *std::exchange(lent_.asker, nullptr);
   lent_.call.unwanted = true;
   lent_.call.ctx = nullptr;
-  std::exchange(lent_.asker, nullptr)->lost(options_.generation);
+  pause(asker);
+  asker.lost(options_.generation);
+  watch();
+}
+
+void RemoteLink::take_answers(std::uint32_t number) {
+  if (number != options_.generation || lent_.begun != Asker::Begun::kTakes) return;
+  lent_.recalled = true;
+  turn_end_.schedule();
 }
 
 // Half a frame of ours must not be followed by one of the asker's.
 void RemoteLink::pause_asker() {
-  if (std::exchange(lent_.begun, false)) lent_.asker->pause();
+  if (lent_.asker != nullptr) pause(*lent_.asker);
+}
+
+void RemoteLink::pause(Asker& asker) {
+  const auto begun = std::exchange(lent_.begun, Asker::Begun::kNo);
+  if (begun == Asker::Begun::kNo) return;
+  wire::HeaderBytes header;
+  const Asker::Started started = asker.pause(header);
+  if (begun != Asker::Begun::kTakes) return;
+  lent_.look_first |= std::exchange(lent_.recalled, false);
+  go_on(std::span(header).first(started.header), started);
+}
+
+// Goes on where the asker has stopped in the stream of answers.
+void RemoteLink::go_on(std::span<const std::byte> header, const Asker::Started& started) {
+  if (header.empty() || !connection_) return;
+  // It was between two frames when he began.
+  const auto space = reader_.receive_space();
+  std::memcpy(space.front().iov_base, header.data(), header.size());
+  lent_.started = started.payload > 0;
+  advance(reader_.received(header.size()));
+  lent_.started = false;
+  if (started.payload == 0 || reader_.aside() == 0) return;
+  const std::size_t taken = std::min<std::uint64_t>(started.payload, reader_.aside());
+  receiving_->received = taken;
+  reader_.took(taken);
+  if (reader_.aside() == 0) advance(reader_.aside_done(!started.damaged));
+}
+
+// Is there nothing to receive but what the asker could take as well?
+bool RemoteLink::answers_are_askers() const {
+  return lent_.takes && !lent_.look_first && lent_.patience == 0 && free_.size() == calls_.size() &&
+         reader_.between_frames();
 }
 
 void RemoteLink::resume_asker() {
-  if (lent_.begun || lent_.asker == nullptr) return;
-  lent_.begun = lent_.asker->begin({options_.generation, connection_->socket(), lent_.message,
-                                    wire::header_at::kRequest, wire::header_at::kOffset,
-                                    wire::header_at::kLength, wire::header_at::kHeaderChecksum});
-  if (!lent_.begun) take_back();
+  if (lent_.begun != Asker::Begun::kNo || lent_.asker == nullptr) return;
+  namespace at = wire::header_at;
+  Asker::Lane lane{options_.generation, connection_->socket(), lent_.message,       at::kRequest,
+                   at::kOffset,         at::kLength,           at::kHeaderChecksum, {}};
+  const bool takes = answers_are_askers();
+  if (takes)
+    lane.answer = {lent_.answer,
+                   lent_.mask,
+                   at::kRequest,
+                   at::kOffset,
+                   at::kLength,
+                   at::kPayload,
+                   checksums_ ? at::kChecksum : std::uint16_t{0},
+                   at::kHeaderChecksum};
+  lent_.begun = lent_.asker->begin(lane);
+  if (takes && lent_.begun == Asker::Begun::kAsks) lent_.patience = kLongPatience;
+  if (lent_.begun == Asker::Begun::kNo) take_back();
 }
 
 // Bytes behind a header may have a receiver, or nothing else can be the case.
@@ -428,7 +562,7 @@ FrameReader::Next RemoteLink::on_asked_header(const wire::Header& header,
   call.in = {};
   if (header.error != 0) {
     place = std::span(control_).first(header.payload);
-  } else if (lent_.aside) {
+  } else if (lent_.aside || lent_.started) {
     return FrameReader::Next::kAside;
   } else {
     place = call.in = std::span(lent_.bytes).first(header.payload);
@@ -437,6 +571,7 @@ FrameReader::Next RemoteLink::on_asked_header(const wire::Header& header,
 }
 
 void RemoteLink::asked_done(const Reply& reply, std::span<const std::byte> bytes) {
+  if (lent_.patience > 0) --lent_.patience;
   // Else nobody has been found for it, or he has gone since.
   if (lent_.call.ctx != nullptr) owner_.on_asked(reply, bytes, lent_.call.ctx);
 }
@@ -482,8 +617,8 @@ void RemoteLink::ping() {
 }
 
 void RemoteLink::close() {
+  const auto ended = std::move(connection_);
   take_back();
-  connection_.reset();
   tick_.disarm();
 }
 

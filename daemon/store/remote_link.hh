@@ -38,6 +38,7 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   struct Call {
     wire::Header header;             // type, flags, offset, length: the caller's part
     std::span<const std::byte> out;  // its payload; untouched until the completion
+    Sender* sender = nullptr;        // or it sends that, header.length bytes.
     std::span<std::byte> in;         // where a READ's payload goes,
     Receiver* receiver = nullptr;    // unless this takes it. Reply.err is ECANCELED
     void* receiver_ctx = nullptr;    // when it would not have all of it.
@@ -94,15 +95,20 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
 
   // Reads of `handle` that somebody else asks for on this connection, of at most
   // `longest` bytes; what the link itself has to send goes in between. For good: with
-  // take_back() it ends, and later answers are thrown away.
+  // take_back() it ends, and later answers are thrown away. An asker that `receives` is
+  // left the answers, too, while none but his are outstanding.
   void lend(Asker& asker, std::uint32_t handle, std::uint64_t longest, bool receives);
   void take_back();
+  // He takes no more of them on the lane of that number.
+  void take_answers(std::uint32_t number);
 
   // Ends the connection without telling the owner.
   void close();
 
   // Whether a READ of so many bytes may have a receiver, and better had.
   bool can_receive(std::uint64_t length) const;
+  // Whether a WRITE of so many bytes may have a sender, and better had.
+  bool can_send(std::uint64_t length) const;
   // The most bytes that one READ or WRITE carries; a READ with a receiver is not
   // sliced.
   std::uint32_t slice() const { return std::min(max_payload_, wire::kSlice); }
@@ -122,11 +128,12 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
 
   enum class Step { kDone, kWait };
   void on_readable() override;
+  void receive();
   void advance(wire::FrameReader::State state);
   Step receive_aside(std::size_t& bytes);
   void ended(int err);
   void on_writable() override;
-  void on_hangup() override {}
+  void on_hangup() override;
   wire::FrameReader::Next on_header(const wire::Header& header,
                                     std::span<std::byte>& place) override;
   wire::FrameReader::Next on_frame(const wire::Header& header, bool intact) override;
@@ -135,12 +142,18 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   wire::FrameReader::Next on_asked_header(const wire::Header& header, std::span<std::byte>& place);
   void asked_done(const Reply& reply, std::span<const std::byte> bytes);
   void pause_asker();
+  void pause(Asker& asker);
+  void go_on(std::span<const std::byte> header, const Asker::Started& started);
+  bool answers_are_askers() const;
   void resume_asker();
+  void watch();
   void choose_staging();
   wire::FrameReader::Next violated(std::string_view how);
   void greeted(const Reply& reply);
   void refused(const wire::Header& header, const std::string& text);
   void send();
+  bool send_aside();
+  void sent_whole();
   void on_tick();
   void ping();
   void lose(const Status& reason);
@@ -179,9 +192,16 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
     std::uint32_t handle = 0;
     std::uint64_t longest = 0;
     bool aside = false;            // payloads go to the asker as a receiver
-    bool begun = false;            // it may ask now
     std::vector<std::byte> bytes;  // else they go here
     Call call;
+    Asker::Begun begun = Asker::Begun::kNo;  // what it may do now
+    // What an answer looks like, if the asker may ever take one; and since when not.
+    bool takes = false;
+    wire::HeaderBytes answer, mask;
+    bool recalled = false;       // it has said that it takes no more,
+    bool look_first = false;     // and we have not received anything since
+    std::uint32_t patience = 0;  // answers that we receive before it takes the next
+    bool started = false;        // go_on(): of the payload, too
   } lent_;
 
   Queue urgent_;

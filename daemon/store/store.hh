@@ -83,8 +83,25 @@ class Receiver {
   ~Receiver() = default;
 };
 
+// Sends the bytes of writes by itself, into the socket on which the store writes.
+class Sender {
+ public:
+  struct Sent {
+    std::uint64_t bytes = 0;  // taken by the socket, whatever else
+    // 0: all of them; EAGAIN: the socket is full; anything else: there will be no
+    // more, and the connection must not go on in the middle of them.
+    int err = 0;
+  };
+  // The store's bytes from `offset` on, as they shall be.
+  virtual Sent send(std::uint64_t offset, std::uint64_t length, int socket) = 0;
+
+ protected:
+  ~Sender() = default;
+};
+
 // Asks a store's server for reads by itself, on a connection that the store lends
-// it, and is given the answers. As a Receiver, it takes their bytes out of the socket.
+// it, and takes the answers, too, or is given them. As a Receiver, it takes their bytes
+// out of the socket.
 class Asker : public Receiver {
  public:
   // How to ask: `message` with three numbers of 64 bits, little-endian, and a CRC-32C
@@ -95,12 +112,30 @@ class Asker : public Receiver {
     int socket = -1;
     std::span<const std::byte> message;
     std::uint16_t cookie_at = 0, offset_at = 0, length_at = 0, checksum_at = 0;
+    // How an answer with bytes looks, where it may take them: `header` in the bits of
+    // `mask`, with the numbers that were asked for, then the payload. Else empty.
+    struct Answer {
+      std::span<const std::byte> header, mask;
+      std::uint16_t cookie_at = 0, offset_at = 0, length_at = 0, payload_at = 0;
+      std::uint16_t payload_checksum_at = 0, checksum_at = 0;
+    } answer;
   };
-  // It may ask from now on. False: it will not, on no connection like this.
-  virtual bool begin(const Lane& lane) = 0;
-  // It must not, once this has returned: the store sends something itself. What it
-  // has asked will be answered. begin() with the same number follows.
-  virtual void pause() = 0;
+  enum class Begun {
+    kNo,     // it will not, on no connection like this
+    kAsks,   // answers are the store's to receive, and given to the asker
+    kTakes,  // it receives them; the store nothing, until pause()
+  };
+  // It may ask from now on.
+  virtual Begun begin(const Lane& lane) = 0;
+  // What it has received of an answer and not finished.
+  struct Started {
+    std::size_t header = 0;     // bytes, in the caller's `header`
+    std::uint64_t payload = 0;  // bytes, where receive() would have put them
+    bool damaged = false;       // they are all, and the checksum is another one
+  };
+  // It must not, once this has returned: the store sends something itself, or receives. What
+  // it has asked will be answered. begin() with the same number follows.
+  virtual Started pause(std::span<std::byte> header) = 0;
   // The connection is gone, or not lent any more; what was asked there and has not
   // been answered will not be. Paused before.
   virtual void lost(std::uint32_t number) = 0;
@@ -149,7 +184,17 @@ class Store {
   // `receives`: it is a receiver, too, where can_receive() says so.
   virtual void set_asker(Asker* /*asker*/, std::uint64_t /*longest*/ = 0,
                          bool /*receives*/ = false) {}
+  // The asker takes no more answers on that connection; the store has to.
+  virtual void take_answers(std::uint32_t /*lane*/) {}
   virtual void write(std::uint64_t offset, std::span<const std::byte> from, Done done) = 0;
+  // As write(), of the bytes that `sender`, which must outlive it, sends when their
+  // turn has come. Only when can_send() says so.
+  virtual void send(std::uint64_t /*offset*/, std::uint64_t /*length*/, Sender& /*sender*/,
+                    Done done) {
+    done({EINVAL, 0});
+  }
+  // Whether that serves a write of so many bytes now, and is worth it.
+  virtual bool can_send(std::uint64_t /*length*/) const { return false; }
   // The range reads as zeros afterwards; frees space where the store can.
   virtual void zero(std::uint64_t offset, std::uint64_t length, Done done) = 0;
   virtual void flush(Done done) = 0;

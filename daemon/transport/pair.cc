@@ -54,7 +54,7 @@ class PairEnd final : public Connection {
     return result;
   }
 
-  IoResult send(std::span<const iovec> buffers) override {
+  IoResult send(std::span<const iovec> buffers, bool) override {
     if (other() == nullptr) return {0, EPIPE};
     auto& bytes = wire_->bytes[1 - me_];
     IoResult result;

@@ -82,8 +82,15 @@ void SocketConnection::attach(Connection::Handler& handler) {
 }
 
 void SocketConnection::watch(bool readable, bool writable) {
-  const std::uint32_t events =
-      (readable ? std::uint32_t{EPOLLIN} : 0u) | (writable ? std::uint32_t{EPOLLOUT} : 0u);
+  watch_events((readable ? std::uint32_t{EPOLLIN} : 0u) |
+               (writable ? std::uint32_t{EPOLLOUT} : 0u));
+}
+
+void SocketConnection::watch_end(bool writable) {
+  watch_events(std::uint32_t{EPOLLRDHUP} | (writable ? std::uint32_t{EPOLLOUT} : 0u));
+}
+
+void SocketConnection::watch_events(std::uint32_t events) {
   if (events == watched_) return;
   watched_ = events;
   (void)reactor_.modify(fd_.get(), events);
@@ -101,13 +108,13 @@ IoResult SocketConnection::receive(std::span<const iovec> buffers) {
   return result(count);
 }
 
-IoResult SocketConnection::send(std::span<const iovec> buffers) {
-  constexpr int kFlags = MSG_DONTWAIT | MSG_NOSIGNAL;
+IoResult SocketConnection::send(std::span<const iovec> buffers, bool more) {
+  const int flags = MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0);
   const msghdr header = message(buffers);
   ssize_t count;
   do
-    count = buffers.size() == 1 ? ::send(fd_.get(), buffers[0].iov_base, buffers[0].iov_len, kFlags)
-                                : ::sendmsg(fd_.get(), &header, kFlags);
+    count = buffers.size() == 1 ? ::send(fd_.get(), buffers[0].iov_base, buffers[0].iov_len, flags)
+                                : ::sendmsg(fd_.get(), &header, flags);
   while (count < 0 && errno == EINTR);
   return result(count);
 }
@@ -115,7 +122,7 @@ IoResult SocketConnection::send(std::span<const iovec> buffers) {
 void SocketConnection::on_events(std::uint32_t events) {
   bool destroyed = false;
   destroyed_ = &destroyed;
-  const bool dead = events & (EPOLLHUP | EPOLLERR);
+  const bool dead = events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP);
   if (watched_ & EPOLLIN) {
     if (dead || events & EPOLLIN) handler_->on_readable();
   } else if (dead) {

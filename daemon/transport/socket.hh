@@ -20,14 +20,16 @@ class SocketConnection final : public Connection, private Reactor::Handler {
 
   void attach(Connection::Handler& handler) override;
   void watch(bool readable, bool writable) override;
+  void watch_end(bool writable) override;
   IoResult receive(std::span<const iovec> buffers) override;
-  IoResult send(std::span<const iovec> buffers) override;
+  IoResult send(std::span<const iovec> buffers, bool more) override;
   int socket() const override { return fd_.get(); }
   bool local() const override { return local_; }
   const std::string& peer() const override { return peer_; }
 
  private:
   void on_events(std::uint32_t events) override;
+  void watch_events(std::uint32_t events);
 
   Reactor& reactor_;
   UniqueFd fd_;

@@ -41,8 +41,8 @@ class Connection {
     virtual void on_readable() = 0;
     // send() would not say EAGAIN.
     virtual void on_writable() = 0;
-    // The connection is dead and reading is not being watched; where it is,
-    // receive() tells.
+    // The connection is dead, or its end is watched and has come, and reading is not
+    // being watched; where it is, receive() tells.
     virtual void on_hangup() = 0;
 
    protected:
@@ -55,14 +55,17 @@ class Connection {
   virtual void attach(Handler& handler) = 0;
   // What to report. Nothing at first.
   virtual void watch(bool readable, bool writable) = 0;
+  // Where somebody else reads: report when the peer will send no more.
+  virtual void watch_end(bool /*writable*/) {}
 
   // Fill or send the buffers in order; a short count is no error. At least one
   // buffer of at least one byte.
   virtual IoResult receive(std::span<const iovec> buffers) = 0;
-  virtual IoResult send(std::span<const iovec> buffers) = 0;
+  // `more` follows at once: what is sent now may wait for it.
+  virtual IoResult send(std::span<const iovec> buffers, bool more = false) = 0;
 
   // The socket whose stream is that of the connection, byte by byte, so that
-  // others may receive from it; -1: there is none.
+  // others may receive from it or send to it; -1: there is none.
   virtual int socket() const { return -1; }
   // Whether the bytes never leave this host (loopback, unix socket): no need
   // for checksums.

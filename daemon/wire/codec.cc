@@ -12,12 +12,9 @@ namespace {
 
 // Offsets of docs/protocol.md, section 1.
 namespace at {
-using header_at::kHeaderChecksum;
-using header_at::kLength;
-using header_at::kOffset;
-using header_at::kRequest;
+using namespace header_at;
 constexpr std::size_t kMagic = 0, kVersion = 4, kType = 5, kFlags = 6, kHandle = 16,
-                      kGeneration = 20, kPayload = 40, kChecksum = 44, kEpoch = 48, kError = 56;
+                      kGeneration = 20, kError = 56;
 }  // namespace at
 
 constexpr std::size_t kHelloBytes = 48;  // and a name

@@ -18,9 +18,10 @@ namespace rmem::wire {
 using HeaderBytes = std::array<std::byte, kHeaderBytes>;
 
 // Where some of the fields lie, for whoever fills them into a header that has been
-// written; its checksum covers what is in front of it.
+// written, or looks for them in one; its checksum covers what is in front of it.
 namespace header_at {
-inline constexpr std::uint16_t kRequest = 8, kOffset = 24, kLength = 32, kHeaderChecksum = 60;
+inline constexpr std::uint16_t kRequest = 8, kOffset = 24, kLength = 32, kPayload = 40,
+                               kChecksum = 44, kEpoch = 48, kHeaderChecksum = 60;
 }
 
 // Writes the header with its checksum.

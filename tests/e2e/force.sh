@@ -70,7 +70,7 @@ assert_eq 0x1f "$(rmem-load peek /dev/rmem-file 0)" "what was durable"
 note "the daemon is silent"
 exec 9</dev/rmem-file
 assert_exit 0 rmem-load poke /dev/rmem-file 0 41
-kill -STOP "${pids[rmemd]}"
+silence
 begin_waiting
 assert_exit 0 rmemctl abort file
 end_waiting
@@ -79,7 +79,7 @@ assert_exit 1 rmemctl detach file --force
 assert_match "lost_bytes=4096 " "$err" "what was lost"
 end_waiting
 gone
-kill -CONT "${pids[rmemd]}"
+silence_ends
 
 note "the daemon is gone"
 attach_file

@@ -198,6 +198,11 @@ status=0
 
 alive() { [[ ${pids[$1]:-} ]] && kill -0 "${pids[$1]}" 2>/dev/null; }
 
+# Nobody answers, and the kernel is not told. With rmemd stopped alone, who misses a page
+# would ask the server, and take the answer, by himself.
+silence() { kill -STOP "${pids[rmemd]}" "${pids[server]}"; }
+silence_ends() { kill -CONT "${pids[server]}" "${pids[rmemd]}"; }
+
 # --- memory cgroups ---------------------------------------------------------
 
 # group_make NAME [LIMIT-IN-BYTES]: without what an earlier test left there.

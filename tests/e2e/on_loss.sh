@@ -81,10 +81,10 @@ start_rmemd
 found
 
 note "the daemon is silent"
-kill -STOP "${pids[rmemd]}"
+silence
 at=524288
 lost 0x5 $at
-kill -CONT "${pids[rmemd]}"
+silence_ends
 found
 for policy in "${policies[@]}"; do
 	assert_exit 0 rmemctl detach $policy

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # timeout: 240
 #
-# rmemd is stopped for a minute, which the kernel is not told about. Who waits
+# rmemd and the server are stopped for a minute, which the kernel is not told about. Who waits
 # for a page or a sync can be killed at once, fsync, msync and sync(2) end by
 # --sync-timeout again and again, what is here can be used, and nobody is stuck
 # for ten seconds in a way the kernel calls a hang. Then all goes on.
@@ -26,7 +26,7 @@ assert_exit 0 rmem-load poke /dev/rmem-r 8 1
 
 now_ms() { echo $((${EPOCHREALTIME/[.,]/} / 1000)); }
 
-kill -STOP "${pids[rmemd]}"
+silence
 began=$SECONDS
 report=$(wc -l < <(dmesg))
 
@@ -107,7 +107,7 @@ assert_eq 5 "$(region r waiting)" "who waits for a page"
 hung=$(dmesg | tail -n +$((report + 1)) | grep -E 'blocked for more than|hung_task' || true)
 assert_eq '' "$hung" "reports of hung tasks"
 
-kill -CONT "${pids[rmemd]}"
+silence_ends
 for name in "${!survivors[@]}"; do
 	wait "${survivors[$name]}" || fail "$name failed: $(<"$work/$name.survivor")"
 done

@@ -114,6 +114,28 @@ static void set_receive(void *arg, struct env *e)
 	r->fd = -1;
 }
 
+static void set_runs(void *arg, struct env *e)
+{
+	static struct rmem_write_run runs[16];
+	struct rmem_ioc_runs *r = arg;
+
+	(void)e;
+	r->cookie = sample_cookie;
+	r->runs = (unsigned long)runs;
+	r->run_count = ARRAY_SIZE(runs);
+}
+
+/* Of a region that there is not. */
+static void set_send(void *arg, struct env *e)
+{
+	struct rmem_ioc_send *s = arg;
+
+	(void)e;
+	s->region_id = ~0u;
+	s->length = sizeof(sample_page);
+	s->fd = -1;
+}
+
 /* To end a lane that there is not. */
 static void set_lane(void *arg, struct env *e)
 {
@@ -164,8 +186,8 @@ static void set_state(void *arg, struct env *e)
 }
 
 /*
- * FILL, RECEIVE and WRITEOUT name a cookie that is none: with a right envelope
- * they end in ENOENT, which is further than any error of the envelope.
+ * FILL, RECEIVE, WRITEOUT and RUNS name a cookie that is none, SEND a region: with a
+ * right envelope they end in ENOENT, which is further than any error of the envelope.
  */
 static const struct sample samples[] = {
 	{ "ATTACH", RMEM_IOC_ATTACH, 80, ON_DEVICE, 0, set_attach },
@@ -182,7 +204,9 @@ static const struct sample samples[] = {
 	{ "PUSH", RMEM_IOC_PUSH, 16, ON_CONTROL, 12, set_region },
 	{ "STATE", RMEM_IOC_STATE, 144, ON_CONTROL, 0, set_state },
 	{ "RECEIVE", RMEM_IOC_RECEIVE, 56, ON_CONTROL, 52, set_receive },
-	{ "LANE", RMEM_IOC_LANE, 40, ON_CONTROL, 0, set_lane },
+	{ "SEND", RMEM_IOC_SEND, 48, ON_CONTROL, 44, set_send },
+	{ "LANE", RMEM_IOC_LANE, 80, ON_CONTROL, 0, set_lane },
+	{ "RUNS", RMEM_IOC_RUNS, 32, ON_CONTROL, 28, set_runs },
 };
 
 static int good_result(const struct sample *s)
@@ -193,6 +217,8 @@ static int good_result(const struct sample *s)
 	case RMEM_IOC_FILL:
 	case RMEM_IOC_RECEIVE:
 	case RMEM_IOC_WRITEOUT:
+	case RMEM_IOC_RUNS:
+	case RMEM_IOC_SEND:
 		return -ENOENT;
 	default:
 		return 0;
@@ -377,6 +403,8 @@ TEST(flag_unknown)
 				continue;
 			if (s->nr == RMEM_IOC_RECEIVE && (bit == 0 || bit == 2))
 				continue;
+			if (s->nr == RMEM_IOC_LANE && bit == 0)
+				continue;
 			context("%s bit %d", s->name, bit);
 			arg = env_arg(&e, s);
 			*(__u32 *)(arg + 4) = 1u << bit;
@@ -495,7 +523,7 @@ TEST(wrong_kind_of_file)
 TEST(ioctl_unknown)
 {
 	static const int reserved[] = {
-		0x05, 0x3f, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x7f, 0xff,
+		0x05, 0x3f, 0x4a, 0x4b, 0x4c, 0x4d, 0x50, 0x7f, 0xff,
 	};
 	char buf[256] = { 0 };
 	struct env e;

@@ -238,11 +238,10 @@ msize=131072
 ((mem > 512)) || msize=32768
 
 # The thresholds of the watchdogs allow for emulation on a busy host; real
-# hangs last longer. There the kernel's tests of its own ciphers, when kTLS wants
-# one, have taken a minute.
+# hangs last longer.
 cmdline="console=ttyS0 loglevel=7 log_buf_len=4M panic=-1 oops=panic"
 cmdline+=" mitigations=off tsc=reliable no_timer_check random.trust_cpu=on"
-cmdline+=" cryptomgr.notests watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=120"
+cmdline+=" watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=120"
 cmdline+=" rmem_init=$here/guest-init.sh rmem_run=$run rmem_msize=$msize$append"
 args+=(-append "$cmdline")
 

@@ -17,8 +17,9 @@
  *
  *   region fault ─▶ struct rmem_request in the ring ─▶ daemon ─▶ RMEM_IOC_FILL
  *                   or RMEM_IOC_RECEIVE
- *   dirty pages  ─▶ struct rmem_request in the ring ─▶ RMEM_IOC_WRITEOUT ─▶
- *                   RMEM_IOC_COMPLETE once the bytes are durable at the store
+ *   dirty pages  ─▶ struct rmem_request in the ring ─▶ RMEM_IOC_WRITEOUT, or
+ *                   RMEM_IOC_RUNS and RMEM_IOC_SEND ─▶ RMEM_IOC_COMPLETE once
+ *                   the bytes are durable at the store
  *
  * DOC: Conventions
  *
@@ -57,7 +58,8 @@
  *   ESPIPE      RMEM_IOC_FILL or _RECEIVE out of order: @offset is neither 0 nor
  *               where the request's cursor stands
  *   EAGAIN, EPIPE, ECONNRESET, ENOMSG, EBADMSG
- *               RMEM_IOC_RECEIVE: what befell the socket or its bytes, see there
+ *               RMEM_IOC_RECEIVE and _SEND: what befell the socket or its bytes,
+ *               see there
  *   EIO         the store failed, or the region's deadline passed (fsync); or
  *               the region was unmade by force
  *   ESTALE      the region has failed: its store is another one now, or its
@@ -246,8 +248,9 @@ struct rmem_ioc_unsafe {
 
 /* Feature bits of RMEM_IOC_SETUP. */
 #define RMEM_FEATURE_RECEIVE (1ull << 0) /* RMEM_IOC_RECEIVE */
+#define RMEM_FEATURE_SEND (1ull << 1) /* RMEM_IOC_RUNS, RMEM_IOC_SEND */
 #define RMEM_FEATURE_LANE (1ull << 2) /* RMEM_IOC_LANE */
-#define RMEM_FEATURES_KNOWN (RMEM_FEATURE_RECEIVE | RMEM_FEATURE_LANE)
+#define RMEM_FEATURES_KNOWN (RMEM_FEATURE_RECEIVE | RMEM_FEATURE_SEND | RMEM_FEATURE_LANE)
 
 /**
  * struct rmem_ioc_setup - RMEM_IOC_SETUP: make the ring
@@ -444,6 +447,101 @@ struct rmem_ioc_writeout {
 };
 #define RMEM_IOC_WRITEOUT _IOWR(RMEM_IOC_TYPE, 0x44, struct rmem_ioc_writeout)
 
+/* All of it is zeros. */
+#define RMEM_RUN_ZERO (1u << 0)
+
+/**
+ * struct rmem_write_run - one run of a write's bytes
+ * @offset: counted from the region's start
+ * @length: in bytes
+ * @flags: RMEM_RUN_ZERO or 0
+ * @__reserved: 0
+ */
+struct rmem_write_run {
+	__aligned_u64 offset;
+	__aligned_u64 length;
+	__u32 flags;
+	__u32 __reserved;
+};
+
+/**
+ * struct rmem_ioc_runs - RMEM_IOC_RUNS: which bytes does a write have?
+ * @size: sizeof(struct rmem_ioc_runs)
+ * @flags: must be 0
+ * @cookie: an RMEM_OP_WRITE
+ * @runs: address of an array of struct rmem_write_run, in rising order; adjacent
+ *	ones differ in their flags
+ * @run_count: in: entries there is room for (ENOBUFS: too few, one a page is
+ *	enough); out: runs
+ * @__reserved: must be 0
+ *
+ * What RMEM_IOC_WRITEOUT would give, without the bytes: the daemon sends those of the
+ * runs with RMEM_IOC_SEND, and tells the store of the zeros. May be called again.
+ *
+ * A picture of the moment: a page that is written meanwhile is dirty again, so
+ * whatever the store is told of it is not the last that it hears. Needs
+ * RMEM_FEATURE_SEND.
+ */
+struct rmem_ioc_runs {
+	__u32 size;
+	__u32 flags;
+	__aligned_u64 cookie;
+	__aligned_u64 runs;
+	__u32 run_count;
+	__u32 __reserved;
+};
+#define RMEM_IOC_RUNS _IOWR(RMEM_IOC_TYPE, 0x4f, struct rmem_ioc_runs)
+
+/**
+ * struct rmem_ioc_send - RMEM_IOC_SEND: bytes of a write, to a socket
+ * @size: sizeof(struct rmem_ioc_send)
+ * @flags: must be 0
+ * @region_id: id of a region that this channel serves
+ * @fd: the socket
+ * @offset: first byte, counted from the region's start
+ * @length: in bytes; not beyond the region's end
+ * @sent: out: bytes that the socket has taken by this call, with whatever result
+ * @error: out: with ECONNRESET, the errno that the socket gave; else 0
+ * @__reserved: must be 0
+ *
+ * The module sends from the folios of the page cache: the bytes are copied once, into
+ * the socket. The call sends what there is room for and never waits for more. Needs
+ * RMEM_FEATURE_SEND.
+ *
+ * The bytes are the newest there are, even if they change while they are sent: then
+ * the page is dirty again and will be written once more. So whoever has to know them
+ * before they are sent, for a checksum, takes RMEM_IOC_WRITEOUT.
+ *
+ * What an outstanding RMEM_OP_WRITE consists of is resident. What it consisted of
+ * stays so, dirty, when it has ended otherwise than by RMEM_IOC_COMPLETE with 0, at its
+ * deadline for instance: a message that has been begun can be completed.
+ *
+ * The socket is one that RMEM_IOC_RECEIVE would take; TCP may be under kTLS, and then
+ * the bytes are data. That nothing else is sent there meanwhile, a message of a lane
+ * for instance, is the caller's business.
+ *
+ *   0           all of @length is sent
+ *   EAGAIN      the socket is full; the rest by another call once it is writable
+ *   EBUSY       another call sends to the socket at this moment
+ *   ENOENT      a byte is not resident: the next one behind @sent
+ *   ESTALE      the region has failed
+ *   EPIPE       the connection is over
+ *   ECONNRESET  the connection has failed, see @error
+ *   ENOMEM      no memory for the socket's buffers
+ */
+struct rmem_ioc_send {
+	__u32 size;
+	__u32 flags;
+	__u32 region_id;
+	__s32 fd;
+	__aligned_u64 offset;
+	__aligned_u64 length;
+	__aligned_u64 sent;
+	__u32 error;
+	__u32 __reserved;
+};
+#define RMEM_IOC_SEND _IOWR(RMEM_IOC_TYPE, 0x49, struct rmem_ioc_send)
+
 /**
  * struct rmem_ioc_prefetch - RMEM_IOC_PREFETCH: fetch before the fault
  * @size: sizeof(struct rmem_ioc_prefetch)
@@ -492,13 +590,18 @@ struct rmem_ioc_state {
 };
 #define RMEM_IOC_STATE _IOW(RMEM_IOC_TYPE, 0x47, struct rmem_ioc_state)
 
-/* Bytes of the longest message of a lane. */
+/* Bytes of the longest message of a lane, and of the longest header of an answer. */
 #define RMEM_LANE_MESSAGE_MAX 256u
 
+/* They take the answers as well. */
+#define RMEM_LANE_TAKE (1u << 0)
+/* The end of a lane: the payload that was taken last does not match its checksum. */
+#define RMEM_LANE_DAMAGED (1u << 1)
+
 /**
- * struct rmem_ioc_lane - RMEM_IOC_LANE: the faulting thread asks by itself
+ * struct rmem_ioc_lane - RMEM_IOC_LANE: the faulting threads speak with the store
  * @size: sizeof(struct rmem_ioc_lane)
- * @flags: must be 0
+ * @flags: RMEM_LANE_TAKE or 0; out: whether they do; at its end RMEM_LANE_DAMAGED or 0
  * @region_id: id of a region that this channel serves
  * @fd: a socket that leads to the region's store; -1: none from now on
  * @lane: a number for it, not 0, for @lane of struct rmem_request
@@ -509,6 +612,19 @@ struct rmem_ioc_state {
  * @length_at: likewise, its length in bytes
  * @checksum_at: where the CRC-32C of all that stands in front of it belongs, 4
  *	bytes; 0: the message has none
+ * @answer: address of the header of an answer with all that was asked for; with @fd
+ *	-1: where the module puts a header that it has taken
+ * @answer_mask: address of as many bytes: the bits of the header that are always the
+ *	same
+ * @answer_bytes: length of the header, at most RMEM_LANE_MESSAGE_MAX; its payload
+ *	follows. With @fd -1: room at @answer; out: how much of a header was taken
+ * @answer_cookie_at: where in the header the request's cookie stands, 8 bytes
+ * @answer_offset_at: likewise, the offset of its first byte
+ * @answer_length_at: likewise, its length in bytes
+ * @answer_payload_at: likewise, the length of the payload, 4 bytes: the same
+ * @answer_sum_at: likewise, the CRC-32C of the payload, 4 bytes; 0: there is none
+ * @answer_checksum_at: as @checksum_at
+ * @taken: out, with @fd -1: how much of that header's payload was taken
  *
  * With a lane the first task that misses a chunk sends the message itself, with
  * the three numbers and the checksum put in, each little-endian. The request is in
@@ -518,19 +634,36 @@ struct rmem_ioc_state {
  * RMEM_REQ_AGAIN and without @lane, and then it wakes the daemon as ever, as it
  * does for all that is not a first demand. Needs RMEM_FEATURE_LANE.
  *
+ * RMEM_LANE_TAKE: the tasks that have asked take the answers out of the socket, each
+ * what comes while it waits, and the daemon must not receive from it; it may watch for
+ * the connection's end (EPOLLRDHUP). Needs TCP. The requests are not in the
+ * ring; there is RMEM_OP_MISS instead, and now and then a wake-up. An answer is taken if it has exactly
+ * the form described, and answers a request that was asked for on this lane. Its bytes
+ * go the way of RMEM_IOC_RECEIVE. Whatever else comes (an error, a message of another
+ * kind, the end) is the daemon's: RMEM_OP_LANE tells him that the
+ * module takes nothing any more. So it does when nobody is left who could. The
+ * daemon then ends the lane, and goes on reading where the module has stopped: that is
+ * behind @answer_bytes of a header and @taken bytes of a payload.
+ *
+ * The end of such a lane puts into the ring what was asked for there and has not
+ * been answered, with @lane; what finds no room there is published without it as soon as it
+ * does. By the next RMEM_LANE_TAKE under the same number they are the module's again.
+ *
  * The socket is one that RMEM_IOC_RECEIVE would take, without kTLS (EINVAL). The
  * module keeps it open until the lane ends: by @fd -1, with the region, or with the
  * channel. Messages are sent whole or not at all; should the socket take a part of
- * one, it is shut down. Nothing is received from it. Its memory is allocated
- * without waiting for file systems or disks, from then on.
+ * one, it is shut down. Its memory is allocated without waiting for file systems or
+ * disks, from then on.
  *
  * To send something itself the caller ends the lane first: when that call has
- * returned, nothing is being sent. The same socket may become a lane again
+ * returned, nothing is being sent or taken. The same socket may become a lane again
  * afterwards, under the same number; what had been asked under it stays asked.
  *
  *   EISCONN     the region has a lane; end it first
- *   EINVAL      @lane 0; a message too long, or in which the fields overlap or
- *               reach beyond its end; with @fd -1, any of them is not 0
+ *   EINVAL      @lane 0; a message or header too long, or in which the fields overlap or
+ *               reach beyond its end; with @fd -1, anything but @answer and
+ *               @answer_bytes is not 0; without RMEM_LANE_TAKE, any of what
+ *               describes answers is not 0
  */
 struct rmem_ioc_lane {
 	__u32 size;
@@ -544,14 +677,23 @@ struct rmem_ioc_lane {
 	__u16 offset_at;
 	__u16 length_at;
 	__u16 checksum_at;
+	__aligned_u64 answer;
+	__aligned_u64 answer_mask;
+	__u32 answer_bytes;
+	__u16 answer_cookie_at;
+	__u16 answer_offset_at;
+	__u16 answer_length_at;
+	__u16 answer_payload_at;
+	__u16 answer_sum_at;
+	__u16 answer_checksum_at;
+	__aligned_u64 taken;
 };
-#define RMEM_IOC_LANE _IOW(RMEM_IOC_TYPE, 0x4e, struct rmem_ioc_lane)
+#define RMEM_IOC_LANE _IOWR(RMEM_IOC_TYPE, 0x4e, struct rmem_ioc_lane)
 
 /*
  * Numbers kept free, so that they mean one thing for ever:
- *   0x49 write-out to a socket       0x4a dirty log get and clear
- *   0x4b freeze and thaw writers     0x4c read resident pages
- *   0x4d hand over the writer claim
+ *   0x4a dirty log get and clear     0x4b freeze and thaw writers
+ *   0x4c read resident pages         0x4d hand over the writer claim
  */
 
 /*
@@ -567,7 +709,8 @@ struct rmem_ioc_lane {
  * Both run freely and wrap at 2^32; entry i is at index i % entries. The ring
  * is empty when they are equal. The kernel trusts only its own copy of head;
  * a tail that makes no sense stops publication until it does. poll(2) reports
- * POLLIN while the ring is not empty, but nobody is woken for an entry with @lane.
+ * POLLIN while the ring is not empty, but nobody is woken for a FETCH with @lane, and
+ * not for each MISS.
  * What finds no room waits in the kernel.
  */
 #define RMEM_RING_MAGIC 0x676e6972 /* "ring" */
@@ -588,15 +731,22 @@ struct rmem_ring_header {
  * enum rmem_op - what is asked of the daemon
  * @RMEM_OP_FETCH: bytes wanted; answer with FILL or RECEIVE, or COMPLETE with an
  *	error
- * @RMEM_OP_WRITE: dirty pages of one chunk; WRITEOUT, then COMPLETE when durable
+ * @RMEM_OP_WRITE: dirty pages of one chunk; WRITEOUT, or RUNS and SEND, then COMPLETE
+ *	when durable
  * @RMEM_OP_ZERO: the range shall read as zeros; COMPLETE when durable
  * @RMEM_OP_HIT: no answer; bytes filled with RMEM_FILL_MARK were first used
+ * @RMEM_OP_MISS: no answer; a thread has missed bytes and fetches them by itself
+ *	(RMEM_LANE_TAKE)
+ * @RMEM_OP_LANE: the daemon has to receive on @lane himself from now on, see
+ *	RMEM_LANE_TAKE
  */
 enum rmem_op {
 	RMEM_OP_FETCH = 1,
 	RMEM_OP_WRITE = 2,
 	RMEM_OP_ZERO = 3,
 	RMEM_OP_HIT = 4,
+	RMEM_OP_MISS = 5,
+	RMEM_OP_LANE = 6,
 };
 
 /* Nobody waits for this fetch yet. */
@@ -613,20 +763,20 @@ enum rmem_op {
 
 /**
  * struct rmem_request - one ring entry
- * @cookie: names the request in FILL, WRITEOUT and COMPLETE; 0 for RMEM_OP_HIT.
- *	Valid only in the generation (channel) it was published in.
+ * @cookie: names the request in FILL, WRITEOUT and COMPLETE; 0 where there is no
+ *	answer. Valid only in the generation (channel) it was published in.
  * @region_id: id of the region
  * @op: enum rmem_op
  * @flags: RMEM_REQ_*
  * @__reserved: 0
  * @offset: first byte
  * @length: bytes; never beyond the region's end
- * @demand_offset: FETCH: the byte whose absence was noticed first; HIT: the
+ * @demand_offset: FETCH, MISS: the byte whose absence was noticed first; HIT: the
  *	byte used
- * @payload: WRITE: bytes that WRITEOUT will give
- * @tid: FETCH, HIT: thread that noticed, in the initial pid namespace; 0 = none
+ * @payload: WRITE: bytes that it has, zeros included
+ * @tid: FETCH, MISS, HIT: thread that noticed, in the initial pid namespace; 0 = none
  * @lane: FETCH: the thread asks by itself on this lane (RMEM_IOC_LANE); 0: nobody
- *	has asked
+ *	has asked. LANE: its number
  * @__reserved1: 0
  */
 struct rmem_request {

@@ -119,6 +119,16 @@ TEST_P(TransportConformance, NothingThereIsEagain) {
   EXPECT_EQ(one.connection->receive({&space, 1}).err, EAGAIN);
 }
 
+TEST_P(TransportConformance, WhatWaitsForMoreGoesWithIt) {
+  const auto bytes = test::pattern(700, 6);
+  for (std::size_t at = 0; at < bytes.size(); at += 100) {
+    const iovec buffer = {const_cast<std::byte*>(bytes.data()) + at, 100};
+    ASSERT_EQ(one.connection->send({&buffer, 1}, at + 100 < bytes.size()).bytes, 100u);
+  }
+  loop.until([&] { return two.got.size() == bytes.size(); });
+  EXPECT_EQ(two.got, bytes);
+}
+
 TEST_P(TransportConformance, BytesSentBeforeTheCloseArriveFirst) {
   const auto bytes = test::pattern(500, 3);
   const iovec buffer = {const_cast<std::byte*>(bytes.data()), bytes.size()};

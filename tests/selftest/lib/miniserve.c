@@ -150,7 +150,7 @@ int chan_receive(struct chan *c, __u64 cookie, __u64 offset, __u64 length, int f
 	return ret;
 }
 
-int chan_lane(struct chan *c, const struct rmem_ioc_lane *lane)
+int chan_lane(struct chan *c, struct rmem_ioc_lane *lane)
 {
 	return ioctl(c->fd, RMEM_IOC_LANE, lane) ? -errno : 0;
 }
@@ -191,6 +191,34 @@ int chan_writeout(struct chan *c, __u64 cookie, void *buf, __u64 bytes,
 	if (copied)
 		*copied = w.bytes;
 	return w.run_count;
+}
+
+int chan_runs(struct chan *c, __u64 cookie, struct rmem_write_run *runs, __u32 room)
+{
+	struct rmem_ioc_runs r = {
+		.size = sizeof(r),
+		.cookie = cookie,
+		.runs = (unsigned long)runs,
+		.run_count = room,
+	};
+
+	return ioctl(c->fd, RMEM_IOC_RUNS, &r) ? -errno : (int)r.run_count;
+}
+
+int chan_send(struct chan *c, __u32 id, __u64 offset, __u64 length, int fd, __u64 *sent)
+{
+	struct rmem_ioc_send s = {
+		.size = sizeof(s),
+		.region_id = id,
+		.fd = fd,
+		.offset = offset,
+		.length = length,
+	};
+	int ret = ioctl(c->fd, RMEM_IOC_SEND, &s) ? -errno : 0;
+
+	if (sent)
+		*sent = s.sent;
+	return ret;
 }
 
 int chan_prefetch(struct chan *c, __u32 id, __u32 flags, __u64 offset, __u64 length)

@@ -40,7 +40,7 @@ int chan_fill(struct chan *c, __u64 cookie, __u64 offset, __u64 length,
 /* @received: bytes taken, whatever the result; may be NULL */
 int chan_receive(struct chan *c, __u64 cookie, __u64 offset, __u64 length, int fd,
 		 __u32 flags, __u32 checksum, __u64 *received);
-int chan_lane(struct chan *c, const struct rmem_ioc_lane *lane);
+int chan_lane(struct chan *c, struct rmem_ioc_lane *lane);
 /* Ends it. */
 int chan_end_lane(struct chan *c, __u32 id);
 /* The number of cookies that were unknown. */
@@ -48,6 +48,10 @@ int chan_complete(struct chan *c, const __u64 *cookies, __u32 count, __u32 error
 /* The number of runs. */
 int chan_writeout(struct chan *c, __u64 cookie, void *buf, __u64 bytes,
 		  struct rmem_run *runs, __u32 room, __u64 *copied);
+/* The number of runs. */
+int chan_runs(struct chan *c, __u64 cookie, struct rmem_write_run *runs, __u32 room);
+/* @sent: bytes gone, whatever the result; may be NULL */
+int chan_send(struct chan *c, __u32 id, __u64 offset, __u64 length, int fd, __u64 *sent);
 int chan_prefetch(struct chan *c, __u32 id, __u32 flags, __u64 offset, __u64 length);
 
 /*

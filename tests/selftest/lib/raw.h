@@ -155,6 +155,55 @@ static inline void disconnect(struct pair *p)
 	close(p->out);
 }
 
+/* What waits there. */
+#define FOREIGN_BYTES 4096
+
+/* Opens a pair as nobody and passes one end of it on. */
+static inline int foreign_opener(void *arg)
+{
+	static unsigned char bytes[FOREIGN_BYTES];
+	char space[CMSG_SPACE(sizeof(int))] __aligned(8) = { 0 };
+	struct iovec io = { bytes, 1 };
+	struct msghdr m = {
+		.msg_iov = &io, .msg_iovlen = 1,
+		.msg_control = space, .msg_controllen = sizeof(space),
+	};
+	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+	int via = *(int *)arg, fds[2];
+
+	if (setresuid(65534, 65534, 65534) || socketpair(AF_UNIX, SOCK_STREAM, 0, fds))
+		return 1;
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(c), &fds[0], sizeof(int));
+	if (send(fds[1], bytes, FOREIGN_BYTES, 0) != FOREIGN_BYTES || sendmsg(via, &m, 0) != 1)
+		return 1;
+	return 0;
+}
+
+/* A connected socket that somebody else has opened. */
+static inline int foreign_socket(void)
+{
+	char space[CMSG_SPACE(sizeof(int))] __aligned(8);
+	unsigned char byte;
+	struct iovec io = { &byte, 1 };
+	struct msghdr m = {
+		.msg_iov = &io, .msg_iovlen = 1,
+		.msg_control = space, .msg_controllen = sizeof(space),
+	};
+	struct pair via = connected(UNIX);
+	pid_t pid = spawn(foreign_opener, &via.out);
+	int fd;
+
+	ASSERT_EQ(SYS(recvmsg(via.in, &m, 0)), 1);
+	ASSERT(CMSG_FIRSTHDR(&m));
+	memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof(int));
+	EXPECT_EQ(reap(pid, 20000), 0);
+	disconnect(&via);
+	return fd;
+}
+
 /*
  * Keeps others out of a TCP socket: whoever sends holds its lock while he copies,
  * and he copies from a page that comes only when the test wants it to.

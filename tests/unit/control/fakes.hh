@@ -190,13 +190,18 @@ class NoChannel final : public kchan::KernelChannel {
     return {0, ENOENT, 0};
   }
   bool asks() const override { return false; }
-  int lane(std::uint32_t, const Lane&) override { return ENOENT; }
-  int end_lane(std::uint32_t) override { return ENOENT; }
+  int lane(std::uint32_t, const Lane&, bool&) override { return ENOENT; }
+  LaneEnd end_lane(std::uint32_t, std::span<std::byte>) override { return {}; }
   int complete(std::span<const std::uint64_t>, int) override { return 0; }
   int write_out(std::uint64_t, std::span<std::byte>, std::span<rmem_run>, std::uint64_t&,
                 std::uint32_t&) override {
     return ENOENT;
   }
+  bool sends() const override { return false; }
+  int write_runs(std::uint64_t, std::span<rmem_write_run>, std::uint32_t&) override {
+    return ENOENT;
+  }
+  Sent send(std::uint32_t, std::uint64_t, std::uint64_t, int) override { return {0, ENOENT, 0}; }
   int prefetch(std::uint32_t, std::uint64_t, std::uint64_t, std::uint32_t,
                std::uint32_t&) override {
     return 0;

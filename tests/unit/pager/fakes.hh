@@ -82,13 +82,16 @@ class FakeKernel final : public kchan::KernelChannel {
     return {length, 0, 0};
   }
   bool asks() const override { return can_ask; }
-  int lane(std::uint32_t, const Lane& lane) override {
+  int lane(std::uint32_t, const Lane& lane, bool& takes) override {
     lanes.push_back(lane.number);
+    takes_offered = !lane.answer.empty();
+    takes = takes_offered && can_take;
     return lane_error;
   }
-  int end_lane(std::uint32_t) override {
+  LaneEnd end_lane(std::uint32_t, std::span<std::byte> header) override {
     lanes.push_back(0);
-    return 0;
+    std::memset(header.data(), 0x33, lane_end.header);
+    return lane_end;
   }
   int complete(std::span<const std::uint64_t> cookies, int error) override {
     ++complete_calls;
@@ -117,6 +120,30 @@ class FakeKernel final : public kchan::KernelChannel {
       bytes += data.size();
     }
     return 0;
+  }
+  bool sends() const override { return can_send; }
+  int write_runs(std::uint64_t cookie, std::span<rmem_write_run> runs,
+                 std::uint32_t& run_count) override {
+    ++runs_calls;
+    if (gone.count(cookie)) return ENOENT;
+    run_count = 0;
+    for (const auto& [offset, data] : dirty.at(cookie)) {
+      for (std::size_t at = 0; at < data.size(); at += 4096) {
+        const std::string page = data.substr(at, 4096);
+        const bool zero = page == std::string(page.size(), '\0');
+        const std::uint32_t flags = zero ? RMEM_RUN_ZERO : 0;
+        if (at != 0 && runs[run_count - 1].flags == flags) {
+          runs[run_count - 1].length += page.size();
+        } else {
+          runs[run_count++] = {offset + at, page.size(), flags, 0};
+        }
+      }
+    }
+    return 0;
+  }
+  Sent send(std::uint32_t, std::uint64_t offset, std::uint64_t length, int) override {
+    sent.push_back({offset, length});
+    return send_result.err ? send_result : Sent{length, 0, 0};
   }
   int prefetch(std::uint32_t, std::uint64_t offset, std::uint64_t length, std::uint32_t flags,
                std::uint32_t& queued) override {
@@ -148,6 +175,12 @@ class FakeKernel final : public kchan::KernelChannel {
   bool can_ask = true;
   int lane_error = 0;
   std::vector<std::uint32_t> lanes;  // begun, or 0: ended
+  bool can_send = false;
+  Sent send_result;  // if that is an error
+  std::vector<Window> sent;
+  std::size_t runs_calls = 0;
+  bool can_take = true, takes_offered = false;
+  LaneEnd lane_end;
   bool can_receive = false;
   std::deque<Received> receive_results;
   std::vector<Fill> received;
@@ -180,6 +213,7 @@ class FakeStore final : public store::Store {
     store::Receiver* receiver = nullptr;
     void* ctx = nullptr;
     store::Urgency urgency = store::Urgency::kBulk;
+    store::Sender* sender = nullptr;
   };
 
   explicit FakeStore(std::uint64_t size) {
@@ -201,10 +235,26 @@ class FakeStore final : public store::Store {
   }
   bool can_receive(std::uint64_t) const override { return receivable; }
   void set_asker(store::Asker* now, std::uint64_t, bool) override { asker = now; }
+  void take_answers(std::uint32_t lane) override { answers_of.push_back(lane); }
   void write(std::uint64_t offset, std::span<const std::byte> from, store::Done done) override {
     ++writes;
     take({Kind::kWrite, offset, from.size(), nullptr, from.front(), done});
   }
+  void send(std::uint64_t offset, std::uint64_t length, store::Sender& sender,
+            store::Done done) override {
+    ++sends;
+    take({Kind::kWrite,
+          offset,
+          length,
+          nullptr,
+          {},
+          done,
+          nullptr,
+          nullptr,
+          store::Urgency::kBulk,
+          &sender});
+  }
+  bool can_send(std::uint64_t length) const override { return length >= least_sendable; }
   void zero(std::uint64_t offset, std::uint64_t length, store::Done done) override {
     ++zeros;
     take({Kind::kZero, offset, length, nullptr, {}, done});
@@ -241,11 +291,14 @@ class FakeStore final : public store::Store {
   std::vector<Operation> operations;
   bool immediate = false;
   bool receivable = false;
+  std::uint64_t least_sendable = ~0ull;
+  store::Sender::Sent last_sent;
   store::Asker* asker = nullptr;
+  std::vector<std::uint32_t> answers_of;  // lanes of which it shall take them itself
   store::Receiver::Taken last_taken;
   std::size_t receives = 0;
   std::byte content{0x11};
-  std::size_t reads = 0, writes = 0, zeros = 0, flushes = 0;
+  std::size_t reads = 0, writes = 0, sends = 0, zeros = 0, flushes = 0;
 
  private:
   void take(const Operation& o) {
@@ -263,6 +316,9 @@ class FakeStore final : public store::Store {
       } else if (last_taken.err != 0) {
         err = ECANCELED;
       }
+    } else if (o.sender && err == 0) {
+      last_sent = o.sender->send(o.offset, o.length, 99);
+      if (last_sent.err != 0) err = EAGAIN;
     } else if (o.kind == Kind::kRead && err == 0) {
       std::memset(o.into, static_cast<int>(content), o.length);
     }

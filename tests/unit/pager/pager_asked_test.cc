@@ -13,15 +13,26 @@ class PagerAsked : public PagerTest {
   void SetUp() override {
     PagerTest::SetUp();
     ASSERT_NE(store.asker, nullptr);
-    EXPECT_TRUE(store.asker->begin({.number = kLane, .socket = 9}));
+    EXPECT_EQ(begin(), store::Asker::Begun::kAsks);
     pager->set_drain([this] {
       ++drains;
-      while (!ring.empty()) {
+      while (!ring.empty() && drains_all) {
         pager->accept(ring.front());
         ring.pop_front();
       }
+      return ring.empty();
     });
   }
+
+  // `answers`: it may take them.
+  store::Asker::Begun begin(bool answers = false) {
+    store::Asker::Lane lane;
+    lane.number = kLane;
+    lane.socket = 9;
+    if (answers) lane.answer.header = lane.answer.mask = bytes;
+    return store.asker->begin(lane);
+  }
+  store::Asker::Started pause() { return store.asker->pause(header); }
 
   // Is in the ring.
   void asks(std::uint64_t cookie, std::uint64_t chunk, std::uint32_t lane = kLane) {
@@ -41,6 +52,8 @@ class PagerAsked : public PagerTest {
 
   std::deque<rmem_request> ring;
   int drains = 0;
+  bool drains_all = true;
+  std::array<std::byte, 64> header{};
 };
 
 TEST_F(PagerAsked, AnswerFindsItsRequestInTheRing) {
@@ -104,8 +117,8 @@ TEST_F(PagerAsked, WhatALostLaneHadIsAskedAgain) {
 // A pause is no loss.
 TEST_F(PagerAsked, WhatWasAskedBeforeAPauseIsAwaited) {
   asks(100, 3);
-  store.asker->pause();
-  EXPECT_TRUE(store.asker->begin({.number = kLane, .socket = 9}));
+  pause();
+  EXPECT_EQ(begin(), store::Asker::Begun::kAsks);
   EXPECT_EQ(kernel.lanes, (std::vector<std::uint32_t>{kLane, 0, kLane}));
   EXPECT_TRUE(answer(100, 3));
 }
@@ -119,35 +132,6 @@ TEST_F(PagerAsked, WhoCouldNotAskAfterAllHasItAsked) {
   EXPECT_EQ(pager->requests_in_use(), 1u);
   store.answer(Kind::kRead);
   EXPECT_EQ(kernel.fills.size(), 1u);
-}
-
-// It may be older than the bytes that may leave the page cache from now on.
-TEST_F(PagerAsked, WhatWasAskedBeforeAWriteWasDurableIsReadAgain) {
-  for (const bool known : {false, true}) {
-    const std::uint64_t cookie = known ? 200 : 100;
-    write(1);  // the page at 4096, in chunk 0
-    pager->pump();
-    store.answer(Kind::kWrite);
-    pager->pump();
-    asks(cookie, 0);
-    asks(cookie + 1, 1);
-    if (known) pager->drain();
-    kernel.completions.clear();
-    store.answer(Kind::kFlush);
-    ASSERT_EQ(kernel.completed_with(1), 0);
-    // All that was in the ring then.
-    EXPECT_TRUE(ring.empty());
-    asks(cookie + 2, 0);
-    EXPECT_TRUE(answer(cookie, 0));
-    EXPECT_FALSE(kernel.filled(cookie));
-    EXPECT_TRUE(answer(cookie + 1, 1));
-    EXPECT_TRUE(kernel.filled(cookie + 1));
-    EXPECT_TRUE(answer(cookie + 2, 0));
-    EXPECT_TRUE(kernel.filled(cookie + 2));
-    store.answer(Kind::kRead);
-    EXPECT_TRUE(kernel.filled(cookie));
-    EXPECT_EQ(pager->requests_in_use(), 0u);
-  }
 }
 
 TEST_F(PagerAsked, WithoutMemoryTheBytesAreReadIntoABufferThatKeepsThem) {
@@ -182,6 +166,81 @@ TEST_F(PagerAsked, AskedFetchesAreStepsOfTheirReaders) {
     EXPECT_TRUE(answer(100 + i, i));
   }
   EXPECT_FALSE(kernel.windows.empty());
+}
+
+// --- who take the answers, too ---------------------------------------------------
+
+TEST_F(PagerAsked, AnswersAreLeftToThoseWhoAsked) {
+  pause();
+  asks(100, 3);
+  pager->drain();
+  asks(101, 4);
+  EXPECT_EQ(begin(true), store::Asker::Begun::kTakes);
+  // What is outstanding is nobody's here, nor is what comes later.
+  EXPECT_TRUE(ring.empty());
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+  EXPECT_FALSE(answer(100, 3));
+
+  // In the end the kernel says what is outstanding.
+  kernel.lane_end = {10, 4711, true};
+  const auto started = pause();
+  EXPECT_EQ(started.header, 10u);
+  EXPECT_EQ(started.payload, 4711u);
+  EXPECT_TRUE(started.damaged);
+  EXPECT_EQ(header[9], std::byte{0x33});
+  asks(101, 4);
+  EXPECT_TRUE(answer(101, 4));
+  EXPECT_TRUE(kernel.filled(101));
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+}
+
+// Else it would be awaited here for ever, once it is taken from the ring.
+TEST_F(PagerAsked, AnswersAreLeftOnlyWhenTheRingIsEmpty) {
+  pause();
+  asks(100, 3);
+  drains_all = false;
+  EXPECT_EQ(begin(true), store::Asker::Begun::kAsks);
+  EXPECT_FALSE(kernel.takes_offered);
+  drains_all = true;
+  EXPECT_TRUE(answer(100, 3));
+}
+
+TEST_F(PagerAsked, KernelMayNotWantToTakeAnswers) {
+  pause();
+  asks(100, 3);
+  kernel.can_take = false;
+  EXPECT_EQ(begin(true), store::Asker::Begun::kAsks);
+  EXPECT_TRUE(kernel.takes_offered);
+  EXPECT_TRUE(answer(100, 3));
+  pause();
+  kernel.lane_error = EINVAL;
+  EXPECT_EQ(begin(true), store::Asker::Begun::kNo);
+}
+
+TEST_F(PagerAsked, KernelGivesTheAnswersBack) {
+  rmem_request e = entry(0, RMEM_OP_LANE, 0, 0);
+  e.lane = kLane;
+  pager->accept(e);
+  EXPECT_EQ(store.answers_of, std::vector<std::uint32_t>{kLane});
+  pager->disconnect(kId, "gone");
+  pager->accept(e);
+  EXPECT_EQ(store.answers_of.size(), 1u);
+}
+
+TEST_F(PagerAsked, MissesAreStepsOfTheirReaders) {
+  for (std::uint64_t i = 0; i < 4; ++i) {
+    rmem_request e = entry(0, RMEM_OP_MISS, i * kChunk, kChunk);
+    e.tid = 1;
+    pager->accept(e);
+  }
+  EXPECT_FALSE(kernel.windows.empty());
+  EXPECT_EQ(pager->stats(kId).asked, 4u);
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+  EXPECT_EQ(pager->stats(kId).malformed, 0u);
+  rmem_request wrong = entry(0, RMEM_OP_MISS, 0, kChunk);
+  wrong.demand_offset = kSize;
+  pager->accept(wrong);
+  EXPECT_EQ(pager->stats(kId).malformed, 1u);
 }
 
 TEST_F(PagerAsked, LendsOnlyWhileTheStoreIsThere) {

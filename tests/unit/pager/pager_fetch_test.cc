@@ -212,24 +212,6 @@ TEST_F(PagerFetch, CookieThatIsGoneIsForgotten) {
   EXPECT_EQ(pager->requests_in_use(), 0u);
 }
 
-// Bytes read before a write became durable are older than what may be evicted
-// by the time they are filled.
-TEST_F(PagerFetch, ReadOverlappedByACompletedWriteIsRepeated) {
-  fetch(100, 0);
-  pager->pump();
-  write(5);
-  pager->pump();
-  store.answer(Kind::kWrite);
-  store.answer(Kind::kFlush);
-  EXPECT_EQ(kernel.completed_with(5), 0);
-  store.content = std::byte{0x22};
-  store.answer(Kind::kRead);  // the old bytes
-  EXPECT_TRUE(kernel.fills.empty());
-  store.answer(Kind::kRead);
-  ASSERT_EQ(kernel.fills.size(), 1u);
-  EXPECT_EQ(store.reads, 2u);
-}
-
 // --- received by the module ------------------------------------------------------
 
 class PagerReceive : public PagerTest {
@@ -351,23 +333,6 @@ TEST_F(PagerReceive, EndsOfTheConnectionAreToldApart) {
     EXPECT_EQ(kernel.received.back().cookie, 100u);
     EXPECT_EQ(pager->requests_in_use(), 0u);
   }
-}
-
-// As ReadOverlappedByACompletedWriteIsRepeated: not a byte of it may go in.
-TEST_F(PagerReceive, ReadOverlappedByACompletedWriteIsRepeated) {
-  fetch(100, 0);
-  pager->pump();
-  write(5);
-  pager->pump();
-  store.answer(Kind::kWrite);
-  store.answer(Kind::kFlush);
-  EXPECT_EQ(kernel.completed_with(5), 0);
-  store.answer(Kind::kRead);
-  EXPECT_TRUE(kernel.received.empty());
-  EXPECT_EQ(store.last_taken.err, ECANCELED);
-  store.answer(Kind::kRead);
-  ASSERT_EQ(kernel.received.size(), 1u);
-  EXPECT_EQ(store.receives, 2u);
 }
 
 TEST_F(PagerReceive, RegionThatIsGoneTakesNothing) {

@@ -292,6 +292,164 @@ TEST_F(PagerWrite, RunsThatMakeNoSenseAreRefused) {
   EXPECT_EQ(kernel.completed_with(1), EIO);
 }
 
+// --- sent by the module -----------------------------------------------------------
+
+class PagerSend : public PagerTest {
+ protected:
+  static constexpr std::uint64_t kPage = 4096;
+
+  void SetUp() override {
+    PagerTest::SetUp();
+    kernel.can_send = true;
+    store.least_sendable = 4 * kPage;
+  }
+  // The whole of a chunk.
+  void chunk(std::uint64_t i) {
+    kernel.dirty[i + 1] = {{i * kChunk, std::string(kChunk, 'x')}};
+    rmem_request e = entry(i + 1, RMEM_OP_WRITE, i * kChunk, kChunk);
+    e.payload = kChunk;
+    pager->accept(e);
+  }
+};
+
+TEST_F(PagerSend, WithoutABuffer) {
+  const std::size_t free = pager->buffer_bytes_free();
+  chunk(3);
+  pager->pump();
+  ASSERT_EQ(store.sends, 1u);
+  EXPECT_EQ(store.writes, 0u);
+  EXPECT_EQ(kernel.write_outs, 0u);
+  EXPECT_EQ(pager->buffer_bytes_free(), free);
+  EXPECT_EQ(pager->buffer_bytes(kId), 0u);
+  EXPECT_TRUE(kernel.sent.empty());  // when the store comes to it
+  store.answer(Kind::kWrite);
+  ASSERT_EQ(kernel.sent.size(), 1u);
+  EXPECT_EQ(kernel.sent[0].offset, 3 * kChunk);
+  EXPECT_EQ(kernel.sent[0].length, kChunk);
+  EXPECT_TRUE(kernel.completions.empty());
+  store.answer(Kind::kFlush);
+  EXPECT_EQ(kernel.completed_with(4), 0);
+  EXPECT_EQ(pager->stats(kId).sent, 1u);
+  EXPECT_EQ(pager->stats(kId).writes, 1u);
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+}
+
+TEST_F(PagerSend, ByCopyWhereOneOfThemCannot) {
+  kernel.can_send = false;
+  chunk(0);
+  pager->pump();
+  kernel.can_send = true;
+  store.least_sendable = kChunk + 1;
+  chunk(1);
+  pager->pump();
+  EXPECT_EQ(store.sends, 0u);
+  EXPECT_EQ(store.count(Kind::kWrite), 2u);
+  EXPECT_EQ(kernel.write_outs, 2u);
+  EXPECT_EQ(kernel.runs_calls, 0u);
+}
+
+TEST_F(PagerSend, ZerosAreToldNotSent) {
+  kernel.dirty[1] = {{0, std::string(4 * kPage, 'a') + std::string(2 * kPage, '\0')},
+                     {8 * kPage, std::string(4 * kPage, 'b')}};
+  write(1, 0, 10 * kPage);
+  pager->pump();
+  ASSERT_EQ(store.operations.size(), 3u);
+  EXPECT_EQ(store.operations[0].kind, Kind::kWrite);
+  EXPECT_EQ(store.operations[0].length, 4 * kPage);
+  EXPECT_EQ(store.operations[1].kind, Kind::kZero);
+  EXPECT_EQ(store.operations[1].offset, 4 * kPage);
+  EXPECT_EQ(store.operations[1].length, 2 * kPage);
+  EXPECT_EQ(store.operations[2].offset, 8 * kPage);
+  store.answer_all(Kind::kWrite);
+  EXPECT_EQ(store.flushes, 0u);
+  store.answer(Kind::kZero);
+  store.answer(Kind::kFlush);
+  EXPECT_EQ(kernel.completed_with(1), 0);
+  EXPECT_EQ(kernel.sent.size(), 2u);
+}
+
+TEST_F(PagerSend, NothingButZeros) {
+  kernel.dirty[1] = {{0, std::string(10 * kPage, '\0')}};
+  write(1, 0, 10 * kPage);
+  pager->pump();
+  EXPECT_EQ(store.operations.size(), 1u);
+  EXPECT_EQ(store.zeros, 1u);
+  EXPECT_EQ(kernel.write_outs, 0u);
+}
+
+// On average: one long run does not carry many short ones along.
+TEST_F(PagerSend, ManyShortRunsGoByCopy) {
+  kernel.dirty[1] = {{0, std::string(8 * kPage, 'a')}};
+  for (std::uint64_t i = 0; i < 4; ++i)
+    kernel.dirty[1][(10 + 2 * i) * kPage] = std::string(kPage, 'b');
+  write(1, 0, 12 * kPage);
+  pager->pump();
+  EXPECT_EQ(store.sends, 0u);
+  EXPECT_EQ(store.writes, 5u);
+  EXPECT_EQ(kernel.write_outs, 1u);
+}
+
+TEST_F(PagerSend, RepetitionAsksForItsRunsAnew) {
+  chunk(0);
+  chunk(1);
+  pager->pump();
+  EXPECT_EQ(kernel.runs_calls, 2u);
+  pager->disconnect(kId, "gone");
+  store.answer_everything(EAGAIN);
+  kernel.gone.insert(2);
+  kernel.dirty[1] = {{0, std::string(kChunk, '\0')}};
+  pager->connect(kId, store);
+  ASSERT_EQ(store.operations.size(), 1u);
+  EXPECT_EQ(store.operations[0].kind, Kind::kZero);
+  store.answer(Kind::kZero);
+  store.answer(Kind::kFlush);
+  EXPECT_EQ(kernel.completed_with(1), 0);
+  EXPECT_EQ(kernel.completed_with(2), -1);
+  EXPECT_TRUE(kernel.sent.empty());
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+}
+
+TEST_F(PagerSend, WhatBefellTheSocketIsToldToTheStore) {
+  const std::pair<kchan::KernelChannel::Sent, int> cases[] = {
+      {{1000, EAGAIN, 0}, EAGAIN},
+      {{0, EPIPE, 0}, EPIPE},
+      {{7, ECONNRESET, ETIMEDOUT}, ETIMEDOUT},
+      {{0, ENOENT, 0}, ENOENT},
+  };
+  std::uint64_t i = 0;
+  for (const auto& [result, told] : cases) {
+    chunk(i++);
+    pager->pump();
+    kernel.send_result = result;
+    store.answer(Kind::kWrite);
+    EXPECT_EQ(store.last_sent.bytes, result.bytes);
+    EXPECT_EQ(store.last_sent.err, told);
+    kernel.send_result = {};
+    pass(std::chrono::milliseconds(100));
+    store.answer(Kind::kWrite);
+    store.answer(Kind::kFlush);
+    EXPECT_EQ(kernel.completed_with(i), 0);
+  }
+}
+
+TEST_F(PagerSend, BytesUnderWayAreBounded) {
+  for (std::uint64_t i = 0; i < 64; ++i) chunk(i);
+  pager->pump();
+  EXPECT_EQ(store.count(Kind::kWrite), 32u);  // 8 MiB
+  while (store.count(Kind::kWrite)) store.answer(Kind::kWrite);
+  store.answer_all(Kind::kFlush);
+  EXPECT_EQ(kernel.completions.size(), 64u);
+}
+
+TEST_F(PagerSend, RunsThatMakeNoSenseAreRefused) {
+  kernel.dirty[1] = {{kChunk * 5, std::string(kChunk, 'x')}};  // outside of the request
+  write(1, 0, kChunk);
+  pager->pump();
+  EXPECT_TRUE(store.operations.empty());
+  EXPECT_EQ(kernel.completed_with(1), EIO);
+  EXPECT_TRUE(pager->idle(kId));
+}
+
 TEST_F(PagerWrite, PushesByInterval) {
   pass(std::chrono::milliseconds(4900));
   EXPECT_EQ(kernel.pushes, 0u);

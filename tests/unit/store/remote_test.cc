@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -508,6 +509,136 @@ TEST_F(RemoteStoreTest, ReceiversTakeTheirPayloadsAndNothingElse) {
   }
 }
 
+// --- payloads with a sender ---------------------------------------------------------
+
+// Sends as the module does, from a store's worth of bytes of its own.
+struct Pages final : Sender {
+  explicit Pages(std::vector<std::byte> content) : bytes(std::move(content)) {}
+  std::vector<std::byte> bytes;
+  std::size_t most = SIZE_MAX;         // by one call, and then it says that the socket is full
+  std::uint64_t ends_at = ~0ull;       // there is no byte behind it
+  std::uint64_t waits_at = ~0ull;      // the socket is full from there on
+  std::vector<std::uint64_t> offsets;  // of calls
+
+  Sent send(std::uint64_t offset, std::uint64_t length, int socket) override {
+    offsets.push_back(offset);
+    const std::uint64_t have = ends_at - std::min(offset, ends_at);
+    const auto count = std::min({length, have, std::uint64_t{most}});
+    if (count == 0) return {0, ENOENT};
+    if (offset >= waits_at) return {0, EAGAIN};
+    const ssize_t n = ::send(socket, bytes.data() + offset, count, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (n < 0) return {0, errno};
+    const auto gone = static_cast<std::uint64_t>(n);
+    if (gone == length) return {gone, 0};
+    return {gone, gone == have ? ENOENT : EAGAIN};
+  }
+};
+
+TEST_F(RemoteStoreTest, SendersGiveTheirPayloadsAndNothingElse) {
+  const auto store = writer("mem");
+  test::StoreOps ops(loop, *store);
+  EXPECT_TRUE(store->can_send(1 << 20));
+  EXPECT_FALSE(store->can_send(4096));
+  Pages whole(pattern(16 << 20, 3)), pieces(pattern(16 << 20, 3));
+  pieces.most = 5000;
+
+  // Among ordinary reads and writes; longer than a frame and than what a socket holds.
+  const std::size_t sizes[] = {16 << 10, 256 << 10, 100'001, 3 << 20, 64 << 10, 70'000};
+  std::deque<Pending> sent, read, written;
+  std::deque<std::vector<std::byte>> into;
+  for (std::size_t i = 0; i < std::size(sizes); ++i) {
+    store->send(i * 2'000'001, sizes[i], i % 2 ? whole : pieces, sent.emplace_back().done());
+    store->write((15 << 20) + 10 * i, std::span(whole.bytes).subspan((15 << 20) + 10 * i, 10),
+                 written.emplace_back().done());
+    store->read(i * 300'000, into.emplace_back(i * 9000 + 1), read.emplace_back().done());
+  }
+  loop.until([&] {
+    return std::ranges::all_of(sent, &Pending::over) && std::ranges::all_of(read, &Pending::over) &&
+           std::ranges::all_of(written, &Pending::over);
+  });
+  std::uint64_t bytes = 10 * std::size(sizes);
+  for (std::size_t i = 0; i < std::size(sizes); ++i) {
+    EXPECT_EQ(sent[i].outcome.err, 0);
+    EXPECT_EQ(sent[i].outcome.epoch, store->geometry().epoch);
+    EXPECT_EQ(written[i].outcome.err, 0);
+    const auto seen = ops.read(i * 2'000'001, sizes[i]);
+    EXPECT_TRUE(std::ranges::equal(seen, std::span(whole.bytes).subspan(i * 2'000'001, sizes[i])));
+    bytes += sizes[i];
+  }
+  EXPECT_TRUE(std::ranges::equal(ops.read(15 << 20, 10 * std::size(sizes)),
+                                 std::span(whole.bytes).subspan(15 << 20, 10 * std::size(sizes))));
+  EXPECT_EQ(store->counters().bytes_written, bytes);
+  EXPECT_EQ(heard.downs, 0);
+  ASSERT_TRUE(release(*store).ok());
+}
+
+// The checksum goes in front of bytes that nobody has seen yet.
+TEST_F(RemoteStoreTest, NoSenderWhereThereAreChecksums) {
+  const auto store = writer("mem", {.checksum = true});
+  EXPECT_FALSE(store->can_send(1 << 20));
+  ASSERT_TRUE(release(*store).ok());
+  EXPECT_FALSE(store->can_send(1 << 20));
+}
+
+// Half a frame is never applied, nor is another one taken for the rest of it.
+TEST_F(RemoteStoreTest, SenderThatHasNoMoreEndsTheConnection) {
+  const auto store = writer("mem");
+  test::StoreOps ops(loop, *store);
+  for (const std::uint64_t end : {0, 1, 100'000, 256 << 10, (256 << 10) + 1}) {
+    const int ups = heard.ups, downs = heard.downs;
+    const auto before = ops.read(0, std::size_t{1 << 20});
+    Pages pages(pattern(1 << 20, end + 1));
+    pages.ends_at = end;
+    Pending sent, behind;
+    store->send(0, 512 << 10, pages, sent.done());
+    store->write(700'000, pattern(100, 9), behind.done());
+    loop.until([&] { return sent.over && behind.over; });
+    EXPECT_EQ(sent.outcome.err, EAGAIN);
+    EXPECT_EQ(behind.outcome.err, EAGAIN);
+    EXPECT_EQ(heard.downs, downs + 1);
+    EXPECT_EQ(heard.last_down.err(), ENOENT);
+    loop.until([&] { return heard.ups > ups; });
+    // Whole frames only.
+    const auto after = ops.read(0, std::size_t{1 << 20});
+    const std::size_t applied = end / (256 << 10) * (256 << 10);
+    EXPECT_TRUE(
+        std::ranges::equal(std::span(after).subspan(applied), std::span(before).subspan(applied)));
+  }
+  // And from its first byte again.
+  Pages pages(pattern(1 << 20, 77));
+  Pending sent;
+  store->send(0, 512 << 10, pages, sent.done());
+  loop.until([&] { return sent.over; });
+  EXPECT_EQ(sent.outcome.err, 0);
+  EXPECT_EQ(pages.offsets.front(), 0u);
+  EXPECT_TRUE(std::ranges::equal(ops.read(0, std::size_t{512 << 10}),
+                                 std::span(pages.bytes).first(512 << 10)));
+  loop.until([&] { return store->lanes() == 2; });
+  ASSERT_TRUE(release(*store).ok());
+}
+
+// A read is not sent in the middle of a payload, but behind it, before the rest.
+TEST_F(RemoteStoreTest, ReadsOvertakeWhatSendersHaveNotBegun) {
+  const auto store = writer("mem");
+  Pages pages(pattern(4 << 20, 5));
+  pages.most = pages.waits_at = 50'000;
+  Pending sent, read;
+  std::vector<std::byte> into(10);
+  store->send(0, 4 << 20, pages, sent.done());
+  loop.until([&] { return pages.offsets.size() > 1; });
+  store->read(5 << 20, into, read.done());
+  pages.waits_at = 256 << 10;  // the second frame
+  loop.until([&] { return read.over; });
+  EXPECT_EQ(read.outcome.err, 0);
+  EXPECT_FALSE(sent.over);
+  pages.waits_at = ~0ull;
+  loop.until([&] { return sent.over; });
+  EXPECT_EQ(sent.outcome.err, 0);
+  test::StoreOps ops(loop, *store);
+  EXPECT_EQ(ops.read(0, std::size_t{4 << 20}), pages.bytes);
+  ASSERT_TRUE(release(*store).ok());
+}
+
 TEST_F(RemoteStoreTest, ReceiverThatWantsNoMoreDisturbsNobody) {
   const auto store = make("file");
   ASSERT_TRUE(open(*store).ok());
@@ -852,21 +983,31 @@ struct Tasks final : Asker {
   std::deque<std::uint64_t> cookies;  // not answered
   int begun = 0, paused = 0, losses = 0, nobodys = 0;
   bool may = false, fits = true;
+  bool takes = false;  // the answers, where it is left them
+  bool taking = false;
+  Started started;  // with the bytes of `header`, for pause()
+  std::vector<std::byte> header;
   std::vector<int> errors;
   std::vector<std::byte> got;
   Module* module = nullptr;  // takes the payloads
 
-  bool begin(const Lane& how) override {
+  Begun begin(const Lane& how) override {
     EXPECT_FALSE(may);
     ++begun;
     lane = how;
     message.assign(how.message.begin(), how.message.end());
-    return may = true;
+    may = true;
+    taking = takes && !how.answer.header.empty();
+    return taking ? Begun::kTakes : Begun::kAsks;
   }
-  void pause() override {
+  Started pause(std::span<std::byte> into) override {
     EXPECT_TRUE(may);
     ++paused;
-    may = false;
+    may = taking = false;
+    EXPECT_LE(header.size(), into.size());
+    std::ranges::copy(header, into.begin());
+    header.clear();
+    return std::exchange(started, {});
   }
   void lost(std::uint32_t number) override {
     EXPECT_FALSE(may);
@@ -991,6 +1132,163 @@ TEST_F(RemoteStoreLanesTest, AnAskerReceivesWhatIsWorthIt) {
   store->close();
 }
 
+// Takes so much of what comes on the lane.
+std::vector<std::byte> take(test::Loop& loop, const Tasks& tasks, std::size_t bytes) {
+  std::vector<std::byte> got(bytes);
+  loop.until([&] {
+    int there = 0;
+    return ::ioctl(tasks.lane.socket, FIONREAD, &there) == 0 &&
+           static_cast<std::size_t>(there) >= bytes;
+  });
+  EXPECT_EQ(::recv(tasks.lane.socket, got.data(), bytes, MSG_DONTWAIT),
+            static_cast<ssize_t>(bytes));
+  return got;
+}
+
+TEST_F(RemoteStoreLanesTest, AnAskerTakesTheAnswers) {
+  for (const bool checksum : {false, true}) {
+    proxy->connections = 0;
+    const auto store = make("file", {.read_only = true, .checksum = checksum});
+    ASSERT_TRUE(open(*store).ok());
+    Tasks tasks;
+    tasks.takes = true;
+    store->set_asker(&tasks, 4096, true);
+    both(*store);
+    loop.until([&] { return tasks.taking; });
+    EXPECT_EQ(tasks.begun, 1);
+
+    // What is described is what comes.
+    const auto& form = tasks.lane.answer;
+    ASSERT_EQ(form.header.size(), wire::kHeaderBytes);
+    ASSERT_EQ(form.mask.size(), wire::kHeaderBytes);
+    tasks.ask(77, 4096, 100, false);
+    // Nobody else takes it.
+    loop.run_for(20ms);
+    const auto answer = take(loop, tasks, wire::kHeaderBytes + 100);
+    for (std::size_t i = 0; i < wire::kHeaderBytes; ++i)
+      EXPECT_EQ((answer[i] ^ form.header[i]) & form.mask[i], std::byte{0}) << i;
+    const auto payload = std::span(answer).subspan(wire::kHeaderBytes);
+    EXPECT_EQ(load_le<std::uint64_t>(&answer[form.cookie_at]), 77u);
+    EXPECT_EQ(load_le<std::uint64_t>(&answer[form.offset_at]), 4096u);
+    EXPECT_EQ(load_le<std::uint64_t>(&answer[form.length_at]), 100u);
+    EXPECT_EQ(load_le<std::uint32_t>(&answer[form.payload_at]), 100u);
+    EXPECT_EQ(form.payload_checksum_at != 0, checksum);
+    if (checksum) {
+      EXPECT_EQ(load_le<std::uint32_t>(&answer[form.payload_checksum_at]), crc32c(payload));
+    }
+    EXPECT_EQ(load_le<std::uint32_t>(&answer[form.checksum_at]),
+              crc32c(std::span(answer).first(form.checksum_at)));
+    EXPECT_TRUE(std::ranges::all_of(payload, [](std::byte b) { return b == std::byte{'f'}; }));
+
+    // An error has another form.
+    tasks.ask(78, 1 << 20, 4096, false);
+    const auto error = take(loop, tasks, wire::kHeaderBytes);
+    bool same = true;
+    for (std::size_t i = 0; i < wire::kHeaderBytes; ++i)
+      same &= ((error[i] ^ form.header[i]) & form.mask[i]) == std::byte{0};
+    EXPECT_FALSE(same);
+    // So the store has to go on behind its header.
+    tasks.header = error;
+    tasks.started = {.header = error.size()};
+    tasks.cookies.push_back(78);
+    store->take_answers(tasks.lane.number);
+    loop.until([&] { return tasks.errors.size() == 1; });
+    EXPECT_EQ(tasks.errors, std::vector<int>{EINVAL});
+    // And then it is left the answers again.
+    loop.until([&] { return tasks.taking; });
+    EXPECT_EQ(heard.downs, 0);
+    EXPECT_EQ(tasks.losses, 0);
+    store->close();
+    EXPECT_EQ(tasks.losses, 1);
+  }
+}
+
+TEST_F(RemoteStoreLanesTest, AnAnswerGoesOnWhereTheAskerHasStopped) {
+  const auto store = make("file", {.read_only = true, .checksum = true});
+  ASSERT_TRUE(open(*store).ok());
+  Tasks tasks;
+  tasks.takes = true;
+  store->set_asker(&tasks, 4096, true);
+  both(*store);
+  int answers = 0;
+  // Of a header; of a payload; of both all.
+  for (const std::size_t taken : {0, 1, 63, 64, 65, 1000, 64 + 4095}) {
+    SCOPED_TRACE(taken);
+    loop.until([&] { return tasks.taking; });
+    Module module(4096);
+    tasks.module = &module;
+    tasks.ask(1, 0, 4096);
+    auto begin = taken > 0 ? take(loop, tasks, taken) : std::vector<std::byte>();
+    if (taken > 64) {
+      std::ranges::copy(std::span(begin).subspan(64), module.bytes.begin());
+      module.next = taken - 64;
+      begin.resize(64);
+    }
+    tasks.header = begin;
+    tasks.started = {.header = begin.size(), .payload = taken > 64 ? taken - 64 : 0};
+    store->take_answers(tasks.lane.number);
+    loop.until([&] { return static_cast<int>(tasks.errors.size()) == answers + 1; });
+    ++answers;
+    EXPECT_EQ(tasks.errors.back(), 0);
+    EXPECT_EQ(taken > 64 ? module.bytes : tasks.got, std::vector(4096, std::byte{'f'}));
+  }
+  // Nobody waits for it any more.
+  loop.until([&] { return tasks.taking; });
+  tasks.ask(2, 0, 4096, false);
+  tasks.header = take(loop, tasks, 64 + 10);
+  tasks.header.resize(64);
+  tasks.started = {.header = 64, .payload = 10};
+  store->take_answers(tasks.lane.number);
+  loop.until([&] { return tasks.nobodys == 1; });
+  loop.until([&] { return tasks.taking; });
+  EXPECT_EQ(tasks.losses, 0);
+
+  // All of it, but not as it was sent.
+  tasks.ask(3, 0, 4096);
+  tasks.header = take(loop, tasks, 64 + 4096);
+  tasks.header.resize(64);
+  tasks.started = {.header = 64, .payload = 4096, .damaged = true};
+  store->take_answers(tasks.lane.number);
+  loop.until([&] { return tasks.losses == 1; });
+  EXPECT_EQ(store->counters().checksum_errors, 1u);
+  EXPECT_EQ(heard.downs, 0);
+  store->close();
+}
+
+// What the store asks itself it also receives, and leaves the rest when that is over.
+TEST_F(RemoteStoreLanesTest, AnswersAreLeftWhileNothingElseIsToCome) {
+  const auto store = make("file", {.read_only = true, .keep_alive = 100ms});
+  ASSERT_TRUE(open(*store).ok());
+  Tasks tasks;
+  tasks.takes = true;
+  store->set_asker(&tasks, 4096, true);
+  both(*store);
+  loop.until([&] { return tasks.taking; });
+  // It pings, since it hears nothing.
+  loop.until([&] { return tasks.begun >= 3 && tasks.taking; });
+  EXPECT_EQ(tasks.losses, 0);
+
+  test::StoreOps ops(loop, *store);
+  ops.urgency = Urgency::kDemand;
+  tasks.ask(1, 0, 4096);
+  EXPECT_EQ(ops.read(0, content.size()), content);
+  // One of its own may be followed by others.
+  loop.until([&] { return tasks.may; });
+  for (std::uint64_t i = 2; !tasks.taking && i < 100; ++i) {
+    tasks.ask(i, 0, 4096);
+    loop.until([&] { return tasks.cookies.empty(); });
+    loop.run_for(1ms);
+  }
+  EXPECT_GT(tasks.errors.size(), 4u);
+  loop.until([&] { return tasks.taking; });
+
+  // A connection that ends is noticed, though nobody reads.
+  proxy->cut(2);
+  loop.until([&] { return tasks.losses == 1; });
+  EXPECT_EQ(heard.downs, 0);
+  store->close();
+}
+
 TEST_F(RemoteStoreLanesTest, ALostPageLaneIsLostToTheAsker) {
   const auto store = writer("file");
   Tasks tasks;
@@ -1092,6 +1390,7 @@ TEST_F(RemoteStoreTest, ResumeOfAClaimThatSomebodyElseHasFails) {
 
 TEST_F(RemoteStoreTest, ReadsOvertakeWritesThatHaveNotBeenSent) {
   const auto store = writer("mem");
+  loop.until([&] { return store->lanes() == 2; });  // or its frames get in between
   std::vector<wire::Type> seen;
   // The stream starts at a frame, and WRITE payloads are skipped by length.
   std::vector<std::byte> stream;
