@@ -49,16 +49,23 @@ ino=$(stat -c %i /sys/fs/cgroup/e2e.small)
 echo "cgroup_ino == $ino" >/sys/kernel/tracing/events/writeback/writeback_start/filter
 echo >/sys/kernel/tracing/trace
 echo 1 >/sys/kernel/tracing/events/writeback/writeback_start/enable
+# A writer has the kernel look how much is dirty when he has made some pages dirty that
+# were not. The kernel then sees what the group's statistics know, which is two seconds
+# old, unless somebody reads them.
+while stat_of e2e.small file_dirty; do sleep 0.02; done >/dev/null &
+reader=$!
 pushed() { region b pushed_bytes; }
-# Who writes on has the kernel look how much is dirty, which a quick writer is through
-# with before the group's statistics know it.
-written_on() {
-	"${in_group[@]}" e2e.small rmem-load write /dev/rmem-b 2 && (($(pushed) >= size / 4))
+pushed_while_writing() {
+	rmemctl sync b
+	before=$(pushed)
+	"${in_group[@]}" e2e.small rmem-load write /dev/rmem-b 2
+	(($(pushed) >= before + size / 4))
 }
-wait_for written_on
+wait_for pushed_while_writing
+kill $reader
 echo 0 >/sys/kernel/tracing/events/writeback/writeback_start/enable
 starts=$(grep -c writeback_start: /sys/kernel/tracing/trace || true)
-note "pushed $(pushed) of $size bytes in $starts turns of the group's flusher"
+note "pushed $(($(pushed) - before)) of $size bytes in $starts turns of the group's flusher"
 assert_ge "$starts" 1 "turns of the group's flusher"
 assert_match "rmem-" "$(grep -m 1 writeback_start: /sys/kernel/tracing/trace)" "what it wrote back"
 assert_match 'oom_kill 0' "$(</sys/fs/cgroup/e2e.small/memory.events)" "memory.events"

@@ -837,13 +837,21 @@ static void answer(struct env *e, const struct message *m)
 	say(e, 0, sizeof(struct answer) + m->length);
 }
 
-/* What was sent has arrived, and nobody has taken the last of it; or somebody has. */
 static int unread(struct env *e)
 {
 	int n = -1;
 
 	ioctl(e->p.out, SIOCINQ, &n);
 	return n;
+}
+
+/* All that was said has arrived, and has been taken. */
+static bool all_taken(struct env *e)
+{
+	int under_way = -1;
+
+	ioctl(e->p.in, SIOCOUTQ, &under_way);
+	return !under_way && !unread(e);
 }
 
 /* Somebody has asked for it who also takes the answer: the daemon may know, no more. */
@@ -919,7 +927,7 @@ static void nothing_more(struct env *e)
 	struct rmem_request q;
 
 	EXPECT_EQ(chan_next(&e->r.c, &q, 0), 0);
-	EXPECT_EQ(unread(e), 0);
+	EXPECT_SOON(all_taken(e));
 	EXPECT(silent(e));
 }
 
@@ -1061,7 +1069,7 @@ TEST(answers_in_pieces)
 		next = at < sizeof(struct answer) + 2 ? at + 1 : at + 1 + rand() % 5000;
 		next = next < all ? next : all;
 		say(&e, at, next);
-		ASSERT_SOON(unread(&e) == 0);
+		ASSERT_SOON(all_taken(&e));
 	}
 	answered(&d);
 	nothing_more(&e);
@@ -1214,7 +1222,7 @@ TEST(the_connection_ends)
 		missed(&e, 0, &m);
 		answer_to(&m);
 		say(&e, 0, bytes);
-		ASSERT_SOON(unread(&e) == 0);
+		ASSERT_SOON(all_taken(&e));
 		if (i & 1)
 			setsockopt(e.p.in, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
 		close(e.p.in);
@@ -1303,7 +1311,7 @@ TEST(a_taker_is_killed)
 	/* half of his answer is there, and taken by him */
 	answer_to(&first);
 	say(&e, 0, 5000);
-	ASSERT_SOON(unread(&e) == 0);
+	ASSERT_SOON(all_taken(&e));
 	ask(&e, &d, 2 * CHUNK, false);
 	missed(&e, d.at, &second);
 	ASSERT_SOON(STAT(e.r.id, waiting) == 2);
@@ -1354,7 +1362,7 @@ TEST(all_takers_are_killed)
 		missed(&e, c[1].at, &other);
 		a = answer_to(&m);
 		say(&e, 0, ends[i]);
-		ASSERT_SOON(unread(&e) == 0);
+		ASSERT_SOON(all_taken(&e));
 		child_dies(&c[0]);
 		child_dies(&c[1]);
 		left(&e, &f);
@@ -1392,7 +1400,7 @@ TEST(the_daemon_dies_meanwhile)
 	missed(&e, 0, &m);
 	answer_to(&m);
 	say(&e, 0, 5000);
-	ASSERT_SOON(unread(&e) == 0);
+	ASSERT_SOON(all_taken(&e));
 	chan_close(&e.r.c);
 	close(e.p.out);
 	/* the module has let go of the socket, though somebody waits */
@@ -1423,7 +1431,7 @@ TEST(the_region_goes_meanwhile)
 	missed(&e, 0, &m);
 	answer_to(&m);
 	say(&e, 0, 5000);
-	ASSERT_SOON(unread(&e) == 0);
+	ASSERT_SOON(all_taken(&e));
 	EXPECT_RET(region_del_force(e.r.id, NULL), 0);
 	pthread_join(d.thread, NULL);
 	EXPECT_RET(d.ret, -EFAULT);
@@ -1449,7 +1457,7 @@ TEST(a_fetch_ends_meanwhile)
 	missed(&e, 0, &m);
 	answer_to(&m);
 	say(&e, 0, 5000);
-	ASSERT_SOON(unread(&e) == 0);
+	ASSERT_SOON(all_taken(&e));
 	EXPECT_RET(region_abort(e.r.id), 0);
 	pthread_join(d.thread, NULL);
 	EXPECT_RET(d.ret, -EIO);
