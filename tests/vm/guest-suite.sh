@@ -120,6 +120,10 @@ done
 
 # Whatever ran, no region may be left and the module must go.
 if [[ -d /sys/module/rmem ]]; then
+	while IFS=: read -r name reason; do
+		result fail "$name" 0 "$reason; see the end of the kernel log"
+		echo "FAILED   $name:$reason"
+	done < <("$(dirname "$0")/debug-checks.sh" rmem)
 	if rmmod rmem 2>/tmp/rmmod; then
 		result pass "module unloads" 0 ''
 	else
