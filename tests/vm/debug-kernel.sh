@@ -51,8 +51,8 @@ key() {
 # The compiler's name stays gcc, so that a build with ccache is the same build.
 # Dates and names, which would change every object that holds them, are fixed.
 kmake() {
-	PATH=/usr/lib/ccache:$PATH KBUILD_BUILD_TIMESTAMP=1970-01-01 KBUILD_BUILD_VERSION=1 \
-		KBUILD_BUILD_USER=rmem KBUILD_BUILD_HOST=rmem \
+	PATH=/usr/lib/ccache:$PATH CCACHE_DEPEND=1 KBUILD_BUILD_TIMESTAMP=1970-01-01 \
+		KBUILD_BUILD_VERSION=1 KBUILD_BUILD_USER=rmem KBUILD_BUILD_HOST=rmem \
 		make -s -C "$tmp/linux" -j"$(nproc)" "${flags[@]}" "$@"
 }
 
@@ -76,12 +76,18 @@ configure() {
 
 build() {
 	local package=$1 version=$2 rel root=$tmp/root
-	rm -rf "$tmp"
-	mkdir -p "$tmp/linux" "$root/boot"
-	dpkg-deb --fsys-tarfile "$package" |
-		tar -xO "./usr/src/linux-source-$series.tar.xz" | xz -dc -T0 |
-		tar -x -C "$tmp/linux" --strip-components=1
-	configure
+	# A build that was interrupted goes on.
+	if [[ ! -e $tmp/key || $(<"$tmp/key") != "$(key "$version")" ]]; then
+		rm -rf "$tmp"
+		mkdir -p "$tmp/linux"
+		dpkg-deb --fsys-tarfile "$package" |
+			tar -xO "./usr/src/linux-source-$series.tar.xz" | xz -dc -T0 |
+			tar -x -C "$tmp/linux" --strip-components=1
+		configure
+		key "$version" >"$tmp/key"
+	fi
+	rm -rf "$root"
+	mkdir -p "$root/boot"
 	rel=$(kmake kernelrelease)
 	echo "debug-kernel: building $rel: 25 minutes of CPU time, unless ccache has it" >&2
 	kmake bzImage modules >&2 || die "$rel does not build"

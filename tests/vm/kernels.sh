@@ -17,11 +17,13 @@
 #                              that of the kernel that is there, and print the
 #                              path of the package
 #
-# RMEM_KERNELS="6.1 6.12" says which series are wanted. What is there is used
-# as it is, without the network; remove build/kernels to get newer ones.
+# RMEM_KERNELS="6.1 6.12" says which series are wanted; 6.12-kasan and 6.12-kcsan
+# are built by debug-kernel.sh. What is there is used as it is, without the
+# network; remove build/kernels to get newer ones.
 set -euo pipefail
 
-top=$(cd "$(dirname "$0")/../.." && pwd)
+here=$(cd "$(dirname "$0")" && pwd)
+top=$(cd "$here/../.." && pwd)
 kernels=$top/build/kernels
 source_dir=$top/build/linux-source
 # shellcheck source=/dev/null
@@ -34,6 +36,7 @@ trixie) default="6.12" ;;
 *) default="6.1 6.12" ;;
 esac
 wanted=${RMEM_KERNELS:-$default}
+instrumented='-(kasan|kcsan)$'
 
 die() {
 	echo "kernels: $*" >&2
@@ -200,10 +203,14 @@ fetch_series() {
 fetch() {
 	local series
 	mkdir -p "$kernels"
+	# Before the lock, which they need themselves.
+	for series in $wanted; do
+		[[ ! $series =~ $instrumented ]] || "$here/debug-kernel.sh" "${series##*-}"
+	done
 	exec 9>"$kernels/.lock"
 	flock 9
 	for series in $wanted; do
-		fetch_series "$series"
+		[[ $series =~ $instrumented ]] || fetch_series "$series"
 	done
 	rm -rf "$apt_dir"
 }
