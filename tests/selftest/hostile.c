@@ -837,21 +837,26 @@ static void close_pair(struct pair *p)
 /* Connected ones that will do, and all the others. */
 static struct pair any_pair(void)
 {
-	static const int domains[] = {
-		AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_ALG, AF_VSOCK,
+	/* none for which the kernel would look for a module each time */
+	static const struct { int domain, type, protocol; } kinds[] = {
+		{ AF_UNIX, SOCK_STREAM, 0 }, { AF_UNIX, SOCK_DGRAM, 0 },
+		{ AF_UNIX, SOCK_SEQPACKET, 0 }, { AF_INET, SOCK_STREAM, 0 },
+		{ AF_INET, SOCK_DGRAM, 0 }, { AF_INET, SOCK_RAW, IPPROTO_ICMP },
+		{ AF_INET6, SOCK_STREAM, 0 }, { AF_INET6, SOCK_DGRAM, 0 },
+		{ AF_NETLINK, SOCK_RAW, 0 },
 	};
-	static const int types[] = { SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_RAW };
 	struct sockaddr_storage at;
 	struct pair p = { -1, -1 };
 	socklen_t len;
+	unsigned int i = pick(ARRAY_SIZE(kinds));
 	int both[2];
 
 	switch (pick(8)) {
 	case 0:
-		p.in = socket(PICK(domains), PICK(types) | SOCK_CLOEXEC, 0);
+		p.in = socket(kinds[i].domain, kinds[i].type | SOCK_CLOEXEC, kinds[i].protocol);
 		break;
 	case 1:
-		if (!socketpair(AF_UNIX, PICK(types) | SOCK_CLOEXEC, 0, both))
+		if (!socketpair(AF_UNIX, kinds[i % 3].type | SOCK_CLOEXEC, 0, both))
 			p = (struct pair){ both[0], both[1] };
 		break;
 	case 2:
@@ -1039,8 +1044,9 @@ static void daemon_ioctl(void)
 	case RMEM_IOC_SEND:
 		a.send.region_id = any_region();
 		a.send.fd = any_fd();
-		a.send.offset = pick(SIZE);
-		a.send.length = one_in(3) ? number() : pick(CHUNK);
+		q = any_request(one_in(2) ? RMEM_OP_WRITE : RMEM_OP_FETCH);
+		a.send.offset = one_in(6) ? number() : q->offset;
+		a.send.length = one_in(3) ? number() : 1 + pick(2 * PAGE);
 		break;
 	case RMEM_IOC_PREFETCH:
 		a.prefetch.region_id = any_region();
@@ -1222,7 +1228,7 @@ static int victim_process(void *arg)
 static void make_victim_regions(void)
 {
 	struct region_conf conf = {
-		.size = SIZE, .order = -1, .fault_ms = 50, .sync_ms = 50,
+		.size = SIZE, .order = -1, .fault_ms = 50, .sync_ms = 1000,
 		.on_loss = RMEM_ON_LOSS_ERROR,
 	};
 	struct region_stat st;
