@@ -16,6 +16,7 @@
 #include <linux/genetlink.h>
 #include <sched.h>
 #include <setjmp.h>
+#include <sys/klog.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -767,6 +768,8 @@ static void workers_run(int (*process)(void *), void (*meanwhile)(void))
 
 static void shared_start(void)
 {
+	/* a slow console need not tell of each daemon that comes and goes */
+	klogctl(8, NULL, 5);
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
 		      -1, 0);
 	ASSERT(shared != MAP_FAILED);
@@ -1057,8 +1060,11 @@ static void daemon_ioctl(void)
 	case RMEM_IOC_STATE:
 		a.state.region_id = any_region();
 		/* FAILED is for ever */
-		a.state.state = one_in(200) ? RMEM_STATE_FAILED : pick(2);
-		snprintf(a.state.reason, sizeof(a.state.reason), "by %u", pick(100));
+		if (one_in(200))
+			a.state.state = RMEM_STATE_FAILED;
+		else if (one_in(10))
+			a.state.state = RMEM_STATE_DEGRADED;
+		snprintf(a.state.reason, sizeof(a.state.reason), "by %u", pick(2));
 		break;
 	case RMEM_IOC_LANE:
 		set_lane(&a.lane);

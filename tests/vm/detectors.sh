@@ -56,14 +56,15 @@ verdict() { # NAME COMMAND...
 	fi
 }
 
-# The part of the kernel log that belongs to a bug; also as a file to judge.
+# The part of the kernel log that belongs to a bug; also as a file to judge. What
+# a dead guest leaves is its console's, with carriage returns.
 part() { # BUG
-	awk -v bug="detectors: $1" '/detectors: [a-z-]+$/ { on = index($0, bug) && substr($0, length($0) - length(bug) + 1) == bug } on' \
-		"$tmp/run/dmesg.txt" | tee "$tmp/part"
+	tr -d '\r' <"$tmp/run/dmesg.txt" |
+		awk -v bug="$1" '/detectors: [a-z-]+$/ { on = $NF == bug } on' | tee "$tmp/part"
 }
 
 caught() { # BUG
-	part "$1" | grep -qaE "${said[$1]}" || { part "$1" | sed 's/^/# /'; return 1; }
+	part "$1" | grep -qaE "${said[$1]}" || { sed 's/^/# /' "$tmp/part"; return 1; }
 	! "$here/dmesg-check.sh" "$tmp/part" >"$tmp/judged"
 }
 

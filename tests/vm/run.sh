@@ -245,6 +245,8 @@ cmdline+=" mitigations=off tsc=reliable no_timer_check random.trust_cpu=on"
 cmdline+=" watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=120"
 # Of an instrumented kernel (debug-kernel.sh) all reports, and all that it can watch.
 [[ $rel == *-amd64 ]] || cmdline+=" kasan_multi_shot page_owner=on page_poison=1"
+# The log is judged at the end; what a long test begins with shall still be in it.
+[[ ! ${RMEM_LONG:-} ]] || cmdline+=" log_buf_len=16M"
 cmdline+=" rmem_init=$here/guest-init.sh rmem_run=$run rmem_msize=$msize$append"
 args+=(-append "$cmdline")
 
