@@ -56,15 +56,15 @@ verdict() { # NAME COMMAND...
 	fi
 }
 
-# The part of the kernel log that belongs to a bug; also as a file to judge. What
-# a dead guest leaves is its console's, with carriage returns.
+# The part of the kernel log that belongs to a bug. What a dead guest leaves is its
+# console's, with carriage returns.
 part() { # BUG
-	tr -d '\r' <"$tmp/run/dmesg.txt" |
-		awk -v bug="$1" '/detectors: [a-z-]+$/ { on = $NF == bug } on' | tee "$tmp/part"
+	tr -d '\r' <"$tmp/run/dmesg.txt" | awk -v bug="$1" '/detectors: [a-z-]+$/ { on = $NF == bug } on'
 }
 
 caught() { # BUG
-	part "$1" | grep -qaE "${said[$1]}" || { sed 's/^/# /' "$tmp/part"; return 1; }
+	part "$1" >"$tmp/part"
+	grep -qaE "${said[$1]}" "$tmp/part" || { sed 's/^/# /' "$tmp/part"; return 1; }
 	! "$here/dmesg-check.sh" "$tmp/part" >"$tmp/judged"
 }
 
