@@ -15,6 +15,8 @@ required=(
 	libcli11-dev nlohmann-json3-dev libspdlog-dev libfmt-dev
 	libnl-3-dev libnl-genl-3-dev libsystemd-dev
 	libgtest-dev libgmock-dev libbenchmark-dev
+	# the instrumented kernel (tests/vm/debug-kernel.sh)
+	ccache libssl-dev lz4
 	# the VM and what the tests run in it
 	qemu-system-x86 busybox-static cpio e2fsprogs fdisk iproute2 iputils-ping
 	mount passwd procps psmisc util-linux xz-utils zstd
