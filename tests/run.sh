@@ -163,10 +163,6 @@ packaging units
 
 # --- in VMs -----------------------------------------------------------------
 
-header() { # FILE KEY: the value in the file's "# vm:" line
-	sed -n 's/^# vm: *//p' "$1" | head -n 1 | tr ' ' '\n' | sed -n "s/^$2=//p"
-}
-
 test_limit() { # FILE: its timeout
 	local t=300
 	[[ $1 != *.sh ]] || t=$(sed -n "s/^# timeout: ${RMEM_LONG:+.* long }\([0-9]*\).*/\1/p" "$1")
@@ -228,26 +224,15 @@ if ((${#shared[@]} + ${#own[@]})); then
 	echo "== in VMs: ${kernels[*]}"
 	((${#kernels[@]})) || result fail "VMs" 0 "no kernel to boot"
 fi
-vm_options() { # FILE: of the VM that it runs in alone
-	local key value
-	opts=()
-	for key in mem smp scratch peer append; do
-		value=$(header "$1" $key)
-		[[ ! $value ]] || opts+=("--$key" "$value")
-	done
-	[[ ! $(header "$1" icount) ]] || opts+=(--icount)
-}
-
 # Those of their own first: they tend to be the long ones.
-suite_options=(--scratch 4G)
 for rel in "${kernels[@]}"; do
 	for t in "${own[@]}"; do
-		vm_options "$t"
+		mapfile -t opts < <(tests/vm/test-options.sh "$t")
 		spawn "$rel" "$(basename "$t" .sh)" "${opts[@]}" -- "$t"
 	done
 done
 for rel in "${kernels[@]}"; do
-	((!${#shared[@]})) || spawn "$rel" suite "${suite_options[@]}" -- "${shared[@]}"
+	((!${#shared[@]})) || spawn "$rel" suite --scratch 4G -- "${shared[@]}"
 done
 wait
 
@@ -269,8 +254,7 @@ once_more() {
 		selftest/*) file=build/$file ;;
 		*) file=tests/$file.sh ;;
 		esac
-		opts=("${suite_options[@]}")
-		if grep -q '^# vm:' "$file"; then vm_options "$file"; fi
+		mapfile -t opts < <(tests/vm/test-options.sh "$file")
 		: >"$again"
 		results=$again vm_job "$rel" "again-$(basename "$file" .sh)" "${opts[@]}" -- "$file"
 		grep -q '^fail' "$again" ||
