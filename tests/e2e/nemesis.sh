@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 #
 # What befalls programs, networks, disks and machines while a load is under way. A test sources this
-# file after lib.sh, starts a load that knows what it has to see (rmem-fsx), and lets some of it happen:
+# file instead of lib.sh, starts a load that knows what it has to see (rmem-fsx), and lets some of it happen:
 #
 #   nemesis_exports=("r=file://$work/file")
 #   nemeses 20 daemon_kill server_kill link_loss
@@ -10,7 +10,10 @@
 # A nemesis is a function; `begin` starts it, `end` ends it. The first word of its name says what it
 # befalls: two of them may be under way at once if they befall different things. All chance is RMEM_SEED's.
 
+. "$(dirname "$0")/lib.sh"
+
 nemesis_exports=() # what server_* start again
+nemesis_store=$work/file # where the first of them is, to be looked at while no server runs
 declare -A befell=() # nemesis -> how often
 
 # --- programs -----------------------------------------------------------------
@@ -35,7 +38,10 @@ daemon_stop() {
 }
 server_kill() {
 	case $1 in
-	begin) stop server KILL ;;
+	begin)
+		stop server KILL
+		assert_exit 0 rmem-fsx check "$nemesis_store" "$work/oracle"
+		;;
 	end) start_server "${nemesis_exports[@]}" ;;
 	esac
 }
@@ -121,6 +127,7 @@ disk_full() {
 # disk_make FILE BYTES: a disk that can be told to fail, with a file system on it, at $disk.
 disk_make() {
 	modprobe -a loop dm-flakey
+	export DM_DISABLE_UDEV=1 # there is none
 	truncate -s "$2" "$1"
 	disk_loop=$(losetup --find --show "$1")
 	disk_sectors=$(($2 / 512))
@@ -150,15 +157,30 @@ disk_error() {
 	esac
 }
 
+# All that comes fails.
+disk_dead() {
+	case $1 in
+	begin) disk_is "flakey $disk_loop 0 0 3600" ;;
+	end) disk_is "linear $disk_loop 0" ;;
+	esac
+}
+
 # --- machines ---------------------------------------------------------------------------
 
-# The server's, a VM (peer_up): as the power fails.
+# The server's, a VM (peer_up): as the power fails. $host_seen says what its disk has then.
 host_reset() {
+	local seen
 	case $1 in
-	begin) peer_reset ;;
+	begin)
+		peer_reset
+		for seen in "${host_seen[@]}"; do
+			"$seen"
+		done
+		;;
 	end) peer_server "${nemesis_exports[@]}" ;;
 	esac
 }
+host_seen=()
 # All tasks are frozen for a second, as on the way to sleep; whoever cannot be is a finding.
 machine_suspend() {
 	[[ $1 == begin ]] || return 0
@@ -197,27 +219,29 @@ memory_drop() { [[ $1 == end ]] || echo 3 >/proc/sys/vm/drop_caches; }
 # nemeses COUNT NAME... : so many times, one or two of them, for up to $nemesis_ms.
 nemesis_ms=1500
 nemeses() {
-	local count=$1 i one=0 two=0 began
+	local count=$1 i one=0 two=0
 	shift
 	for ((i = 0; i < count; i++)); do
 		random one $#
 		random two $#
 		one=${*:one+1:1} two=${*:two+1:1}
-		[[ ${one%%_*} != "${two%%_*}" ]] || two=''
-		began=$(load_done)
 		nemesis_pause 3
 		nemesis begin "$one"
-		nemesis_pause 2
-		nemesis begin "$two"
-		nemesis_pause 1
-		nemesis end "$one"
-		nemesis_pause 2
-		nemesis end "$two"
-		nemesis_over "$began"
+		if [[ ${one%%_*} != "${two%%_*}" ]]; then
+			nemesis_pause 2
+			nemesis begin "$two"
+			nemesis_pause 1
+			nemesis end "$one"
+			nemesis_pause 2
+			nemesis end "$two"
+		else
+			nemesis_pause 1
+			nemesis end "$one"
+		fi
+		nemesis_over
 	done
 }
 nemesis() { # begin|end NAME
-	[[ $2 ]] || return 0
 	[[ $1 == end ]] || befell[$2]=$((${befell[$2]:-0} + 1))
 	"$2" "$1"
 }
@@ -228,10 +252,9 @@ nemesis_pause() { # PART: a random time, of that part of $nemesis_ms
 }
 # The load goes on by itself once it may; nobody has ended it.
 load_done() { rmem-fsx progress "$work/oracle"; }
-nemesis_over() { # OPERATIONS-BEFORE
+nemesis_over() {
 	wait_for -t 120 at_least $(($(load_done) + 20)) load_done
 	alive load || fail "the load ended: $(<"$work/load.log")"
-	: "$1"
 }
 nemeses_befell() {
 	local name

@@ -11,7 +11,8 @@
 //            [--errors]                the store may fail: EIO, ENOSPC and SIGBUS are no finding,
 //            wrong
 //                                      bytes are
-//            [--plant N]               the N-th write is lost: to see that it is found
+//            [--plant N]               each N-th write of process 1 is lost: to see that it is
+//                                      found
 //            [--no-punch]              what some stores cannot do under all circumstances
 //   rmem-fsx run PATH --oracle FILE --replay TRACE
 //                                      what a trace says, in one process
@@ -785,7 +786,7 @@ class Plan {
         first_(process == 1) {}
   Op next() {
     Op op = draw(chance_, words_, options_.punch);
-    op.lost = writes(op.kind) && first_ && ++writes_ == options_.plant;
+    op.lost = first_ && options_.plant != 0 && writes(op.kind) && ++writes_ % options_.plant == 0;
     return op;
   }
 
