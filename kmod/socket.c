@@ -4,7 +4,6 @@
  */
 #include <linux/file.h>
 #include <linux/net.h>
-#include <linux/uio.h>
 #include <net/sock.h>
 #include <net/tcp_states.h>
 

@@ -90,11 +90,14 @@ Status run(const std::string& socket_path, const std::string& instance) {
   if (!signals.ok()) return signals.status();
 
   if (Status s = loop.start(pager); !s.ok()) return s;
-  if (Status s = regions.adopt(); !s.ok()) return s;
+  const auto adopted = [&] {
+    ended = server.start();
+    if (!ended.ok()) return (*reactor)->stop();
+    announce_ready();
+  };
+  if (Status s = regions.adopt(adopted); !s.ok()) return s;
   if (::geteuid() == 0) warn(control::mount_rmemfs(control::kRegionDirectory).status());
-  if (Status s = server.start(); !s.ok()) return s;
   const Watchdog watchdog(**reactor);
-  announce_ready();
   (*reactor)->run();
   store::log_stats();
 

@@ -6,10 +6,16 @@
 #include <chrono>
 #include <cstring>
 #include <nlohmann/json.hpp>
-#include <thread>
 #include <utility>
 
 namespace rmem::control {
+namespace {
+
+// Whoever served a region and was killed a moment ago may not have let go of it yet:
+// his address space holds the ring, and goes away later while reclaim looks at it.
+constexpr std::chrono::milliseconds kHeldPause{50};
+
+}  // namespace
 
 Regions::Regions(Reactor& reactor, Kernel& kernel, pager::Pager& pager, SourceFactory& sources,
                  std::string instance)
@@ -17,7 +23,8 @@ Regions::Regions(Reactor& reactor, Kernel& kernel, pager::Pager& pager, SourceFa
       kernel_(kernel),
       pager_(pager),
       sources_(sources),
-      instance_(std::move(instance)) {}
+      instance_(std::move(instance)),
+      held_timer_(reactor, [this] { adopt_held(); }) {}
 
 Regions::~Regions() {
   // What the stores still owe, the pager gets now.
@@ -26,13 +33,25 @@ Regions::~Regions() {
   }
 }
 
-Status Regions::adopt() {
+Status Regions::adopt(std::function<void()> settled, std::chrono::milliseconds patience) {
   auto regions = kernel_.list();
   if (!regions.ok()) return regions.status();
+  settled_ = std::move(settled);
+  held_until_ = std::chrono::steady_clock::now() + patience;
   for (const kchan::RegionInfo& info : *regions) {
     if (info.instance == instance_) adopt(info);
   }
+  held_timer_.arm(held_.empty() ? std::chrono::milliseconds(0) : kHeldPause);
   return Status();
+}
+
+void Regions::adopt_held() {
+  for (const std::string& name : std::exchange(held_, {})) {
+    const auto info = kernel_.get(name);
+    if (info.ok()) adopt(*info);
+  }
+  if (!held_.empty()) return held_timer_.arm(kHeldPause);
+  settled_();
 }
 
 void Regions::adopt(const kchan::RegionInfo& info) {
@@ -48,17 +67,12 @@ void Regions::adopt(const kchan::RegionInfo& info) {
   if (info.state == RMEM_STATE_FAILED) {
     return a->strand(Status(Code::kCorrupt, info.reason, {}, ESTALE));
   }
-  int err = a->serve(info);
-  for (int i = 0; err == EBUSY && i < 200; ++i) {
-    // Whoever served it was killed a moment ago and has not let go of it yet: its address
-    // space holds the ring, and goes away later while reclaim is looking at it.
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    err = a->serve(info);
-  }
-  if (err != 0) {
-    a->log().error("cannot be served: {}", std::strerror(err));
+  if (const int err = a->serve(info); err != 0) {
     by_name_.erase(info.name);
-    return;
+    if (err == EBUSY && std::chrono::steady_clock::now() < held_until_) {
+      return held_.push_back(info.name);
+    }
+    return a->log().error("cannot be served: {}", std::strerror(err));
   }
   a->phase = Attachment::Phase::kServed;
 

@@ -35,8 +35,11 @@ class Regions {
   ~Regions();
 
   // Serves again the regions of this instance that the kernel still has. Waits
-  // for no server; fails only when the kernel does not answer.
-  Status adopt();
+  // for no server; fails only when the kernel does not answer. `settled` is called
+  // later, on the reactor's thread: at once, unless a predecessor still holds some, which
+  // is waited for no longer than `patience`.
+  Status adopt(std::function<void()> settled,
+               std::chrono::milliseconds patience = std::chrono::seconds(10));
 
   struct Attached {
     std::uint32_t id = 0;
@@ -83,6 +86,7 @@ class Regions {
   Result<Detached> detach_foreign(const kchan::RegionInfo& info, bool force);
 
   void adopt(const kchan::RegionInfo& info);
+  void adopt_held();
   // kNotFound, or why there is no such region here.
   Result<Handle> find(const std::string& name);
   void use_file(const std::string& name, bool drop, Finished done);
@@ -99,6 +103,12 @@ class Regions {
   std::string instance_;
   log::Source log_{"regions"};
   std::map<std::string, Handle> by_name_;
+
+  // Adopting: what a predecessor holds, how long to try, and whom to tell.
+  std::vector<std::string> held_;
+  std::chrono::steady_clock::time_point held_until_;
+  std::function<void()> settled_;
+  Reactor::Timer held_timer_;
 };
 
 }  // namespace rmem::control

@@ -43,6 +43,9 @@ class RegionsTest : public testing::Test {
     reactor->run();
   }
 
+  Status adopt(std::chrono::milliseconds patience = std::chrono::seconds(10)) {
+    return regions->adopt([this] { reactor->stop(); }, patience);
+  }
   Result<Regions::Attached> attach(const AttachOptions& o) {
     Result<Regions::Attached> result = Status(Code::kTimeout, "no answer");
     regions->attach(o, [&](Result<Regions::Attached> r) { result = std::move(r); });
@@ -352,7 +355,7 @@ TEST_F(RegionsTest, AdoptionWaitsForNoServer) {
   restart();
   turn();
   channel.states.clear();
-  ASSERT_TRUE(regions->adopt().ok());
+  ASSERT_TRUE(adopt().ok());
   EXPECT_EQ(script.opened, 1);  // only the first daemon's
   EXPECT_EQ(script.resumed, 1);
   EXPECT_EQ(script.last_claim.generation, 42u);
@@ -370,7 +373,7 @@ TEST_F(RegionsTest, AdoptionWaitsForNoServer) {
 TEST_F(RegionsTest, AdoptsOnlyItsOwnInstance) {
   ASSERT_TRUE(attach(options()).ok());
   regions = std::make_unique<Regions>(*reactor, module, *pager, sources, "other");
-  ASSERT_TRUE(regions->adopt().ok());
+  ASSERT_TRUE(adopt().ok());
   EXPECT_EQ(script.resumed, 0);
   EXPECT_EQ(sync("data").code(), Code::kBusy);
   EXPECT_EQ(detach("data").status().code(), Code::kBusy);
@@ -384,18 +387,38 @@ TEST_F(RegionsTest, AdoptsWhatADyingDaemonLetsGoOf) {
   turn();
   module.serve_error = EBUSY;
   module.serve_errors = 3;
-  ASSERT_TRUE(regions->adopt().ok());
+  ASSERT_TRUE(adopt().ok());
+  EXPECT_EQ(script.resumed, 0);
+  reactor->run();  // until it has settled
   EXPECT_EQ(script.resumed, 1);
 }
 
 TEST_F(RegionsTest, RegionServedByAnotherDaemonIsLeftAlone) {
-  ASSERT_TRUE(attach(options()).ok());
+  ASSERT_TRUE(attach(options("other")).ok());
+  const auto held = attach(options("held"));
+  ASSERT_TRUE(held.ok());
   restart();
   turn();
   module.serve_error = EBUSY;
-  ASSERT_TRUE(regions->adopt().ok());
+  module.serve_error_from = held->id;
+  ASSERT_TRUE(adopt(std::chrono::milliseconds(200)).ok());
+  EXPECT_EQ(script.resumed, 1) << "the other one does not wait for it";
+  reactor->run();
+  EXPECT_EQ(script.resumed, 1);
+  EXPECT_EQ(sync("held").code(), Code::kBusy);
+}
+
+TEST_F(RegionsTest, RegionThatGoesWhileItIsHeldIsForgotten) {
+  const auto r = attach(options());
+  ASSERT_TRUE(r.ok());
+  restart();
+  turn();
+  module.serve_error = EBUSY;
+  ASSERT_TRUE(adopt().ok());
+  module.regions.erase(r->id);
+  reactor->run();
   EXPECT_EQ(script.resumed, 0);
-  EXPECT_EQ(sync("data").code(), Code::kBusy);
+  EXPECT_EQ(sync("data").code(), Code::kNotFound);
 }
 
 TEST_F(RegionsTest, UnreadableNotesDoNotStopTheOthers) {
@@ -404,7 +427,7 @@ TEST_F(RegionsTest, UnreadableNotesDoNotStopTheOthers) {
   module.regions.at(first->id).blob = "garbage";
   restart();
   turn();
-  ASSERT_TRUE(regions->adopt().ok());
+  ASSERT_TRUE(adopt().ok());
   EXPECT_EQ(script.resumed, 1);
   EXPECT_TRUE(detach("a").ok());  // it can still be unmade
 }
@@ -416,7 +439,7 @@ TEST_F(RegionsTest, FailedRegionStaysFailedAndCanBeDetached) {
   module.regions.at(r->id).reason = "another store";
   restart();
   turn();
-  ASSERT_TRUE(regions->adopt().ok());
+  ASSERT_TRUE(adopt().ok());
   EXPECT_EQ(script.resumed, 0);
   EXPECT_EQ(attach(options()).status().code(), Code::kCorrupt);
   module.sync_result = Status(Code::kCorrupt, "", {}, ESTALE);

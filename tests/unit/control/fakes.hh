@@ -56,7 +56,7 @@ class FakeModule final : public Kernel {
   }
   int serve(std::uint32_t id) override {
     served.push_back(id);
-    if (serve_error == 0 || serve_errors == 0) return 0;
+    if (serve_error == 0 || serve_errors == 0 || id < serve_error_from) return 0;
     --serve_errors;
     return serve_error;
   }
@@ -77,7 +77,8 @@ class FakeModule final : public Kernel {
   std::uint32_t last_id = 0;
   std::vector<std::uint32_t> served;
   int serve_error = 0;
-  int serve_errors = 1000;  // so often
+  int serve_errors = 1000;             // so often
+  std::uint32_t serve_error_from = 0;  // for regions with this number or a higher one
   bool in_use = false;
   Status sync_result;
   bool hold = false;
