@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # timeout: 300, long 1800
+# strict
 #
 # The model checker finds what is wrong: a write that is lost, with a trace that is as short as it can be;
 # a byte, a page of zeros and a page of elsewhere at the server. Then it finds nothing in a region of an odd

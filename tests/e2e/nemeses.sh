@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 # vm: mem=1024 smp=2
 # timeout: 400, long 14400
+# strict
 #
 # Everything that may befall programs, the network and this machine, one or two at a time, at random moments,
 # for random times, while processes use a region and know what it has to hold. Nothing written is lost, at

@@ -3,6 +3,7 @@
 # vm: mem=1024 smp=2
 # timeout: 400, long 5400
 # dmesg: Buffer I/O error on dev(ice)? dm-|lost a?sync page write|EXT4-fs (warning|error)( \(device dm-|: [0-9]+ callbacks)
+# strict
 #
 # The server's disk is full, or fails, again and again, alone and together with what else befalls the
 # server, while processes use the region and know what it has to hold. Syncs, holes and fetches fail then; nothing

@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: MIT
 # vm: peer=512
 # timeout: 600, long 7200
+# strict
 #
 # The server's host, a VM with a disk, is reset again and again, alone and together with what befalls the
 # daemon and this machine, while processes use a region and know what it has to hold. After each reset its
 # disk has what was promised, word by word, and nothing that was never written; no process notices.
 . "$(dirname "$0")/nemesis.sh"
 
-seeds=${RMEM_SEEDS:-$(long_or 10 1)} rounds=$(long_or 5 2)
+seeds=${RMEM_SEEDS:-$(long_or 10 1)} rounds=$(long_or 5 1)
 first_seed=$RMEM_SEED size=$(((2 << 20) + 1000)) began=0 now=0 options=''
 peer_up
 # The kernel there writes nothing back that it was not told to: what is lost by a reset would otherwise
