@@ -12,7 +12,7 @@
 # RMEM_NEMESES="daemon_kill server_kill" leaves the others out. RMEM_SEEDS=N says how many lives there are.
 . "$(dirname "$0")/nemesis.sh"
 
-seeds=${RMEM_SEEDS:-$(long_or 50 2)} rounds=$(long_or 24 6) kills=$(long_or 10 1)
+seeds=${RMEM_SEEDS:-$(long_or 50 1)} rounds=$(long_or 24 8) kills=$(long_or 10 1)
 all=(daemon_kill daemon_kill daemon_restart daemon_stop server_kill server_kill server_restart server_stop
 	link_cut link_deaf link_mute link_loss link_reorder link_duplicate link_corrupt link_flip link_far
 	link_narrow machine_suspend machine_clock machine_cpu memory_compact memory_drop)

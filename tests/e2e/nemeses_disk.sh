@@ -10,7 +10,7 @@
 # written is lost, nothing promised is missing, no byte is wrong, and all is well once the disk is.
 . "$(dirname "$0")/nemesis.sh"
 
-seeds=${RMEM_SEEDS:-$(long_or 20 1)} rounds=$(long_or 15 5)
+seeds=${RMEM_SEEDS:-$(long_or 20 1)} rounds=$(long_or 15 4)
 first_seed=$RMEM_SEED size=$((2 << 20))
 nemesis_store=$disk/file
 hosts_up
