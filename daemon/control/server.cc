@@ -10,6 +10,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/json.hh"
 #include "base/log.hh"
 
 namespace rmem::control {
@@ -99,8 +100,8 @@ class Server::Client final : public Reactor::Handler, public std::enable_shared_
   }
 
   void request(const std::string& line) {
-    const auto parsed = nlohmann::json::parse(line, nullptr, false);
-    if (!parsed.is_object()) return refuse("not a JSON object");
+    const auto parsed = parse_json(line);
+    if (!parsed.is_object()) return refuse("not a JSON object, or one nested too deeply");
     waiting_ = true;
     id_ = parsed.contains("id") ? parsed["id"] : nlohmann::json();
     server_->handle_(peer_, parsed, [self = shared_from_this()](nlohmann::json reply) {

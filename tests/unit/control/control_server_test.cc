@@ -128,6 +128,16 @@ TEST_F(ServerTest, GarbageIsAnsweredAndEnded) {
   EXPECT_EQ(requests, 0);
 }
 
+// To look at it takes stack for each level.
+TEST_F(ServerTest, DeeplyNestedLineIsRefused) {
+  const auto fd = connect();
+  send(fd, R"({"verb":"x","id":)" + std::string(32'000, '[') + std::string(32'000, ']') + "}\n");
+  const json reply = json::parse(line(fd), nullptr, false);
+  ASSERT_TRUE(reply.is_object());
+  EXPECT_EQ(reply["error"]["code"], 2);
+  EXPECT_EQ(requests, 0);
+}
+
 TEST_F(ServerTest, OversizeLineIsRefused) {
   const auto fd = connect();
   send(fd, std::string(Server::kMaxLine + 1, 'x'));
