@@ -7,8 +7,9 @@
 # nothing failed.
 #
 #   RMEM_ONLY=REGEX      only what matches: unit/plain, unit/asan, unit/tsan,
-#                        rig, packaging/NAME, selftest/NAME, e2e/NAME
-#   RMEM_KERNELS="6.1"   only these kernels
+#                        rig, packaging/NAME, selftest/NAME, e2e/NAME; detectors
+#   RMEM_KERNELS="6.1"   only these kernels; 6.12-kasan: an instrumented one,
+#                        `make check-kmod-debug`
 #   RMEM_SEED=N          the chance in the tests, repeated
 #   RMEM_LONG=yes        the tests that have a long form, in it, and nothing
 #                        else: `make check-long`
@@ -33,7 +34,11 @@ echo "test: RMEM_SEED=$RMEM_SEED"
 
 wanted() { [[ ! $only || $1 =~ $only ]] && { [[ ! ${RMEM_LONG:-} ]] || has_long_form "$1"; }; }
 has_long_form() { # KIND/NAME
-	[[ $1 == e2e/* ]] && grep -q '^# timeout: .* long ' "tests/$1.sh"
+	case $1 in
+	e2e/*) grep -q '^# timeout: .* long ' "tests/$1.sh" ;;
+	selftest/*) grep -q '^ \* timeout: .* long ' "tests/$1.c" ;;
+	*) false ;;
+	esac
 }
 
 result() { # STATUS NAME SECONDS REASON
@@ -130,16 +135,22 @@ unit unit/plain "$build/cmake"
 unit unit/asan "$build/cmake-asan" -DRMEM_SANITIZE=address
 unit unit/tsan "$build/cmake-tsan" -DRMEM_SANITIZE=thread
 
-if wanted rig; then
-	echo "== rig"
-	rig_start=$SECONDS
+# Lines "ok NAME" and "not ok NAME" of a check of ours.
+verdicts() { # PREFIX, lines at stdin
+	local line
 	while read -r line; do
 		echo "$line"
 		case $line in
-		"ok "*) result pass "rig: ${line#ok }" 0 '' ;;
-		"not ok "*) result fail "rig: ${line#not ok }" 0 '' ;;
+		"ok "*) result pass "$1: ${line#ok }" 0 '' ;;
+		"not ok "*) result fail "$1: ${line#not ok }" 0 '' ;;
 		esac
-	done < <(tests/vm/selfcheck.sh 2>&1)
+	done
+}
+
+if wanted rig; then
+	echo "== rig"
+	rig_start=$SECONDS
+	verdicts rig < <(tests/vm/selfcheck.sh 2>&1)
 	echo "== rig: $((SECONDS - rig_start)) s"
 fi
 
@@ -169,14 +180,31 @@ dmesg_allowed() { # FILE...
 }
 
 test_limit() { # FILE: its timeout
-	local t=300
-	[[ $1 != *.sh ]] || t=$(sed -n "s/^# timeout: ${RMEM_LONG:+.* long }\([0-9]*\).*/\1/p" "$1")
-	echo "${t:-180}"
+	local t from=$1 otherwise=180
+	[[ $1 == *.sh ]] || from=tests/selftest/$(basename "$1").c otherwise=300
+	t=$(sed -n "s/^\(#\| \*\) timeout: ${RMEM_LONG:+.* long }\([0-9]*\).*/\2/p" "$from")
+	echo "${t:-$otherwise}"
+}
+
+is_instrumented() { # RELEASE
+	[[ $1 != *-amd64 ]]
+}
+
+tag() { # RELEASE
+	local series
+	series=$(cut -d. -f1,2 <<<"$1")
+	! is_instrumented "$1" || series+=-${1##*-}
+	echo "$series"
 }
 
 vm_job() { # RELEASE JOB OPTION... -- TEST...
 	local rel=$1 job=$2 opts=() dir=$logs/$1/$2 limit=120 t status=0 start=$SECONDS tag
 	shift 2
+	if is_instrumented "$rel"; then
+		# A fault takes eight times as many instructions there.
+		local -x RMEM_TIMEOUT_SCALE=${RMEM_TIMEOUT_SCALE:-8}
+		[[ " $* " == *" --mem "* ]] || opts+=(--mem 2048)
+	fi
 	while [[ $1 != -- ]]; do
 		opts+=("$1")
 		shift
@@ -185,7 +213,7 @@ vm_job() { # RELEASE JOB OPTION... -- TEST...
 	for t in "$@"; do
 		limit=$((limit + $(test_limit "$t") + 20))
 	done
-	tag=$(cut -d. -f1,2 <<<"$rel")
+	tag=$(tag "$rel")
 	tests/vm/run.sh --kernel "$rel" --run-dir "$dir" --no-dmesg-check --timeout $limit \
 		"${opts[@]}" -- tests/vm/guest-suite.sh "$@" 2>&1 </dev/null | sed -u "s/^/[$tag] /"
 	status=${PIPESTATUS[0]}
@@ -214,6 +242,12 @@ spawn() {
 	done
 	vm_job "$@" &
 }
+
+for rel in "${kernels[@]}"; do
+	is_instrumented "$rel" && wanted detectors || continue
+	echo "== detectors of $rel"
+	verdicts detectors < <(tests/vm/detectors.sh "$rel" 2>&1)
+done
 
 shared=() own=()
 for t in build/selftest/*; do
