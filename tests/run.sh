@@ -288,7 +288,7 @@ once_more() {
 	((${#failed[@]} <= 3)) || return 0
 	for name in "${failed[@]}"; do
 		tag=${name%% *} file=${name#* }
-		for rel in "${kernels[@]}"; do [[ $rel != "$tag".* ]] || break; done
+		for rel in "${kernels[@]}"; do [[ $(tag "$rel") != "$tag" ]] || break; done
 		case $file in
 		selftest/*) file=build/$file ;;
 		*) file=tests/$file.sh ;;
