@@ -69,6 +69,9 @@ test: ## everything, in VMs where it needs the module
 check-long: ## the long tests in full; hours
 	@RMEM_LONG=yes tests/run.sh
 
+fuzz: ## every decoder for FUZZ_SECONDS=60 each (FUZZ_ONLY=REGEX for some); clang
+	@tests/fuzz/run.sh
+
 vm: deps kernels programs kmod-fetched ## a root shell in the VM, module loaded, programs on PATH (KERNEL=6.1)
 	@tests/vm/run.sh --interactive --mem 2048 --scratch 4G $(if $(KERNEL),--kernel $(KERNEL))
 
@@ -124,4 +127,4 @@ clean: ## remove what was built, not what was fetched
 distclean: ## remove build/ altogether
 	rm -rf $(B)
 
-.PHONY: all help deps programs user kmod kmod-running kmod-fetched kernels selftest load test check-long vm demo lint format install uninstall dkms-install dkms-uninstall deb check-deb clean distclean
+.PHONY: all help deps programs user kmod kmod-running kmod-fetched kernels selftest load test check-long fuzz vm demo lint format install uninstall dkms-install dkms-uninstall deb check-deb clean distclean
