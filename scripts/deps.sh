@@ -19,6 +19,8 @@ required=(
 	qemu-system-x86 busybox-static cpio e2fsprogs fdisk iproute2 iputils-ping
 	dmsetup mount passwd procps psmisc util-linux xz-utils zstd
 	fio python3 python3-jsonschema python3-yaml seabios socat sqlite3 strace stress-ng
+	# make fuzz
+	clang libclang-rt-dev
 	# packaging
 	dkms
 	# make lint, make format; completion is tried in each shell

@@ -12,7 +12,8 @@
 #                        `make check-kmod-debug`
 #   RMEM_SEED=N          the chance in the tests, repeated
 #   RMEM_LONG=yes        the tests that have a long form, in it, and nothing
-#                        else: `make check-long`
+#                        else: `make check-long`; `simulation` is one of them
+#   RMEM_SIMULATIONS=N   seeds of the simulation (300; 5000 in the long form)
 #   RMEM_STRICT=yes      no second try for a test that fails in a VM
 #   RMEM_VM_JOBS=N       VMs at a time (default: one per CPU)
 #   RMEM_TIMEOUT_SCALE=N more patience, for slow machines
@@ -111,19 +112,42 @@ unit() { # NAME DIRECTORY [CMAKE-ARG]...
 	# ThreadSanitizer of gcc 12 does not cope with the address space layout
 	# randomisation of newer kernels.
 	[[ $name != unit/tsan ]] || runner=(setarch -R)
-	"${runner[@]}" ctest --test-dir "$dir" -j"$(nproc)" --timeout 300 --no-tests=error \
+	rm -rf "$dir/results"
+	"${runner[@]}" ctest --test-dir "$dir" -j"$(nproc)" --no-tests=error \
 		--output-on-failure --output-junit "$logs/junit.xml" >"$logs/ctest.log" 2>&1
-	/usr/bin/python3 - "$logs/junit.xml" "$name" >>"$results" <<-'PYTHON' || result fail "$name" 0 "ctest did not run"
-		import sys, xml.etree.ElementTree as tree
-		for case in tree.parse(sys.argv[1]).getroot().iter("testcase"):
-		    status = {"run": "pass", "fail": "fail"}.get(case.get("status"), "skip")
-		    nodes = [n for tag in ("failure", "skipped") for n in case.iter(tag)]
+	# A program that ran as a whole has left the results of its cases, unless it died.
+	/usr/bin/python3 - "$logs/junit.xml" "$name" "$dir/results" >>"$results" <<-'PYTHON' || result fail "$name" 0 "ctest did not run"
+		import json, os, re, sys, xml.etree.ElementTree as tree
+		def row(status, name, seconds, reason):
+		    print(status, f"{sys.argv[2]}: {name}", round(seconds), " ".join(reason.split()), sep="\t")
+		def rows_of(path):  # whether one of them has failed
+		    any_failed = False
+		    with open(path) as file:
+		        cases = [case for suite in json.load(file)["testsuites"] for case in suite["testsuite"]]
+		    for case in (case for case in cases if case["status"] == "RUN"):
+		        wrong = [one["failure"] for one in case.get("failures", [])]
+		        skipped = [one["message"] for one in case.get("skipped", [])]
+		        status = "fail" if wrong else "skip" if case["result"] == "SKIPPED" else "pass"
+		        row(status, case["classname"] + "." + case["name"], float(case["time"].rstrip("s")),
+		            " ".join(wrong or skipped))
+		        any_failed = any_failed or bool(wrong)
+		    return any_failed
+		for test in tree.parse(sys.argv[1]).getroot().iter("testcase"):
+		    name, seconds = test.get("name"), float(test.get("time") or 0)
+		    status = {"run": "pass", "fail": "fail"}.get(test.get("status"), "skip")
+		    said = test.findtext("system-out") or ""
+		    nodes = [n for tag in ("failure", "skipped") for n in test.iter(tag)]
 		    reason = " ".join(n.get("message") or "" for n in nodes)
-		    if status == "skip":  # GoogleTest's words, not ctest's
-		        said = (case.findtext("system-out") or "").split("Skipped\n")
-		        reason = said[1].split("\n")[0] if len(said) > 1 else reason
-		    reason = " ".join(reason.split())
-		    print(status, f'{sys.argv[2]}: {case.get("name")}', round(float(case.get("time") or 0)), reason, sep="\t")
+		    whole = os.path.join(sys.argv[3], name + ".json")
+		    if os.path.exists(whole):
+		        if rows_of(whole) or status == "pass":
+		            continue
+		        reason = "every case is well, but not the program: see the log"
+		    elif status == "skip":  # GoogleTest's words, not ctest's
+		        reason = said.partition("Skipped\n")[2].split("\n")[0] or reason
+		    elif status == "fail" and (begun := re.findall(r"\[ RUN +\] (\S+)", said)):
+		        reason += " in " + begun[-1]
+		    row(status, name, seconds, reason)
 	PYTHON
 	mv "$logs/ctest.log" "$logs/${name//\//-}.log"
 	grep -A 60 -E '^ *[0-9]+/[0-9]+ Test.*\*\*\*' "$logs/${name//\//-}.log" | head -n 200
@@ -134,6 +158,20 @@ unit() { # NAME DIRECTORY [CMAKE-ARG]...
 unit unit/plain "$build/cmake"
 unit unit/asan "$build/cmake-asan" -DRMEM_SANITIZE=address
 unit unit/tsan "$build/cmake-tsan" -DRMEM_SANITIZE=thread
+
+# The seeds of the simulation that an ordinary run has no time for.
+if [[ ${RMEM_LONG:-} && (! $only || simulation =~ $only) ]]; then
+	start=$SECONDS
+	echo "== simulation"
+	if RMEM_SIMULATIONS=${RMEM_SIMULATIONS:-5000} "$build/cmake/tests/simulation_test" >"$logs/simulation.log" 2>&1; then
+		result pass simulation $((SECONDS - start)) ''
+	else
+		grep -A 8 'Failure' "$logs/simulation.log"
+		result fail simulation $((SECONDS - start)) "see ${logs#"$top"/}/simulation.log"
+	fi
+	grep -E '^(simulation|sweep):' "$logs/simulation.log"
+	echo "== simulation: $((SECONDS - start)) s"
+fi
 
 # Lines "ok NAME" and "not ok NAME" of a check of ours.
 verdicts() { # PREFIX, lines at stdin

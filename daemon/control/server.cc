@@ -107,6 +107,7 @@ class Server::Client final : public Reactor::Handler, public std::enable_shared_
     server_->handle_(peer_, parsed, [self = shared_from_this()](nlohmann::json reply) {
       if (!std::exchange(self->waiting_, false)) return;
       self->answer(std::move(reply));
+      if (self->taking_) return;  // more lines may be there, though no more will come
       self->next_request();
       self->go_on();
     });

@@ -182,6 +182,22 @@ TEST_F(ServerTest, ManyRequestsAtOnceAreAnsweredInOrder) {
   sender.join();
 }
 
+TEST_F(ServerTest, WhatCameBeforeTheHalfCloseIsAnsweredInFull) {
+  UniqueFd fd;
+  // The server sees all of it at once.
+  on_loop([&] {
+    fd = connect();
+    send(fd, "{\"verb\":\"a\"}\n{\"verb\":\"b\"}\n{\"verb\":\"c\"}\n");
+    ::shutdown(fd.get(), SHUT_WR);
+  });
+  for (const char* verb : {"a", "b", "c"}) {
+    const json reply = json::parse(line(fd), nullptr, false);
+    ASSERT_TRUE(reply.is_object()) << verb;
+    EXPECT_EQ(reply["echo"], verb);
+  }
+  EXPECT_EQ(line(fd), "");
+}
+
 TEST_F(ServerTest, SlowVerbHoldsUpOnlyItsOwnClient) {
   const auto slow = connect();
   send(slow, "{\"verb\":\"hold\"}\n{\"verb\":\"ping\"}\n");
