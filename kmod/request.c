@@ -477,12 +477,19 @@ static void fetch_unask(struct rmem_req *req)
 /*
  * A write is durable, so its pages may go from now on. A fetch of the chunk that is
  * under way may bring what was there before: it has to come again. EAGAIN: it is too
- * late for that, its bytes are being let in; then the pages have to stay.
+ * late for that, its bytes are being let in; or a punch may have zeroed the store after
+ * the write. Then the pages have to stay.
  */
 static int write_overtakes(struct rmem_req *write)
 {
 	struct rmem_req *fetch = fetch_lookup(write->region, write->chunk);
+	struct rmem_punch *punch;
 
+	if (write->write.punched)
+		return -EAGAIN;
+	list_for_each_entry(punch, &write->region->punches, node)
+		if (punch->offset < write->offset + write->length && write->offset < punch->end)
+			return -EAGAIN;
 	if (fetch && fetch->state == RMEM_REQ_SENT)
 		fetch->fetch.stale = true;
 	list_for_each_entry(fetch, &write->region->entering, fetch.entering)

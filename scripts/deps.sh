@@ -19,8 +19,10 @@ required=(
 	ccache libssl-dev lz4
 	# the VM and what the tests run in it
 	qemu-system-x86 busybox-static cpio e2fsprogs fdisk iproute2 iputils-ping
-	mount passwd procps psmisc util-linux xz-utils zstd
+	dmsetup mount passwd procps psmisc util-linux xz-utils zstd
 	fio python3 python3-jsonschema python3-yaml seabios socat sqlite3 strace stress-ng
+	# make fuzz
+	clang libclang-rt-dev
 	# packaging
 	dkms
 	# make lint, make format; completion is tried in each shell

@@ -12,7 +12,8 @@
 #                        `make check-kmod-debug`
 #   RMEM_SEED=N          the chance in the tests, repeated
 #   RMEM_LONG=yes        the tests that have a long form, in it, and nothing
-#                        else: `make check-long`
+#                        else: `make check-long`; `simulation` is one of them
+#   RMEM_SIMULATIONS=N   seeds of the simulation (300; 5000 in the long form)
 #   RMEM_STRICT=yes      no second try for a test that fails in a VM
 #   RMEM_VM_JOBS=N       VMs at a time (default: one per CPU)
 #   RMEM_TIMEOUT_SCALE=N more patience, for slow machines
@@ -111,19 +112,42 @@ unit() { # NAME DIRECTORY [CMAKE-ARG]...
 	# ThreadSanitizer of gcc 12 does not cope with the address space layout
 	# randomisation of newer kernels.
 	[[ $name != unit/tsan ]] || runner=(setarch -R)
-	"${runner[@]}" ctest --test-dir "$dir" -j"$(nproc)" --timeout 300 --no-tests=error \
+	rm -rf "$dir/results"
+	"${runner[@]}" ctest --test-dir "$dir" -j"$(nproc)" --no-tests=error \
 		--output-on-failure --output-junit "$logs/junit.xml" >"$logs/ctest.log" 2>&1
-	/usr/bin/python3 - "$logs/junit.xml" "$name" >>"$results" <<-'PYTHON' || result fail "$name" 0 "ctest did not run"
-		import sys, xml.etree.ElementTree as tree
-		for case in tree.parse(sys.argv[1]).getroot().iter("testcase"):
-		    status = {"run": "pass", "fail": "fail"}.get(case.get("status"), "skip")
-		    nodes = [n for tag in ("failure", "skipped") for n in case.iter(tag)]
+	# A program that ran as a whole has left the results of its cases, unless it died.
+	/usr/bin/python3 - "$logs/junit.xml" "$name" "$dir/results" >>"$results" <<-'PYTHON' || result fail "$name" 0 "ctest did not run"
+		import json, os, re, sys, xml.etree.ElementTree as tree
+		def row(status, name, seconds, reason):
+		    print(status, f"{sys.argv[2]}: {name}", round(seconds), " ".join(reason.split()), sep="\t")
+		def rows_of(path):  # whether one of them has failed
+		    any_failed = False
+		    with open(path) as file:
+		        cases = [case for suite in json.load(file)["testsuites"] for case in suite["testsuite"]]
+		    for case in (case for case in cases if case["status"] == "RUN"):
+		        wrong = [one["failure"] for one in case.get("failures", [])]
+		        skipped = [one["message"] for one in case.get("skipped", [])]
+		        status = "fail" if wrong else "skip" if case["result"] == "SKIPPED" else "pass"
+		        row(status, case["classname"] + "." + case["name"], float(case["time"].rstrip("s")),
+		            " ".join(wrong or skipped))
+		        any_failed = any_failed or bool(wrong)
+		    return any_failed
+		for test in tree.parse(sys.argv[1]).getroot().iter("testcase"):
+		    name, seconds = test.get("name"), float(test.get("time") or 0)
+		    status = {"run": "pass", "fail": "fail"}.get(test.get("status"), "skip")
+		    said = test.findtext("system-out") or ""
+		    nodes = [n for tag in ("failure", "skipped") for n in test.iter(tag)]
 		    reason = " ".join(n.get("message") or "" for n in nodes)
-		    if status == "skip":  # GoogleTest's words, not ctest's
-		        said = (case.findtext("system-out") or "").split("Skipped\n")
-		        reason = said[1].split("\n")[0] if len(said) > 1 else reason
-		    reason = " ".join(reason.split())
-		    print(status, f'{sys.argv[2]}: {case.get("name")}', round(float(case.get("time") or 0)), reason, sep="\t")
+		    whole = os.path.join(sys.argv[3], name + ".json")
+		    if os.path.exists(whole):
+		        if rows_of(whole) or status == "pass":
+		            continue
+		        reason = "every case is well, but not the program: see the log"
+		    elif status == "skip":  # GoogleTest's words, not ctest's
+		        reason = said.partition("Skipped\n")[2].split("\n")[0] or reason
+		    elif status == "fail" and (begun := re.findall(r"\[ RUN +\] (\S+)", said)):
+		        reason += " in " + begun[-1]
+		    row(status, name, seconds, reason)
 	PYTHON
 	mv "$logs/ctest.log" "$logs/${name//\//-}.log"
 	grep -A 60 -E '^ *[0-9]+/[0-9]+ Test.*\*\*\*' "$logs/${name//\//-}.log" | head -n 200
@@ -134,6 +158,20 @@ unit() { # NAME DIRECTORY [CMAKE-ARG]...
 unit unit/plain "$build/cmake"
 unit unit/asan "$build/cmake-asan" -DRMEM_SANITIZE=address
 unit unit/tsan "$build/cmake-tsan" -DRMEM_SANITIZE=thread
+
+# The seeds of the simulation that an ordinary run has no time for.
+if [[ ${RMEM_LONG:-} && (! $only || simulation =~ $only) ]]; then
+	start=$SECONDS
+	echo "== simulation"
+	if RMEM_SIMULATIONS=${RMEM_SIMULATIONS:-5000} "$build/cmake/tests/simulation_test" >"$logs/simulation.log" 2>&1; then
+		result pass simulation $((SECONDS - start)) ''
+	else
+		grep -A 8 'Failure' "$logs/simulation.log"
+		result fail simulation $((SECONDS - start)) "see ${logs#"$top"/}/simulation.log"
+	fi
+	grep -E '^(simulation|sweep):' "$logs/simulation.log"
+	echo "== simulation: $((SECONDS - start)) s"
+fi
 
 # Lines "ok NAME" and "not ok NAME" of a check of ours.
 verdicts() { # PREFIX, lines at stdin
@@ -174,8 +212,9 @@ packaging units
 
 # --- in VMs -----------------------------------------------------------------
 
-header() { # FILE KEY: the value in the file's "# vm:" line
-	sed -n 's/^# vm: *//p' "$1" | head -n 1 | tr ' ' '\n' | sed -n "s/^$2=//p"
+# What a test makes the kernel say on purpose, as a regular expression.
+dmesg_allowed() { # FILE...
+	(($# > 1)) || sed -n 's/^# dmesg: *//p' "$1"
 }
 
 test_limit() { # FILE: its timeout
@@ -224,7 +263,7 @@ vm_job() { # RELEASE JOB OPTION... -- TEST...
 		result fail "$tag $job: VM" $((SECONDS - start)) \
 			"status $status in $(cat "$dir/out/current" 2>/dev/null || echo 'no test'); see ${dir#"$top"/}"
 	fi
-	if tests/vm/dmesg-check.sh "$dir/dmesg.txt" >"$dir/dmesg-check.log"; then
+	if RMEM_DMESG_ALLOW=$(dmesg_allowed "$@") tests/vm/dmesg-check.sh "$dir/dmesg.txt" >"$dir/dmesg-check.log"; then
 		result pass "$tag $job: kernel log" $((SECONDS - start)) ''
 	else
 		sed "s/^/[$tag] /" "$dir/dmesg-check.log"
@@ -253,7 +292,7 @@ for t in build/selftest/*; do
 	[[ -f $t && -x $t ]] && wanted "selftest/${t##*/}" && shared+=("$t")
 done
 for t in tests/e2e/*.sh; do
-	[[ -e $t && $t != */lib.sh ]] || continue
+	[[ -x $t ]] || continue
 	wanted "e2e/$(basename "$t" .sh)" || continue
 	if [[ ${RMEM_LONG:-} ]] || grep -q '^# vm:' "$t"; then own+=("$t"); else shared+=("$t"); fi
 done
@@ -262,26 +301,15 @@ if ((${#shared[@]} + ${#own[@]})); then
 	echo "== in VMs: ${kernels[*]}"
 	((${#kernels[@]})) || result fail "VMs" 0 "no kernel to boot"
 fi
-vm_options() { # FILE: of the VM that it runs in alone
-	local key value
-	opts=()
-	for key in mem smp scratch peer append; do
-		value=$(header "$1" $key)
-		[[ ! $value ]] || opts+=("--$key" "$value")
-	done
-	[[ ! $(header "$1" icount) ]] || opts+=(--icount)
-}
-
 # Those of their own first: they tend to be the long ones.
-suite_options=(--scratch 4G)
 for rel in "${kernels[@]}"; do
 	for t in "${own[@]}"; do
-		vm_options "$t"
+		mapfile -t opts < <(tests/vm/test-options.sh "$t")
 		spawn "$rel" "$(basename "$t" .sh)" "${opts[@]}" -- "$t"
 	done
 done
 for rel in "${kernels[@]}"; do
-	((!${#shared[@]})) || spawn "$rel" suite "${suite_options[@]}" -- "${shared[@]}"
+	((!${#shared[@]})) || spawn "$rel" suite --scratch 4G -- "${shared[@]}"
 done
 wait
 
@@ -290,7 +318,7 @@ wait
 # Emulated CPUs on a host that is busy with others can keep a task waiting for longer than
 # a test thought possible. So one that failed runs again, alone. If it passes then, it is
 # unsteady: named in the summary, its first log kept, to be looked into. Several at once
-# are no accident; and what the kernel log says is never tried again.
+# are no accident; what the kernel log says and wrong bytes are never tried again.
 once_more() {
 	local name tag file rel again=$logs/again.tsv failed
 	mapfile -t failed < <(awk -F'\t' '$1 == "fail" && $2 ~ /^[0-9.]+ (selftest|e2e)\// {
@@ -298,13 +326,15 @@ once_more() {
 	((${#failed[@]} <= 3)) || return 0
 	for name in "${failed[@]}"; do
 		tag=${name%% *} file=${name#* }
-		for rel in "${kernels[@]}"; do [[ $rel != "$tag".* ]] || break; done
+		for rel in "${kernels[@]}"; do [[ $(tag "$rel") != "$tag" ]] || break; done
 		case $file in
 		selftest/*) file=build/$file ;;
 		*) file=tests/$file.sh ;;
 		esac
-		opts=("${suite_options[@]}")
-		if grep -q '^# vm:' "$file"; then vm_options "$file"; fi
+		# Wrong bytes, as rmem-load and rmem-fsx tell of them: what chance has found, a second
+		# try may well miss.
+		! grep -qE ', want (seq|write|[0-9]+ to) ' "$logs/$rel"/*/out/"$(basename "$file" .sh).log" || continue
+		mapfile -t opts < <(tests/vm/test-options.sh "$file")
 		: >"$again"
 		results=$again vm_job "$rel" "again-$(basename "$file" .sh)" "${opts[@]}" -- "$file"
 		grep -q '^fail' "$again" ||

@@ -21,8 +21,10 @@ spdlog::level::level_enum spdlog_level(Level level) {
       return spdlog::level::warn;
     case Level::kError:
       return spdlog::level::err;
+    case Level::kNone:
+      break;
   }
-  return spdlog::level::err;
+  return spdlog::level::off;
 }
 
 // sd-daemon(3): what journald makes of "<n>".
@@ -35,7 +37,8 @@ const char* priority(Level level) {
     case Level::kWarning:
       return "<4>";
     case Level::kError:
-      return "<3>";
+    case Level::kNone:
+      break;
   }
   return "<3>";
 }

@@ -12,8 +12,8 @@ namespace rmem::log {
 
 // What each level is for: error = somebody must act; warning = it works, but
 // not as it should; info = a state change an operator wants to know; debug =
-// everything else.
-enum class Level { kDebug, kInfo, kWarning, kError };
+// everything else. None is for tests that provoke what is logged.
+enum class Level { kDebug, kInfo, kWarning, kError, kNone };
 
 // Lines below `level` are dropped; kInfo until told otherwise. For the journal
 // each line starts with its priority, "<6>".

@@ -8,6 +8,7 @@
 #include <tuple>
 #include <utility>
 
+#include "base/json.hh"
 #include "base/uri.hh"
 #include "control/fields.hh"
 #include "linux/rmem.h"
@@ -161,7 +162,7 @@ Result<Notes> Notes::from_blob(const std::string& blob) {
     return Status(Code::kFailed, "the region's notes: " + why,
                   "it was made by another program or another release");
   };
-  const auto parsed = nlohmann::json::parse(blob, nullptr, false);
+  const auto parsed = parse_json(blob);
   if (!parsed.is_object()) return failed("not JSON");
   Fields fields(parsed);
   Notes notes;

@@ -27,8 +27,10 @@ Regions::Regions(Reactor& reactor, Kernel& kernel, pager::Pager& pager, SourceFa
       held_timer_(reactor, [this] { adopt_held(); }) {}
 
 Regions::~Regions() {
-  // What the stores still owe, the pager gets now.
-  for (auto& [name, a] : by_name_) {
+  // What the stores still owe, the pager gets now. Those that were on their way to be
+  // attached hear of it, and leave the map.
+  const auto all = by_name_;
+  for (const auto& [name, a] : all) {
     if (a->source) a->source->close();
   }
 }

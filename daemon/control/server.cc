@@ -10,6 +10,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/json.hh"
 #include "base/log.hh"
 
 namespace rmem::control {
@@ -99,13 +100,14 @@ class Server::Client final : public Reactor::Handler, public std::enable_shared_
   }
 
   void request(const std::string& line) {
-    const auto parsed = nlohmann::json::parse(line, nullptr, false);
-    if (!parsed.is_object()) return refuse("not a JSON object");
+    const auto parsed = parse_json(line);
+    if (!parsed.is_object()) return refuse("not a JSON object, or one nested too deeply");
     waiting_ = true;
     id_ = parsed.contains("id") ? parsed["id"] : nlohmann::json();
     server_->handle_(peer_, parsed, [self = shared_from_this()](nlohmann::json reply) {
       if (!std::exchange(self->waiting_, false)) return;
       self->answer(std::move(reply));
+      if (self->taking_) return;  // more lines may be there, though no more will come
       self->next_request();
       self->go_on();
     });

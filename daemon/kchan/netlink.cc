@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <cstring>
 #include <iterator>
 #include <utility>
@@ -80,8 +81,31 @@ RegionInfo parse_region(nlattr* const* attributes) {
   return r;
 }
 
-bool parse_attributes(nlmsghdr* header, nlattr** attributes) {
-  return genlmsg_parse(header, 0, attributes, RMEM_A_REGION_MAX, nullptr) == 0;
+// Numbers are as long as they have to be; text and bytes may have any length.
+struct Policy {
+  nla_policy of[RMEM_A_REGION_MAX + 1] = {};
+  Policy() {
+    of[RMEM_A_REGION_FOLIO_ORDER].type = NLA_U8;
+    for (const int type : {RMEM_A_REGION_ID, RMEM_A_REGION_CHUNK, RMEM_A_REGION_FLAGS,
+                           RMEM_A_REGION_UID, RMEM_A_REGION_GID, RMEM_A_REGION_MODE,
+                           RMEM_A_REGION_FAULT_TIMEOUT_MS, RMEM_A_REGION_SYNC_TIMEOUT_MS,
+                           RMEM_A_REGION_ON_LOSS, RMEM_A_REGION_STATE, RMEM_A_REGION_USERS,
+                           RMEM_A_REGION_DAEMON_PID, RMEM_A_REGION_WAITING, RMEM_A_REGION_EVENT})
+      of[type].type = NLA_U32;
+    for (const int type :
+         {RMEM_A_REGION_SIZE, RMEM_A_REGION_RESIDENT_LIMIT, RMEM_A_REGION_DIRTY_LIMIT,
+          RMEM_A_REGION_RESIDENT_BYTES, RMEM_A_REGION_DIRTY_BYTES, RMEM_A_REGION_WRITEBACK_BYTES,
+          RMEM_A_REGION_FETCHED_BYTES, RMEM_A_REGION_PUSHED_BYTES, RMEM_A_REGION_FAULTS_DEMAND,
+          RMEM_A_REGION_FAULTS_RESIDENT, RMEM_A_REGION_FAULTS_WRITE_PROTECT, RMEM_A_REGION_ERRORS,
+          RMEM_A_REGION_LOST_BYTES, RMEM_A_REGION_MODULE_BYTES})
+      of[type].type = NLA_U64;
+  }
+};
+
+// Of what libnl has cut out of the socket's bytes.
+std::optional<RegionMessage> decode(nl_msg* message) {
+  const nlmsghdr* header = nlmsg_hdr(message);
+  return decode_region({reinterpret_cast<const std::byte*>(header), header->nlmsg_len});
 }
 
 // What the callbacks of one exchange share.
@@ -94,10 +118,8 @@ struct Exchange {
 
 int on_valid(nl_msg* message, void* context) {
   auto& x = *static_cast<Exchange*>(context);
-  nlattr* attributes[RMEM_A_REGION_MAX + 1];
-  nlmsghdr* header = nlmsg_hdr(message);
-  if (header->nlmsg_flags & NLM_F_DUMP_INTR) x.interrupted = true;
-  if (parse_attributes(header, attributes)) x.answer->push_back(parse_region(attributes));
+  if (nlmsg_hdr(message)->nlmsg_flags & NLM_F_DUMP_INTR) x.interrupted = true;
+  if (auto told = decode(message)) x.answer->push_back(std::move(told->region));
   return NL_OK;
 }
 
@@ -118,14 +140,9 @@ int accept_any(nl_msg*, void*) { return NL_OK; }
 
 int on_event(nl_msg* message, void* context) {
   auto& events = *static_cast<std::vector<Event>*>(context);
-  nlattr* attributes[RMEM_A_REGION_MAX + 1];
-  nlmsghdr* header = nlmsg_hdr(message);
-  if (static_cast<genlmsghdr*>(nlmsg_data(header))->cmd != RMEM_CMD_REGION_EVENT) return NL_OK;
-  if (!parse_attributes(header, attributes)) return NL_OK;
-  Event event;
-  event.region = parse_region(attributes);
-  if (attributes[RMEM_A_REGION_EVENT]) event.kind = nla_get_u32(attributes[RMEM_A_REGION_EVENT]);
-  events.push_back(std::move(event));
+  auto told = decode(message);
+  if (told && told->command == RMEM_CMD_REGION_EVENT)
+    events.push_back({told->event, std::move(told->region)});
   return NL_OK;
 }
 
@@ -135,6 +152,21 @@ struct CallbackPut {
 using Callbacks = std::unique_ptr<nl_cb, CallbackPut>;
 
 }  // namespace
+
+std::optional<RegionMessage> decode_region(std::span<const std::byte> message) {
+  static const Policy policy;
+  // libnl wants to be able to write there.
+  auto* header = reinterpret_cast<nlmsghdr*>(const_cast<std::byte*>(message.data()));
+  if (message.size() > INT_MAX || !nlmsg_ok(header, static_cast<int>(message.size())))
+    return std::nullopt;
+  nlattr* attributes[RMEM_A_REGION_MAX + 1];
+  if (genlmsg_parse(header, 0, attributes, RMEM_A_REGION_MAX, policy.of) != 0) return std::nullopt;
+  RegionMessage told;
+  told.command = static_cast<genlmsghdr*>(nlmsg_data(header))->cmd;
+  if (attributes[RMEM_A_REGION_EVENT]) told.event = nla_get_u32(attributes[RMEM_A_REGION_EVENT]);
+  told.region = parse_region(attributes);
+  return told;
+}
 
 const char* state_name(std::uint32_t state) {
   static constexpr const char* kNames[] = {"active", "degraded", "quiesced", "failed"};

@@ -4,9 +4,11 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -66,6 +68,17 @@ struct Event {
   std::uint32_t kind = 0;  // enum rmem_event
   RegionInfo region;       // as much of it as the event carries
 };
+
+// One message of the family, as the kernel sends it.
+struct RegionMessage {
+  std::uint8_t command = 0;  // enum rmem_cmd
+  std::uint32_t event = 0;   // enum rmem_event, where it is one
+  RegionInfo region;         // as much of it as the message carries
+};
+
+// `message` begins with its nlmsghdr, aligned as such. Nothing if it is none, or if an
+// attribute is not as long as its type.
+std::optional<RegionMessage> decode_region(std::span<const std::byte> message);
 
 // Names for people and JSON: "active", "wait", "new", ...; "unknown" if none.
 const char* state_name(std::uint32_t state);

@@ -80,6 +80,7 @@ Result<DirManifest> DirManifest::decode(std::span<const std::byte> bytes) {
   if (const auto version = load_le<std::uint32_t>(&bytes[8]); version != kManifestVersion)
     return Status(Code::kFailed, "its version is " + std::to_string(version),
                   "use a release of rmem that knows it");
+  if (load_le<std::uint32_t>(&bytes[12]) != 0) return damaged("a field that has to be 0 is not");
   auto manifest = make(load_le<std::uint64_t>(&bytes[32]), load_le<std::uint64_t>(&bytes[40]));
   if (!manifest) return damaged(manifest.status().cause());
   std::memcpy(manifest->uuid.data(), &bytes[16], manifest->uuid.size());

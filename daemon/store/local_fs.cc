@@ -11,33 +11,10 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 
 #include "base/units.hh"
 
 namespace rmem::store {
-namespace {
-
-// Mixes `text` into `seed`: FNV-1a with a final avalanche.
-std::uint64_t hash(std::string_view text, std::uint64_t seed) {
-  std::uint64_t h = 0xcbf29ce484222325 ^ seed;
-  for (const char c : text) h = (h ^ static_cast<std::uint8_t>(c)) * 0x100000001b3;
-  h = (h ^ (h >> 33)) * 0xff51afd7ed558ccd;
-  h = (h ^ (h >> 33)) * 0xc4ceb9fe1a85ec53;
-  return h ^ (h >> 33);
-}
-
-std::uint64_t boot_and_process() {
-  static const std::uint64_t value = [] {
-    std::string boot;
-    std::ifstream("/proc/sys/kernel/random/boot_id") >> boot;
-    return hash(boot, random_u64());
-  }();
-  return value;
-}
-
-}  // namespace
-
 Result<FileFacts> facts_of(int fd, const std::string& path) {
   struct statx info = {};
   if (::statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, &info) != 0)
@@ -66,6 +43,14 @@ Status expect_same(const std::string& path, const std::string& what, std::uint64
                 "leave out ?" + what + "= to use it as it is, or use another path");
 }
 
+std::uint64_t hash(std::string_view text, std::uint64_t seed) {
+  std::uint64_t h = 0xcbf29ce484222325 ^ seed;
+  for (const char c : text) h = (h ^ static_cast<std::uint8_t>(c)) * 0x100000001b3;
+  h = (h ^ (h >> 33)) * 0xff51afd7ed558ccd;
+  h = (h ^ (h >> 33)) * 0xc4ceb9fe1a85ec53;
+  return h ^ (h >> 33);
+}
+
 Uuid uuid_from(std::string_view text) {
   const std::uint64_t halves[2] = {hash(text, 1), hash(text, 2)};
   Uuid uuid;
@@ -73,11 +58,6 @@ Uuid uuid_from(std::string_view text) {
   uuid[6] = (uuid[6] & 0x0f) | 0x80;  // version 8: of our own making
   uuid[8] = (uuid[8] & 0x3f) | 0x80;
   return uuid;
-}
-
-std::uint64_t local_epoch(std::uint64_t failed_flushes) {
-  const std::uint64_t epoch = hash(std::to_string(failed_flushes), boot_and_process());
-  return epoch != 0 ? epoch : 1;
 }
 
 int store_errno(int err) {

@@ -32,6 +32,9 @@ Result<FileFacts> facts_of(int fd, const std::string& path);
 Status expect_same(const std::string& path, const std::string& what, std::uint64_t has,
                    std::uint64_t asked);
 
+// A number that is a function of both: FNV-1a with a final avalanche. Not for secrets.
+std::uint64_t hash(std::string_view text, std::uint64_t seed);
+
 // A UUID that is a function of `text`. Not for secrets.
 Uuid uuid_from(std::string_view text);
 

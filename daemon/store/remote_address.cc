@@ -12,12 +12,13 @@ Status bad(std::string_view uri, const std::string& why) {
                 "use rmem://host:port/export or rmem+unix:///export?socket=/path");
 }
 
-// What Uri::parse() undoes.
-std::string encode(std::string_view text) {
+// What Uri::parse() undoes. `special`: what else means something where it stands.
+std::string encode(std::string_view text, std::string_view special = {}) {
   std::string encoded;
   for (const char c : text) {
     static constexpr std::string_view kSpecial = "%?#&= ";
-    if (kSpecial.find(c) == std::string_view::npos && c > 0x20 && c < 0x7f) {
+    if (kSpecial.find(c) == std::string_view::npos && special.find(c) == std::string_view::npos &&
+        c > 0x20 && c < 0x7f) {
       encoded += c;
       continue;
     }
@@ -61,8 +62,9 @@ std::string RemoteAddress::to_string() const {
   if (!socket_path.empty())
     return "rmem+unix:///" + encode(export_name) + "?socket=" + encode(socket_path);
   const bool v6 = host.find(':') != std::string::npos;
-  return "rmem://" + (v6 ? "[" + encode(host) + "]" : encode(host)) + ":" + std::to_string(port) +
-         "/" + encode(export_name);
+  const std::string name = encode(host, "[]/");
+  return "rmem://" + (v6 ? "[" + name + "]" : name) + ":" + std::to_string(port) + "/" +
+         encode(export_name);
 }
 
 }  // namespace rmem::store

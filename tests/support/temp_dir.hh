@@ -12,8 +12,12 @@ namespace rmem::test {
 
 class TempDir {
  public:
-  TempDir() {
-    std::string name = (std::filesystem::temp_directory_path() / "rmem-test-XXXXXX").string();
+  // In memory, where it shall cost nothing to flush.
+  enum class Where { kDisk, kMemory };
+  explicit TempDir(Where where = Where::kDisk) {
+    const auto parent = where == Where::kMemory ? std::filesystem::path("/dev/shm")
+                                                : std::filesystem::temp_directory_path();
+    std::string name = (parent / "rmem-test-XXXXXX").string();
     EXPECT_NE(::mkdtemp(name.data()), nullptr);
     path_ = name;
   }

@@ -11,6 +11,8 @@
 #include <limits>
 #include <utility>
 
+#include "base/json.hh"
+
 namespace rmem::ctl {
 namespace {
 
@@ -126,7 +128,7 @@ Result<nlohmann::json> Daemon::call(const nlohmann::json& request,
       return went_away();
     }
   }
-  auto reply = nlohmann::json::parse(in_.substr(0, end), nullptr, false);
+  auto reply = parse_json(std::string_view(in_).substr(0, end));
   in_.erase(0, end + 1);
 
   const auto bad = [this] {

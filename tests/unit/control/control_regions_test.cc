@@ -536,5 +536,18 @@ TEST_F(RegionsTest, OwnerIsTheCallerUnlessSaid) {
   EXPECT_EQ(module.get("c")->uid, 5u);
 }
 
+// As after SIGTERM: what is under way ends in the middle, with an answer.
+TEST_F(RegionsTest, MayEndWhileRegionsAreBeingAttached) {
+  sources.script.hold_open = true;
+  std::vector<Status> ends;
+  for (const char* name : {"a", "b", "c"})
+    regions->attach(options(name),
+                    [&](const auto& attached) { ends.push_back(attached.status()); });
+  regions.reset();
+  turn();
+  ASSERT_EQ(ends.size(), 3u);
+  for (const Status& end : ends) EXPECT_EQ(end.code(), Code::kUnreachable);
+}
+
 }  // namespace
 }  // namespace rmem::control

@@ -128,6 +128,16 @@ TEST_F(ServerTest, GarbageIsAnsweredAndEnded) {
   EXPECT_EQ(requests, 0);
 }
 
+// To look at it takes stack for each level.
+TEST_F(ServerTest, DeeplyNestedLineIsRefused) {
+  const auto fd = connect();
+  send(fd, R"({"verb":"x","id":)" + std::string(32'000, '[') + std::string(32'000, ']') + "}\n");
+  const json reply = json::parse(line(fd), nullptr, false);
+  ASSERT_TRUE(reply.is_object());
+  EXPECT_EQ(reply["error"]["code"], 2);
+  EXPECT_EQ(requests, 0);
+}
+
 TEST_F(ServerTest, OversizeLineIsRefused) {
   const auto fd = connect();
   send(fd, std::string(Server::kMaxLine + 1, 'x'));
@@ -170,6 +180,22 @@ TEST_F(ServerTest, ManyRequestsAtOnceAreAnsweredInOrder) {
     ASSERT_EQ(reply["id"], i);
   }
   sender.join();
+}
+
+TEST_F(ServerTest, WhatCameBeforeTheHalfCloseIsAnsweredInFull) {
+  UniqueFd fd;
+  // The server sees all of it at once.
+  on_loop([&] {
+    fd = connect();
+    send(fd, "{\"verb\":\"a\"}\n{\"verb\":\"b\"}\n{\"verb\":\"c\"}\n");
+    ::shutdown(fd.get(), SHUT_WR);
+  });
+  for (const char* verb : {"a", "b", "c"}) {
+    const json reply = json::parse(line(fd), nullptr, false);
+    ASSERT_TRUE(reply.is_object()) << verb;
+    EXPECT_EQ(reply["echo"], verb);
+  }
+  EXPECT_EQ(line(fd), "");
 }
 
 TEST_F(ServerTest, SlowVerbHoldsUpOnlyItsOwnClient) {

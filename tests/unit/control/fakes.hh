@@ -123,7 +123,10 @@ class FakeSource final : public Source {
   ~FakeSource() override { --script_.alive; }
   void open(Opened done) override {
     ++script_.opened;
-    auto answer = [this, done = std::move(done)] {
+    opening_ = std::move(done);
+    auto answer = [this] {
+      const Opened done = std::exchange(opening_, nullptr);
+      if (!done) return;
       if (script_.open_result.ok()) {
         done(script_.geometry);
       } else {
@@ -155,12 +158,16 @@ class FakeSource final : public Source {
       done(script_.release_result);
     }
   }
-  void close() override { ++script_.closed; }
+  void close() override {
+    ++script_.closed;
+    if (opening_) std::exchange(opening_, nullptr)(Status(Code::kUnreachable, "closed"));
+  }
   store::Store& store() override { return store_; }
 
  private:
   Script& script_;
   InstantStore store_;
+  Opened opening_;
   bool claimed_ = false;
 };
 

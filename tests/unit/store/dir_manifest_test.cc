@@ -56,6 +56,9 @@ TEST(DirManifest, NonsenseWithARightChecksumIsRefused) {
   auto other_version = sample().encode();
   store_le<std::uint32_t>(&other_version[8], 2);
   EXPECT_EQ(DirManifest::decode(signed_again(other_version)).status().code(), Code::kFailed);
+  auto reserved = sample().encode();
+  store_le<std::uint32_t>(&reserved[12], 1);
+  EXPECT_EQ(DirManifest::decode(signed_again(reserved)).status().code(), Code::kCorrupt);
   auto odd_chunk = sample().encode();
   store_le<std::uint64_t>(&odd_chunk[40], (1 << 20) + 1);
   EXPECT_EQ(DirManifest::decode(signed_again(odd_chunk)).status().code(), Code::kCorrupt);

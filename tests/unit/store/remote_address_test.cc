@@ -25,7 +25,8 @@ TEST(RemoteAddress, UnixSocket) {
 
 TEST(RemoteAddress, SurvivesItsText) {
   for (const char* text :
-       {"rmem://h:7070/data", "rmem://[::1]:7171/data", "rmem+unix:///data?socket=/a%20b%25/s"})
+       {"rmem://h:7070/data", "rmem://[::1]:7171/data", "rmem+unix:///data?socket=/a%20b%25/s",
+        "rmem://a%2fb:7070/data", "rmem://%5bx:7070/data", "rmem://[a:%5d]:7070/a/b"})
     EXPECT_EQ(RemoteAddress::parse(text)->to_string(), text);
 }
 
