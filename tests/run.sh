@@ -333,7 +333,7 @@ once_more() {
 		esac
 		# Wrong bytes, as rmem-load and rmem-fsx tell of them: what chance has found, a second
 		# try may well miss.
-		! grep -qE ', want (seq|write|[0-9]+ to) ' "$logs/$rel"/*/out/"$(basename "$file" .sh).log" || continue
+		! grep -qE '[,;] want (seq|write|[0-9]+ to) ' "$logs/$rel"/*/out/"$(basename "$file" .sh).log" || continue
 		mapfile -t opts < <(tests/vm/test-options.sh "$file")
 		: >"$again"
 		results=$again vm_job "$rel" "again-$(basename "$file" .sh)" "${opts[@]}" -- "$file"

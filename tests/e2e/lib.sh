@@ -11,7 +11,6 @@
 #   # vm: peer=512                     with a second VM beside it, of 512 MiB
 #   # vm: icount=1                     one that counts instructions
 #   # dmesg: REGEX                     (with a VM of its own) what the kernel says because of it
-#   # strict                           what fails has failed: no second try
 #
 # Two network namespaces stand for two hosts: `srv` (10.77.0.1, fd77::1), where
 # rmem-server runs, and `cli` (10.77.0.2, fd77::2), where rmemd runs.
