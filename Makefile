@@ -69,6 +69,18 @@ test: ## everything, in VMs where it needs the module
 check-long: ## the long tests in full; hours
 	@RMEM_LONG=yes tests/run.sh
 
+check-guards: ## each guard taken out in turn: does its test notice? an hour
+	@tests/guards/run.sh
+
+# What the selftests do not reach: deaths, pressure, the lanes, what is unmade by force.
+debug_e2e := cold_read kill9_rmemd kill9_server readopt force lanes resident_limit dirty_limit cgroup_limit \
+	     shared_region silent_daemon on_loss
+
+check-kmod-debug: export RMEM_KERNELS := 6.12-kasan
+check-kmod-debug: export RMEM_ONLY := $(or $(RMEM_ONLY),^(detectors|selftest/.*|e2e/($(subst $() $(),|,$(strip $(debug_e2e)))))$$)
+check-kmod-debug: ## the module on a kernel with KASAN, lockdep, kmemleak and failures on demand (25 min of CPU once, then an hour)
+	@tests/run.sh
+
 fuzz: ## every decoder for FUZZ_SECONDS=60 each (FUZZ_ONLY=REGEX for some); clang
 	@tests/fuzz/run.sh
 
@@ -127,4 +139,4 @@ clean: ## remove what was built, not what was fetched
 distclean: ## remove build/ altogether
 	rm -rf $(B)
 
-.PHONY: all help deps programs user kmod kmod-running kmod-fetched kernels selftest load test check-long fuzz vm demo lint format install uninstall dkms-install dkms-uninstall deb check-deb clean distclean
+.PHONY: all check-guards help deps programs user kmod kmod-running kmod-fetched kernels selftest load test check-long fuzz check-kmod-debug vm demo lint format install uninstall dkms-install dkms-uninstall deb check-deb clean distclean

@@ -255,6 +255,7 @@ struct rmem_req {
 		struct {
 			u64 seq;	/* in the order they began to take pages */
 			bool sync;
+			bool punched;	/* zeros may have reached the store after it */
 			u64 payload;
 			DECLARE_BITMAP(pages, RMEM_CHUNK_PAGES_MAX);
 		} write;
@@ -262,7 +263,7 @@ struct rmem_req {
 	struct mutex fill_mutex;	/* one RMEM_IOC_FILL or _RECEIVE at a time */
 };
 
-/* A range being punched; fills that touch it are fetched again. */
+/* A range being punched; fills that touch it are fetched again, writes pushed again. */
 struct rmem_punch {
 	struct list_head node;
 	u64 offset;

@@ -316,13 +316,11 @@ static int region_set(struct rmem_region *region, struct genl_info *info)
 	return 0;
 }
 
-static int reply_lost(struct genl_info *info, u64 lost)
+/* Consumes @reply. */
+static int reply_lost(struct genl_info *info, struct sk_buff *reply, u64 lost)
 {
-	struct sk_buff *reply = genlmsg_new(NLMSG_GOODSIZE, GFP_KERNEL);
 	void *header;
 
-	if (!reply)
-		return -ENOMEM;
 	header = genlmsg_put_reply(reply, info, &rmem_family, 0, RMEM_CMD_REGION_DEL);
 	if (!header || put_u64(reply, RMEM_A_REGION_LOST_BYTES, lost)) {
 		nlmsg_free(reply);
@@ -335,10 +333,21 @@ static int reply_lost(struct genl_info *info, u64 lost)
 static int region_unmake(struct rmem_region *region, struct genl_info *info)
 {
 	bool force = nla_get_flag(info->attrs[RMEM_A_REGION_FORCE]);
+	struct sk_buff *reply = NULL;
 	u64 lost;
-	int err = rmem_region_del(region, force, &lost);
+	int err;
 
-	return err || !force ? err : reply_lost(info, lost);
+	/* once it is unmade it is too late to fail */
+	if (force) {
+		reply = genlmsg_new(NLMSG_GOODSIZE, GFP_KERNEL);
+		if (!reply)
+			return -ENOMEM;
+	}
+	err = rmem_region_del(region, force, &lost);
+	if (!err && force)
+		return reply_lost(info, reply, lost);
+	nlmsg_free(reply);
+	return err;
 }
 
 static int region_abort(struct rmem_region *region, struct genl_info *info)

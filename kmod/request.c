@@ -420,7 +420,7 @@ int rmem_prefetch(struct rmem_region *region, struct rmem_ioc_prefetch *args)
 
 	args->queued = 0;
 	for (chunk = args->offset >> PAGE_SHIFT >> region->chunk_order; chunk <= last; chunk++) {
-		bool full = false, linked = false;
+		bool full = false, linked = false, over;
 		struct rmem_req *req;
 
 		if (fatal_signal_pending(current))
@@ -434,8 +434,9 @@ int rmem_prefetch(struct rmem_region *region, struct rmem_ioc_prefetch *args)
 			return -ENOMEM;
 again:
 		spin_lock(&region->lock);
-		if (!fetch_refused(region) && !fetch_lookup(region, chunk) &&
-		    region->nr_prefetches < RMEM_PREFETCHES_MAX) {
+		/* the rest of the range, which may be endless, would fare no better */
+		over = fetch_refused(region) || region->nr_prefetches >= RMEM_PREFETCHES_MAX;
+		if (!over && !fetch_lookup(region, chunk)) {
 			linked = fetch_start(req, chunk);
 			full = !linked;
 			if (linked)
@@ -453,7 +454,7 @@ again:
 			rmem_request_discard(req);
 		if (full)
 			return args->queued ? 0 : -EDQUOT;
-		if (args->queued == RMEM_PREFETCHES_MAX)
+		if (over || args->queued == RMEM_PREFETCHES_MAX)
 			break;
 	}
 	return 0;
@@ -476,12 +477,19 @@ static void fetch_unask(struct rmem_req *req)
 /*
  * A write is durable, so its pages may go from now on. A fetch of the chunk that is
  * under way may bring what was there before: it has to come again. EAGAIN: it is too
- * late for that, its bytes are being let in; then the pages have to stay.
+ * late for that, its bytes are being let in; or a punch may have zeroed the store after
+ * the write. Then the pages have to stay.
  */
 static int write_overtakes(struct rmem_req *write)
 {
 	struct rmem_req *fetch = fetch_lookup(write->region, write->chunk);
+	struct rmem_punch *punch;
 
+	if (write->write.punched)
+		return -EAGAIN;
+	list_for_each_entry(punch, &write->region->punches, node)
+		if (punch->offset < write->offset + write->length && write->offset < punch->end)
+			return -EAGAIN;
 	if (fetch && fetch->state == RMEM_REQ_SENT)
 		fetch->fetch.stale = true;
 	list_for_each_entry(fetch, &write->region->entering, fetch.entering)

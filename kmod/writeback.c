@@ -521,13 +521,14 @@ static int punch_resident(struct rmem_region *region, u64 offset, u64 end)
  *
  * Resident pages are zeroed and dirty, as by a write; for the others the store
  * is told. Bytes fetched before the store has done so are not let in: fills
- * that touch the range are fetched again until then.
+ * that touch the range are fetched again until then. What is written meanwhile
+ * may reach the store before the zeros: such writes are put back.
  */
 int rmem_region_punch(struct rmem_region *region, u64 offset, u64 end)
 {
 	struct address_space *mapping = region->inode->i_mapping;
 	struct rmem_punch punch = { .offset = offset, .end = end };
-	struct rmem_req *req, *fetch;
+	struct rmem_req *req, *fetch, *write;
 	int err;
 
 	/* a region that cannot carry it out keeps its bytes */
@@ -565,6 +566,10 @@ out:
 		if (fetch->state != RMEM_REQ_DONE && offset < fetch->offset + fetch->length &&
 		    fetch->offset < end)
 			fetch->fetch.stale = true;
+	list_for_each_entry(write, &region->write_list, node)
+		if (write->op == RMEM_OP_WRITE && offset < write->offset + write->length &&
+		    write->offset < end)
+			write->write.punched = true;
 	spin_unlock(&region->lock);
 	if (!err)
 		err = rmem_region_sync(region, offset, end - 1);

@@ -17,7 +17,7 @@ required=(
 	libgtest-dev libgmock-dev libbenchmark-dev
 	# the VM and what the tests run in it
 	qemu-system-x86 busybox-static cpio e2fsprogs fdisk iproute2 iputils-ping
-	mount passwd procps psmisc util-linux xz-utils zstd
+	dmsetup mount passwd procps psmisc util-linux xz-utils zstd
 	fio python3 python3-jsonschema python3-yaml seabios socat sqlite3 strace stress-ng
 	# make fuzz
 	clang libclang-rt-dev

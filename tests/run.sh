@@ -7,8 +7,9 @@
 # nothing failed.
 #
 #   RMEM_ONLY=REGEX      only what matches: unit/plain, unit/asan, unit/tsan,
-#                        rig, packaging/NAME, selftest/NAME, e2e/NAME
-#   RMEM_KERNELS="6.1"   only these kernels
+#                        rig, packaging/NAME, selftest/NAME, e2e/NAME; detectors
+#   RMEM_KERNELS="6.1"   only these kernels; 6.12-kasan: an instrumented one,
+#                        `make check-kmod-debug`
 #   RMEM_SEED=N          the chance in the tests, repeated
 #   RMEM_LONG=yes        the tests that have a long form, in it, and nothing
 #                        else: `make check-long`; `simulation` is one of them
@@ -34,7 +35,11 @@ echo "test: RMEM_SEED=$RMEM_SEED"
 
 wanted() { [[ ! $only || $1 =~ $only ]] && { [[ ! ${RMEM_LONG:-} ]] || has_long_form "$1"; }; }
 has_long_form() { # KIND/NAME
-	[[ $1 == e2e/* ]] && grep -q '^# timeout: .* long ' "tests/$1.sh"
+	case $1 in
+	e2e/*) grep -q '^# timeout: .* long ' "tests/$1.sh" ;;
+	selftest/*) grep -q '^ \* timeout: .* long ' "tests/$1.c" ;;
+	*) false ;;
+	esac
 }
 
 result() { # STATUS NAME SECONDS REASON
@@ -168,16 +173,22 @@ if [[ ${RMEM_LONG:-} && (! $only || simulation =~ $only) ]]; then
 	echo "== simulation: $((SECONDS - start)) s"
 fi
 
-if wanted rig; then
-	echo "== rig"
-	rig_start=$SECONDS
+# Lines "ok NAME" and "not ok NAME" of a check of ours.
+verdicts() { # PREFIX, lines at stdin
+	local line
 	while read -r line; do
 		echo "$line"
 		case $line in
-		"ok "*) result pass "rig: ${line#ok }" 0 '' ;;
-		"not ok "*) result fail "rig: ${line#not ok }" 0 '' ;;
+		"ok "*) result pass "$1: ${line#ok }" 0 '' ;;
+		"not ok "*) result fail "$1: ${line#not ok }" 0 '' ;;
 		esac
-	done < <(tests/vm/selfcheck.sh 2>&1)
+	done
+}
+
+if wanted rig; then
+	echo "== rig"
+	rig_start=$SECONDS
+	verdicts rig < <(tests/vm/selfcheck.sh 2>&1)
 	echo "== rig: $((SECONDS - rig_start)) s"
 fi
 
@@ -201,19 +212,37 @@ packaging units
 
 # --- in VMs -----------------------------------------------------------------
 
-header() { # FILE KEY: the value in the file's "# vm:" line
-	sed -n 's/^# vm: *//p' "$1" | head -n 1 | tr ' ' '\n' | sed -n "s/^$2=//p"
+# What a test makes the kernel say on purpose, as a regular expression.
+dmesg_allowed() { # FILE...
+	(($# > 1)) || sed -n 's/^# dmesg: *//p' "$1"
 }
 
 test_limit() { # FILE: its timeout
-	local t=300
-	[[ $1 != *.sh ]] || t=$(sed -n "s/^# timeout: ${RMEM_LONG:+.* long }\([0-9]*\).*/\1/p" "$1")
-	echo "${t:-180}"
+	local t from=$1 otherwise=180
+	[[ $1 == *.sh ]] || from=tests/selftest/$(basename "$1").c otherwise=300
+	t=$(sed -n "s/^\(#\| \*\) timeout: ${RMEM_LONG:+.* long }\([0-9]*\).*/\2/p" "$from")
+	echo "${t:-$otherwise}"
+}
+
+is_instrumented() { # RELEASE
+	[[ $1 != *-amd64 ]]
+}
+
+tag() { # RELEASE
+	local series
+	series=$(cut -d. -f1,2 <<<"$1")
+	! is_instrumented "$1" || series+=-${1##*-}
+	echo "$series"
 }
 
 vm_job() { # RELEASE JOB OPTION... -- TEST...
 	local rel=$1 job=$2 opts=() dir=$logs/$1/$2 limit=120 t status=0 start=$SECONDS tag
 	shift 2
+	if is_instrumented "$rel"; then
+		# A fault takes eight times as many instructions there.
+		local -x RMEM_TIMEOUT_SCALE=${RMEM_TIMEOUT_SCALE:-8}
+		[[ " $* " == *" --mem "* ]] || opts+=(--mem 2048)
+	fi
 	while [[ $1 != -- ]]; do
 		opts+=("$1")
 		shift
@@ -222,7 +251,7 @@ vm_job() { # RELEASE JOB OPTION... -- TEST...
 	for t in "$@"; do
 		limit=$((limit + $(test_limit "$t") + 20))
 	done
-	tag=$(cut -d. -f1,2 <<<"$rel")
+	tag=$(tag "$rel")
 	tests/vm/run.sh --kernel "$rel" --run-dir "$dir" --no-dmesg-check --timeout $limit \
 		"${opts[@]}" -- tests/vm/guest-suite.sh "$@" 2>&1 </dev/null | sed -u "s/^/[$tag] /"
 	status=${PIPESTATUS[0]}
@@ -234,7 +263,7 @@ vm_job() { # RELEASE JOB OPTION... -- TEST...
 		result fail "$tag $job: VM" $((SECONDS - start)) \
 			"status $status in $(cat "$dir/out/current" 2>/dev/null || echo 'no test'); see ${dir#"$top"/}"
 	fi
-	if tests/vm/dmesg-check.sh "$dir/dmesg.txt" >"$dir/dmesg-check.log"; then
+	if RMEM_DMESG_ALLOW=$(dmesg_allowed "$@") tests/vm/dmesg-check.sh "$dir/dmesg.txt" >"$dir/dmesg-check.log"; then
 		result pass "$tag $job: kernel log" $((SECONDS - start)) ''
 	else
 		sed "s/^/[$tag] /" "$dir/dmesg-check.log"
@@ -252,12 +281,18 @@ spawn() {
 	vm_job "$@" &
 }
 
+for rel in "${kernels[@]}"; do
+	is_instrumented "$rel" && wanted detectors || continue
+	echo "== detectors of $rel"
+	verdicts detectors < <(tests/vm/detectors.sh "$rel" 2>&1)
+done
+
 shared=() own=()
 for t in build/selftest/*; do
 	[[ -f $t && -x $t ]] && wanted "selftest/${t##*/}" && shared+=("$t")
 done
 for t in tests/e2e/*.sh; do
-	[[ -e $t && $t != */lib.sh ]] || continue
+	[[ -x $t ]] || continue
 	wanted "e2e/$(basename "$t" .sh)" || continue
 	if [[ ${RMEM_LONG:-} ]] || grep -q '^# vm:' "$t"; then own+=("$t"); else shared+=("$t"); fi
 done
@@ -266,26 +301,15 @@ if ((${#shared[@]} + ${#own[@]})); then
 	echo "== in VMs: ${kernels[*]}"
 	((${#kernels[@]})) || result fail "VMs" 0 "no kernel to boot"
 fi
-vm_options() { # FILE: of the VM that it runs in alone
-	local key value
-	opts=()
-	for key in mem smp scratch peer append; do
-		value=$(header "$1" $key)
-		[[ ! $value ]] || opts+=("--$key" "$value")
-	done
-	[[ ! $(header "$1" icount) ]] || opts+=(--icount)
-}
-
 # Those of their own first: they tend to be the long ones.
-suite_options=(--scratch 4G)
 for rel in "${kernels[@]}"; do
 	for t in "${own[@]}"; do
-		vm_options "$t"
+		mapfile -t opts < <(tests/vm/test-options.sh "$t")
 		spawn "$rel" "$(basename "$t" .sh)" "${opts[@]}" -- "$t"
 	done
 done
 for rel in "${kernels[@]}"; do
-	((!${#shared[@]})) || spawn "$rel" suite "${suite_options[@]}" -- "${shared[@]}"
+	((!${#shared[@]})) || spawn "$rel" suite --scratch 4G -- "${shared[@]}"
 done
 wait
 
@@ -294,7 +318,7 @@ wait
 # Emulated CPUs on a host that is busy with others can keep a task waiting for longer than
 # a test thought possible. So one that failed runs again, alone. If it passes then, it is
 # unsteady: named in the summary, its first log kept, to be looked into. Several at once
-# are no accident; and what the kernel log says is never tried again.
+# are no accident; what the kernel log says and wrong bytes are never tried again.
 once_more() {
 	local name tag file rel again=$logs/again.tsv failed
 	mapfile -t failed < <(awk -F'\t' '$1 == "fail" && $2 ~ /^[0-9.]+ (selftest|e2e)\// {
@@ -302,13 +326,15 @@ once_more() {
 	((${#failed[@]} <= 3)) || return 0
 	for name in "${failed[@]}"; do
 		tag=${name%% *} file=${name#* }
-		for rel in "${kernels[@]}"; do [[ $rel != "$tag".* ]] || break; done
+		for rel in "${kernels[@]}"; do [[ $(tag "$rel") != "$tag" ]] || break; done
 		case $file in
 		selftest/*) file=build/$file ;;
 		*) file=tests/$file.sh ;;
 		esac
-		opts=("${suite_options[@]}")
-		if grep -q '^# vm:' "$file"; then vm_options "$file"; fi
+		# Wrong bytes, as rmem-load and rmem-fsx tell of them: what chance has found, a second
+		# try may well miss.
+		! grep -qE ', want (seq|write|[0-9]+ to) ' "$logs/$rel"/*/out/"$(basename "$file" .sh).log" || continue
+		mapfile -t opts < <(tests/vm/test-options.sh "$file")
 		: >"$again"
 		results=$again vm_job "$rel" "again-$(basename "$file" .sh)" "${opts[@]}" -- "$file"
 		grep -q '^fail' "$again" ||

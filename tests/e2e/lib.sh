@@ -10,6 +10,8 @@
 #   # vm: mem=512 scratch=3G smp=1     a VM of its own, of this size
 #   # vm: peer=512                     with a second VM beside it, of 512 MiB
 #   # vm: icount=1                     one that counts instructions
+#   # dmesg: REGEX                     (with a VM of its own) what the kernel says because of it
+#   # strict                           what fails has failed: no second try
 #
 # Two network namespaces stand for two hosts: `srv` (10.77.0.1, fd77::1), where
 # rmem-server runs, and `cli` (10.77.0.2, fd77::2), where rmemd runs.
@@ -92,17 +94,25 @@ assert_exit() {
 }
 out='' err=''
 
+# Seconds that nobody sets: bash's SECONDS jump with the wall clock, as that of a nemesis may.
+uptime_is() { # VARIABLE
+	local seconds
+	read -r seconds _ </proc/uptime
+	printf -v "$1" %s "${seconds%.*}"
+}
+
 # wait_for [-t SECONDS] CONDITION-COMMAND... : polls. A minute by default: what comes
 # true does so at once, but for a host that has others to serve.
 wait_for() {
-	local limit=60 end
+	local limit=60 begun now
 	if [[ $1 == -t ]]; then
 		limit=$2
 		shift 2
 	fi
-	end=$((SECONDS + limit * ${RMEM_TIMEOUT_SCALE:-1}))
+	uptime_is begun
 	until "$@" >/dev/null 2>&1; do
-		((SECONDS < end)) || fail "'$*' did not come true in $limit s"
+		uptime_is now
+		((now < begun + limit * ${RMEM_TIMEOUT_SCALE:-1})) || fail "'$*' did not come true in $limit s"
 		sleep 0.1
 	done
 }
@@ -167,7 +177,7 @@ in_cli() { in_ns cli "$@"; }
 # start NAME COMMAND... : returns when the command has printed "ready". Its
 # output goes to $work/NAME.log, its pid to ${pids[NAME]}.
 start() {
-	local name=$1 log=$work/$1.log end
+	local name=$1 log=$work/$1.log begun now
 	shift
 	[[ ! ${pids[$name]:-} ]] || fail "$name runs already"
 	: >>"$log"
@@ -176,10 +186,11 @@ start() {
 	# exec, so that the pid is the program's and not a shell's.
 	(exec ${netns:+nsenter --net="/run/netns/$netns"} "$@") >>"$log" 2>&1 </dev/null &
 	pids[$name]=$!
-	end=$((SECONDS + 60 * ${RMEM_TIMEOUT_SCALE:-1}))
+	uptime_is begun
 	until (($(grep -c '^ready$' "$log" || true) > before)); do
 		kill -0 "${pids[$name]}" 2>/dev/null || fail "$name died before it was ready: $(tail -n 5 "$log")"
-		((SECONDS < end)) || fail "$name was not ready in time: $(tail -n 5 "$log")"
+		uptime_is now
+		((now < begun + 60 * ${RMEM_TIMEOUT_SCALE:-1})) || fail "$name was not ready in time: $(tail -n 5 "$log")"
 		sleep 0.05
 	done
 }

@@ -834,6 +834,37 @@ static int do_punch(void *arg)
 	return region_punch(f->fd, 4 * CHUNK, CHUNK) != 0;
 }
 
+/*
+ * What is written while its range is being punched, and reaches the store before the
+ * zeros do, is not durable then: they are about to take it away.
+ */
+TEST(write_while_being_punched)
+{
+	struct region_conf conf = plain;
+	pid_t punch, sync;
+	struct fix f;
+
+	for_each_order(conf) {
+		start(&f, &conf);
+		load_all(&f);
+		writes(&f, MINI_HOLD_ZERO, 0, 0);
+		punch = spawn(do_punch, &f);
+		ASSERT_SOON(MINI_GET(f.m, zeros) == 1);
+		stamp(f.map + 4 * CHUNK + PAGE, 7);
+		sync = spawn(do_fsync, &f);
+		ASSERT_SOON(stamped(f.store + 4 * CHUNK + PAGE, 7));
+		writes(&f, MINI_OK, 0, 0);
+		EXPECT_EQ(reap(punch, 20000), 0);
+		EXPECT_EQ(reap(sync, 20000), 0);
+		EXPECT_EQ(unclean(&f), 0);
+		EXPECT(stamped(f.store + 4 * CHUNK + PAGE, 7));
+		EXPECT_RET(region_drop(f.fd, 0, 0), 0);
+		EXPECT(stamped(f.map + 4 * CHUNK + PAGE, 7));
+		EXPECT_EQ(f.map[4 * CHUNK], 0);
+		stop(&f);
+	}
+}
+
 static int do_dsync_pwrite(void *arg)
 {
 	struct fix *f = arg;

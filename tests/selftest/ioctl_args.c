@@ -1067,6 +1067,24 @@ TEST(prefetch_values)
 	raw_stop(&x, 16 * CHUNK);
 }
 
+/* A range that no ring could ever hold: what there is no room for is not gone through. */
+TEST(prefetch_of_the_endless)
+{
+	const struct region_conf conf = { .size = 1ull << 60, .chunk = 4096, .order = -1 };
+	struct chan c;
+	__u32 id;
+
+	ASSERT_RET(region_new(&conf, &id), 0);
+	ASSERT_RET(chan_open(&c, 64), 0);
+	ASSERT_RET(chan_serve(&c, id), 0);
+	EXPECT_RET(chan_prefetch(&c, id, 0, 0, ~0ull), 4096);
+	EXPECT_RET(chan_prefetch(&c, id, 0, 0, ~0ull), 0);
+	EXPECT_RET(chan_state(&c, id, RMEM_STATE_FAILED, "a test"), 0);
+	EXPECT_RET(chan_prefetch(&c, id, 0, 0, ~0ull), 0);
+	chan_close(&c);
+	EXPECT_RET(region_del(id), 0);
+}
+
 /*
  * Netlink
  */

@@ -49,16 +49,14 @@ tap_title() {
 }
 
 run_test() {
-	local file=$1 kind name log limit start status=0 seconds bad=0 n verdict session left
+	local file=$1 kind name log limit start status=0 seconds bad=0 n verdict session left from t
+	kind=e2e from=$file limit=180
 	# Its cases have limits of their own.
-	kind=selftest limit=300
-	[[ $file != *.sh ]] || kind=e2e
+	[[ $file == *.sh ]] || kind=selftest from=tests/selftest/$(basename "$file").c limit=300
 	name=$kind/$(basename "$file" .sh)
 	log=/out/$(basename "$file" .sh).log
-	if [[ $kind == e2e ]]; then
-		limit=$(sed -n "s/^# timeout: ${RMEM_LONG:+.* long }\([0-9]*\).*/\1/p" "$file")
-		limit=${limit:-180}
-	fi
+	t=$(sed -n "s/^\(#\| \*\) timeout: ${RMEM_LONG:+.* long }\([0-9]*\).*/\2/p" "$from")
+	limit=${t:-$limit}
 
 	echo "$name" >/out/current
 	echo "rmem-test: $name" >/dev/kmsg
@@ -120,6 +118,10 @@ done
 
 # Whatever ran, no region may be left and the module must go.
 if [[ -d /sys/module/rmem ]]; then
+	while IFS=: read -r name reason; do
+		result fail "$name" 0 "$reason; see the end of the kernel log"
+		echo "FAILED   $name:$reason"
+	done < <("$(dirname "$0")/debug-checks.sh" rmem)
 	if rmmod rmem 2>/tmp/rmmod; then
 		result pass "module unloads" 0 ''
 	else

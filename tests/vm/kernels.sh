@@ -8,15 +8,22 @@
 #   kernels.sh fetch           fetch the wanted kernels that are not there yet
 #   kernels.sh list            wanted releases that are there, one a line
 #   kernels.sh missing         wanted series that this Debian does not have
-#   kernels.sh resolve WANT    the release for a series (6.1) or a release
+#   kernels.sh resolve WANT    the release for a series (6.1), a series and a
+#                              variant of debug-kernel.sh (6.12-kasan) or a release
 #   kernels.sh source          fetch the parts of the kernel source `make lint`
 #                              needs into build/linux-source
+#   kernels.sh source-package SERIES
+#                              fetch the whole source of a series, if possible
+#                              that of the kernel that is there, and print the
+#                              path of the package
 #
-# RMEM_KERNELS="6.1 6.12" says which series are wanted. What is there is used
-# as it is, without the network; remove build/kernels to get newer ones.
+# RMEM_KERNELS="6.1 6.12" says which series are wanted; 6.12-kasan and 6.12-kcsan
+# are built by debug-kernel.sh. What is there is used as it is, without the
+# network; remove build/kernels to get newer ones.
 set -euo pipefail
 
-top=$(cd "$(dirname "$0")/../.." && pwd)
+here=$(cd "$(dirname "$0")" && pwd)
+top=$(cd "$here/../.." && pwd)
 kernels=$top/build/kernels
 source_dir=$top/build/linux-source
 # shellcheck source=/dev/null
@@ -29,6 +36,7 @@ trixie) default="6.12" ;;
 *) default="6.1 6.12" ;;
 esac
 wanted=${RMEM_KERNELS:-$default}
+instrumented='-(kasan|kcsan)$'
 
 die() {
 	echo "kernels: $*" >&2
@@ -37,12 +45,13 @@ die() {
 
 # The newest unpacked release of a series; a full release names itself.
 resolve() {
-	local want=$1 rel
+	local want=$1 kind=$arch rel
 	if [[ -d $kernels/$want && $want == *-* ]]; then
 		echo "$want"
 		return
 	fi
-	rel=$(cd "$kernels" 2>/dev/null && printf '%s\n' "$want".*-"$arch" | sort -V | tail -n 1)
+	[[ $want != *-* ]] || kind=${want##*-} want=${want%-*}
+	rel=$(cd "$kernels" 2>/dev/null && printf '%s\n' "$want".*-"$kind" | sort -V | tail -n 1)
 	[[ -n $rel && -d $kernels/$rel ]] || return 1
 	echo "$rel"
 }
@@ -194,10 +203,14 @@ fetch_series() {
 fetch() {
 	local series
 	mkdir -p "$kernels"
+	# Before the lock, which they need themselves.
+	for series in $wanted; do
+		[[ ! $series =~ $instrumented ]] || "$here/debug-kernel.sh" "${series##*-}"
+	done
 	exec 9>"$kernels/.lock"
 	flock 9
 	for series in $wanted; do
-		fetch_series "$series"
+		[[ $series =~ $instrumented ]] || fetch_series "$series"
 	done
 	rm -rf "$apt_dir"
 }
@@ -231,6 +244,32 @@ fetch_source() {
 	rm -rf "$tmp" "$apt_dir"
 }
 
+# Kept for the next variant, and for a build whose configuration changed.
+fetch_source_package() {
+	local series=$1 name=linux-source-$1 rel versions version='' dir=$kernels/.source file
+	mkdir -p "$dir"
+	exec 9>"$kernels/.lock"
+	flock 9
+	rel=$(resolve "$series") || rel=
+	for file in "$dir/${name}_${rel%%[+-]*}"-*.deb "$dir/${name}"_*.deb; do
+		[[ ! -e $file ]] || { echo "$file"; return; }
+	done
+	apt_update
+	versions=$(apt-cache "${apt_opts[@]}" madison "$name" | awk -F' *[|] *' '{ print $2 }' | sort -V)
+	[[ ! $rel ]] || version=$(grep "^${rel%%[+-]*}-" <<<"$versions" | tail -n 1)
+	[[ $version ]] || version=$(tail -n 1 <<<"$versions")
+	[[ $version ]] || die "$codename has no package $name"
+	echo "kernels: fetching $name ($version)" >&2
+	rm -rf "$kernels/.tmp.source"
+	mkdir "$kernels/.tmp.source"
+	(cd "$kernels/.tmp.source" && apt-get "${apt_opts[@]}" download -q "$name=$version" >&2) ||
+		die "$name: download failed"
+	file=$dir/${name}_$version.deb
+	mv "$kernels"/.tmp.source/*.deb "$file"
+	rm -rf "$kernels/.tmp.source" "$apt_dir"
+	echo "$file"
+}
+
 # --- commands ---------------------------------------------------------------
 
 case ${1:-} in
@@ -253,6 +292,9 @@ resolve)
 	;;
 source)
 	fetch_source
+	;;
+source-package)
+	fetch_source_package "${2:?of which series?}"
 	;;
 *)
 	sed -n '3,/^set /s/^# \{0,1\}//p' "$0" >&2

@@ -8,7 +8,8 @@
 #   run.sh [options] [--] COMMAND [ARG]...
 #   run.sh [options] --interactive            a root shell on this terminal
 #
-#   --kernel WANT       release or series (default: the newest wanted one)
+#   --kernel WANT       release, series, or an instrumented one as 6.12-kasan
+#                       (default: the newest wanted one)
 #   --mem MB            memory of the guest (default 1024)
 #   --smp N             CPUs of the guest (default 2)
 #   --icount            one CPU that counts instructions: 1 instruction = 1 ns
@@ -141,7 +142,7 @@ snapshot() {
 	for f in "$top"/build/*; do
 		[[ -f $f && -x $f ]] && cp -lf "$f" "$run/build/"
 	done
-	for f in selftest examples; do
+	for f in selftest examples detectors; do
 		# Once more if a build took a file away in between.
 		[[ -d $top/build/$f ]] && { cp -al "$top/build/$f" "$run/build/" 2>/dev/null ||
 			cp -alf "$top/build/$f" "$run/build/"; }
@@ -242,6 +243,10 @@ msize=131072
 cmdline="console=ttyS0 loglevel=7 log_buf_len=4M panic=-1 oops=panic"
 cmdline+=" mitigations=off tsc=reliable no_timer_check random.trust_cpu=on"
 cmdline+=" watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=120"
+# Of an instrumented kernel (debug-kernel.sh) all reports, and all that it can watch.
+[[ $rel == *-amd64 ]] || cmdline+=" kasan_multi_shot page_owner=on page_poison=1"
+# The log is judged at the end; what a long test begins with shall still be in it.
+[[ ! ${RMEM_LONG:-} ]] || cmdline+=" log_buf_len=16M"
 cmdline+=" rmem_init=$here/guest-init.sh rmem_run=$run rmem_msize=$msize$append"
 args+=(-append "$cmdline")
 

@@ -459,6 +459,10 @@ static bool answer(struct serve *s, struct held *h)
 				return false;
 			MINI_SET(m, write_release, MINI_GET(m, write_release) - 1);
 			break;
+		case MINI_HOLD_ZERO:
+			if (h->r.op == RMEM_OP_ZERO)
+				return false;
+			break;
 		case MINI_FAIL:
 			fails = MINI_GET(m, write_fails);
 			if (!fails)

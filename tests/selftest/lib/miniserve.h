@@ -65,6 +65,7 @@ enum mini_mode {
 	MINI_OK,	/* answer */
 	MINI_HOLD,	/* keep what comes, until the mode is another one */
 	MINI_FAIL,	/* COMPLETE with the errno */
+	MINI_HOLD_ZERO,	/* of writes, those that zero */
 };
 
 /* What has been asked of it, in order. */

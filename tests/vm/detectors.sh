@@ -1,0 +1,101 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# detectors.sh RELEASE: checks that an instrumented kernel catches what it is
+# for, and that the rig takes note: a broken module does one thing wrong after
+# another. Prints one "ok NAME" or "not ok NAME" a line.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+top=$(cd "$here/../.." && pwd)
+rel=$1
+mkdir -p "$top/build/vm"
+tmp=$(mktemp -d "$top/build/vm/detectors.XXXXXX")
+trap 'rm -rf "$tmp"' EXIT
+failed=0
+
+# What tells of each. The lock checker goes off with its first report, and with
+# any of KASAN, so those come first, one a boot; what kills the machine, last.
+declare -A said=(
+	[rcu-unlocked]='suspicious RCU usage'
+	[sleep-under-spinlock]='BUG: sleeping function called from invalid context'
+	[schedule-under-spinlock]='BUG: scheduling while atomic'
+	[lock-inversion]='possible circular locking dependency'
+	[lock-kept]='lock held when returning to user space'
+	[use-after-free]='BUG: KASAN: slab-use-after-free'
+	[out-of-bounds]='BUG: KASAN: slab-out-of-bounds'
+	[double-free]='BUG: KASAN: double-free'
+	[stack-out-of-bounds]='BUG: KASAN: stack-out-of-bounds'
+	[vmalloc-out-of-bounds]='BUG: KASAN: vmalloc-out-of-bounds'
+	[freed-page]='BUG: KASAN: use-after-free'
+	[bad-shift]='UBSAN: shift-out-of-bounds'
+	[bad-index]='UBSAN: array-index-out-of-bounds'
+	[refcount]='refcount_t: '
+	[freed-timer]='ODEBUG: free active'
+	[leak]='kmemleak: .* new suspected memory leaks'
+	[leaked-page]='debug-checks: .*leaked_page'
+	[freed-page-twice]='VM_BUG_ON|Bad page state|kernel BUG'
+	[list-twice]='list_del corruption'
+)
+boots=(
+	"rcu-unlocked sleep-under-spinlock lock-inversion use-after-free out-of-bounds double-free
+	stack-out-of-bounds vmalloc-out-of-bounds freed-page bad-shift bad-index refcount freed-timer
+	leak leaked-page"
+	"schedule-under-spinlock lock-kept freed-page-twice"
+	"list-twice"
+)
+
+verdict() { # NAME COMMAND...
+	local name=$1
+	shift
+	if "$@"; then
+		echo "ok $name"
+	else
+		echo "not ok $name"
+		failed=1
+	fi
+}
+
+# The part of the kernel log that belongs to a bug. What a dead guest leaves is its
+# console's, with carriage returns.
+part() { # BUG
+	tr -d '\r' <"$tmp/run/dmesg.txt" | awk -v bug="$1" '/detectors: [a-z-]+$/ { on = $NF == bug } on'
+}
+
+caught() { # BUG
+	part "$1" >"$tmp/part"
+	grep -qaE "${said[$1]}" "$tmp/part" || { sed 's/^/# /' "$tmp/part"; return 1; }
+	! "$here/dmesg-check.sh" "$tmp/part" >"$tmp/judged"
+}
+
+# Of the checks at the end of a suite.
+told() { # CHECK
+	grep -q "^$1: " "$tmp/run/stdout.log" || { sed 's/^/# /' "$tmp/run/stdout.log"; return 1; }
+}
+
+KDIR=$top/build/kernels/$rel/lib/modules/$rel/build
+mkdir -p "$tmp/broken" "$top/build/detectors/$rel"
+ln -s "$top"/tests/detectors/* "$tmp/broken/"
+make -s -C "$KDIR" M="$tmp/broken" modules
+install -m 0644 "$tmp/broken/broken.ko" "$top/build/detectors/$rel/"
+
+for bugs in "${boots[@]}"; do
+	read -ra names <<<"${bugs//$'\n'/ }"
+	# shellcheck disable=SC2016  # for the guest's shell
+	"$here/run.sh" --kernel "$rel" --mem 1024 --no-module --no-dmesg-check --quiet --run-dir "$tmp/run" -- bash -c '
+		tell() { echo "detectors: $1" >/dev/kmsg; }
+		for bug in "$@"; do
+			tell $bug
+			insmod build/detectors/$(uname -r)/broken.ko bug=$bug
+			[[ $bug != leak* ]] || tests/vm/debug-checks.sh broken
+			rmmod broken
+		done
+		tell end' sh "${names[@]}" >"$tmp/log" 2>&1 || true
+	for name in "${names[@]}"; do
+		verdict "$rel: $name" caught "$name"
+	done
+	[[ $bugs != *leak* ]] || for check in kmemleak pages lockdep; do
+		verdict "$rel: a suite's end, $check" told $check
+	done
+done
+exit $failed
