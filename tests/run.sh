@@ -13,7 +13,7 @@
 #   RMEM_SEED=N          the chance in the tests, repeated
 #   RMEM_LONG=yes        the tests that have a long form, in it, and nothing
 #                        else: `make check-long`; `simulation` is one of them
-#   RMEM_SIMULATIONS=N   seeds of the simulation (300; 5000 in the long form)
+#   RMEM_SIMULATIONS=N   seeds of the simulation (200; 5000 in the long form)
 #   RMEM_STRICT=yes      no second try for a test that fails in a VM
 #   RMEM_VM_JOBS=N       VMs at a time (default: one per CPU)
 #   RMEM_TIMEOUT_SCALE=N more patience, for slow machines

@@ -78,7 +78,7 @@ class Client final : public RemoteLink::Owner, store::Asker {
       stir(reactor);
     }
     script_.ended = true;
-    for (int i = 0; i < 10'000 && !lost_ && script_.stir(); ++i) fuzz::turn(reactor);
+    for (int i = 0; i < 200'000 && !lost_ && script_.stir(); ++i) fuzz::turn(reactor);
     FUZZ_CHECK(lost_);
     link_->close();
     link_.reset();

@@ -345,10 +345,21 @@ class Simulation : public testing::Test {
   const std::uint64_t first = number("RMEM_SEED", 1);
 };
 
-TEST_F(Simulation, NothingPromisedIsLost) {
-  const std::uint64_t seeds = number("RMEM_SIMULATIONS", 300 / kSlowness);
+// In parts, which ctest runs side by side.
+class Seeds : public Simulation, public testing::WithParamInterface<std::uint64_t> {
+ protected:
+  static constexpr std::uint64_t kParts = 4;
+};
+
+TEST_P(Seeds, NothingPromisedIsLost) {
+  const std::uint64_t all = number("RMEM_SIMULATIONS", 200 / kSlowness);
+  const std::uint64_t part = (all + kParts - 1) / kParts;
+  const std::uint64_t begin = std::min(GetParam() * part, all);
+  const std::uint64_t seeds = std::min(part, all - begin);
+  if (seeds == 0) GTEST_SKIP() << "fewer seeds than parts";
+  const std::uint64_t first_here = first + begin;
   Outcome sum;
-  for (std::uint64_t seed = first; seed < first + seeds; ++seed) {
+  for (std::uint64_t seed = first_here; seed < first_here + seeds; ++seed) {
     const Outcome outcome = World(seed).run();
     sum.steps += outcome.steps;
     sum.syncs += outcome.syncs;
@@ -358,12 +369,13 @@ TEST_F(Simulation, NothingPromisedIsLost) {
     sum.cuts += outcome.cuts;
     ASSERT_EQ(outcome.violation, "")
         << "again: RMEM_SEED=" << seed
-        << " RMEM_SIMULATIONS=1 simulation_test --gtest_filter=Simulation.NothingPromisedIsLost";
+        << " RMEM_SIMULATIONS=1 simulation_test --gtest_filter=*NothingPromisedIsLost*";
   }
   std::printf(
       "simulation: seeds %llu to %llu: %llu steps, %llu syncs, %llu deaths of the server "
       "(%llu of its machine), %llu of the daemon, %llu cuts\n",
-      static_cast<unsigned long long>(first), static_cast<unsigned long long>(first + seeds - 1),
+      static_cast<unsigned long long>(first_here),
+      static_cast<unsigned long long>(first_here + seeds - 1),
       static_cast<unsigned long long>(sum.steps), static_cast<unsigned long long>(sum.syncs),
       static_cast<unsigned long long>(sum.server_deaths),
       static_cast<unsigned long long>(sum.resets),
@@ -377,6 +389,8 @@ TEST_F(Simulation, NothingPromisedIsLost) {
     EXPECT_GT(sum.resets, seeds / 4);
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Parts, Seeds, testing::Range(std::uint64_t{0}, std::uint64_t{4}));
 
 // SQLite's way: the first, the second, ... call fails, until a run needs no more of them.
 class FailureSweep : public Simulation {
