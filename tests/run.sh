@@ -36,8 +36,8 @@ echo "test: RMEM_SEED=$RMEM_SEED"
 wanted() { [[ ! $only || $1 =~ $only ]] && { [[ ! ${RMEM_LONG:-} ]] || has_long_form "$1"; }; }
 has_long_form() { # KIND/NAME
 	case $1 in
-	e2e/*) grep -q '^# timeout: .* long ' "tests/$1.sh" ;;
-	selftest/*) grep -q '^ \* timeout: .* long ' "tests/$1.c" ;;
+	e2e/*) grep -q '^# timeout: .*long ' "tests/$1.sh" ;;
+	selftest/*) grep -q '^ \* timeout: .*long ' "tests/$1.c" ;;
 	*) false ;;
 	esac
 }
@@ -220,7 +220,7 @@ dmesg_allowed() { # FILE...
 test_limit() { # FILE: its timeout
 	local t from=$1 otherwise=180
 	[[ $1 == *.sh ]] || from=tests/selftest/$(basename "$1").c otherwise=300
-	t=$(sed -n "s/^\(#\| \*\) timeout: ${RMEM_LONG:+.* long }\([0-9]*\).*/\2/p" "$from")
+	t=$(sed -n "s/^\(#\| \*\) timeout: ${RMEM_LONG:+.*long }\([0-9]*\).*/\2/p" "$from")
 	echo "${t:-$otherwise}"
 }
 
@@ -293,6 +293,7 @@ for t in build/selftest/*; do
 done
 for t in tests/e2e/*.sh; do
 	[[ -x $t ]] || continue
+	[[ ${RMEM_LONG:-} ]] || ! grep -q '^# timeout: long ' "$t" || continue
 	wanted "e2e/$(basename "$t" .sh)" || continue
 	if [[ ${RMEM_LONG:-} ]] || grep -q '^# vm:' "$t"; then own+=("$t"); else shared+=("$t"); fi
 done

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # vm: peer=512
-# timeout: 600, long 7200
+# timeout: long 7200
 #
 # The server's host, a VM with a disk, is reset again and again, alone and together with what befalls the
 # daemon and this machine, while processes use a region and know what it has to hold. After each reset its

@@ -55,7 +55,7 @@ run_test() {
 	[[ $file == *.sh ]] || kind=selftest from=tests/selftest/$(basename "$file").c limit=300
 	name=$kind/$(basename "$file" .sh)
 	log=/out/$(basename "$file" .sh).log
-	t=$(sed -n "s/^\(#\| \*\) timeout: ${RMEM_LONG:+.* long }\([0-9]*\).*/\2/p" "$from")
+	t=$(sed -n "s/^\(#\| \*\) timeout: ${RMEM_LONG:+.*long }\([0-9]*\).*/\2/p" "$from")
 	limit=${t:-$limit}
 
 	echo "$name" >/out/current
