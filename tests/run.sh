@@ -33,11 +33,15 @@ mkdir -p "$logs"
 export RMEM_SEED=${RMEM_SEED:-$((SRANDOM % 1000000))}
 echo "test: RMEM_SEED=$RMEM_SEED"
 
-wanted() { [[ ! $only || $1 =~ $only ]] && { [[ ! ${RMEM_LONG:-} ]] || has_long_form "$1"; }; }
-has_long_form() { # KIND/NAME
+wanted() { # KIND/NAME
+	[[ ! $only || $1 =~ $only ]] || return 1
+	if [[ ${RMEM_LONG:-} ]]; then says "$1" 'timeout: .*long '; else ! says "$1" 'timeout: long '; fi
+}
+# What the head of a test says that has a long form, or no other.
+says() { # KIND/NAME REGEX
 	case $1 in
-	e2e/*) grep -q '^# timeout: .*long ' "tests/$1.sh" ;;
-	selftest/*) grep -q '^ \* timeout: .*long ' "tests/$1.c" ;;
+	e2e/*) grep -q "^# $2" "tests/$1.sh" ;;
+	selftest/*) grep -q "^ \* $2" "tests/$1.c" ;;
 	*) false ;;
 	esac
 }
@@ -293,7 +297,6 @@ for t in build/selftest/*; do
 done
 for t in tests/e2e/*.sh; do
 	[[ -x $t ]] || continue
-	[[ ${RMEM_LONG:-} ]] || ! grep -q '^# timeout: long ' "$t" || continue
 	wanted "e2e/$(basename "$t" .sh)" || continue
 	if [[ ${RMEM_LONG:-} ]] || grep -q '^# vm:' "$t"; then own+=("$t"); else shared+=("$t"); fi
 done

@@ -6,7 +6,7 @@
 # in either daemon's descriptors and memory, among mounts, nodes and devices.
 # Then the module goes and comes back, two hundred times, with the same result.
 . "$(dirname "$0")/lib.sh"
-. "$(dirname "$0")/growth.sh"
+. "$tests/e2e/growth.sh"
 
 attaches=$(long_or 1000 40) loads=$(long_or 200 5)
 module=$(modinfo -F filename rmem 2>/dev/null || echo "$tests/../build/kmod/$(uname -r)/rmem.ko")

@@ -6,7 +6,7 @@
 # now and then. Memory, descriptors and slabs are the same after it as before, of
 # the module, of rmemd and of the server; no page is wrong.
 . "$(dirname "$0")/lib.sh"
-. "$(dirname "$0")/growth.sh"
+. "$tests/e2e/growth.sh"
 on_exit() { no_growth_ends; }
 
 rounds=$(long_or 1500 24) seq=0

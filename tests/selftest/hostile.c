@@ -8,7 +8,7 @@
  * RMEM_SEED repeats the chance, though not the order in which processes run.
  * RMEM_LONG=yes: a million calls and more.
  *
- * timeout: 300 long 7200
+ * timeout: long 7200
  */
 #include <dirent.h>
 #include <grp.h>
