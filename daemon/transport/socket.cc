@@ -120,17 +120,23 @@ IoResult SocketConnection::send(std::span<const iovec> buffers, bool more) {
 }
 
 void SocketConnection::on_events(std::uint32_t events) {
-  bool destroyed = false;
-  destroyed_ = &destroyed;
+  // Forgotten at the end, also where an exception passes (no memory).
+  struct Witness {
+    explicit Witness(bool*& place) : place(place) { place = &destroyed; }
+    ~Witness() {
+      if (!destroyed) place = nullptr;
+    }
+    bool*& place;
+    bool destroyed = false;
+  } witness(destroyed_);
   const bool dead = events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP);
   if (watched_ & EPOLLIN) {
     if (dead || events & EPOLLIN) handler_->on_readable();
   } else if (dead) {
     handler_->on_hangup();
   }
-  if (destroyed) return;
+  if (witness.destroyed) return;
   if (watched_ & EPOLLOUT && events & EPOLLOUT) handler_->on_writable();
-  if (!destroyed) destroyed_ = nullptr;
 }
 
 Result<std::vector<std::unique_ptr<SocketListener>>> SocketListener::listen(

@@ -44,8 +44,8 @@ life() { # RMEM-FSX-OPTIONS NEMESIS... : with the disk at hand
 	assert_exit 0 rmem-fsx check "$disk/file" "$work/oracle" exact
 	assert_exit 0 rmemctl drop r
 	assert_exit 0 rmem-fsx check /dev/rmem-r "$work/oracle" exact
-	# That was no load, else.
-	assert_match ' [1-9][0-9]* errors$' "$(tail -n 1 "$work/load.log")" "what the processes were told"
+	# That was no load, else; though in a short one chance may have spared it.
+	[[ ! ${RMEM_LONG:-} ]] || assert_match ' [1-9][0-9]* errors$' "$(tail -n 1 "$work/load.log")" "what the processes were told"
 	note "seed $RMEM_SEED, $((now - began)) s: $(tail -n 1 "$work/load.log")"
 	note "$(nemeses_befell)"
 	assert_exit 0 rmemctl detach r

@@ -60,7 +60,7 @@ class Input {
   requires std::is_unsigned_v<Number> Number number() {
     Number value = 0;
     const auto taken = bytes(sizeof value);
-    std::memcpy(&value, taken.data(), taken.size());
+    if (!taken.empty()) std::memcpy(&value, taken.data(), taken.size());
     return value;
   }
   // At most so many.
