@@ -270,6 +270,12 @@ struct rmem_punch {
 	u64 end;
 };
 
+/* Does a request reach into the bytes from @offset to before @end? */
+static inline bool rmem_request_overlaps(const struct rmem_req *req, u64 offset, u64 end)
+{
+	return offset < req->offset + req->length && req->offset < end;
+}
+
 #define RMEM_SLEEP (TASK_KILLABLE | TASK_FREEZABLE)
 
 /* Sleeps killably and freezably; 0, -ETIME or -ERESTARTSYS. */

@@ -488,7 +488,7 @@ static int write_overtakes(struct rmem_req *write)
 	if (write->write.punched)
 		return -EAGAIN;
 	list_for_each_entry(punch, &write->region->punches, node)
-		if (punch->offset < write->offset + write->length && write->offset < punch->end)
+		if (rmem_request_overlaps(write, punch->offset, punch->end))
 			return -EAGAIN;
 	if (fetch && fetch->state == RMEM_REQ_SENT)
 		fetch->fetch.stale = true;
@@ -617,7 +617,7 @@ static bool fetch_enter(struct rmem_req *req)
 	spin_lock(&region->lock);
 	stale = req->fetch.stale || req->state != RMEM_REQ_SENT;
 	list_for_each_entry(punch, &region->punches, node)
-		stale |= punch->offset < req->offset + req->length && req->offset < punch->end;
+		stale |= rmem_request_overlaps(req, punch->offset, punch->end);
 	if (!stale)
 		list_add(&req->fetch.entering, &region->entering);
 	spin_unlock(&region->lock);

@@ -399,8 +399,7 @@ static bool writes_over(struct rmem_region *region, u64 seq, u64 start, u64 end)
 
 	spin_lock(&region->lock);
 	list_for_each_entry(req, &region->write_list, node)
-		if (req->write.seq <= seq && req->offset < end &&
-		    start < req->offset + req->length)
+		if (req->write.seq <= seq && rmem_request_overlaps(req, start, end))
 			over = false;
 	/* its range is not known yet: somewhere in its chunk */
 	list_for_each_entry(req, &region->taking_list, node)
@@ -563,12 +562,10 @@ out:
 	spin_lock(&region->lock);
 	list_del(&punch.node);
 	list_for_each_entry(fetch, &region->fetch_list, node)
-		if (fetch->state != RMEM_REQ_DONE && offset < fetch->offset + fetch->length &&
-		    fetch->offset < end)
+		if (fetch->state != RMEM_REQ_DONE && rmem_request_overlaps(fetch, offset, end))
 			fetch->fetch.stale = true;
 	list_for_each_entry(write, &region->write_list, node)
-		if (write->op == RMEM_OP_WRITE && offset < write->offset + write->length &&
-		    write->offset < end)
+		if (write->op == RMEM_OP_WRITE && rmem_request_overlaps(write, offset, end))
 			write->write.punched = true;
 	spin_unlock(&region->lock);
 	if (!err)
