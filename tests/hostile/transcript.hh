@@ -86,7 +86,9 @@ class Spoiler {
         frame[below(frame.size())] ^= static_cast<std::byte>(1 << below(8));
         break;
       case 2:
-        frame.resize(below(frame.size()));  // the next one begins too early
+        // The next one begins too early. Nothing of it at all would be a peer that does not
+        // answer: no mistake, and nothing ends it but the deadlines of whoever waits.
+        frame.resize(1 + below(frame.size() - 1));
         break;
       case 3:
         frames.insert(frames.begin() + static_cast<std::ptrdiff_t>(which), frame);
