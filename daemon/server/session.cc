@@ -486,7 +486,7 @@ void Session::reply(Request& request, const store::Outcome& outcome) {
 
 void Session::reply_error(Request& request, std::uint32_t error, std::string_view text) {
   text = text.substr(0, wire::kMaxErrorText);
-  std::memcpy(room(request, text.size()).data(), text.data(), text.size());
+  std::copy(text.begin(), text.end(), reinterpret_cast<char*>(room(request, text.size()).data()));
   request.header.error = error;
   request.header.payload = static_cast<std::uint32_t>(text.size());
   request.header.flags = 0;

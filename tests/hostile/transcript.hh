@@ -19,7 +19,7 @@ namespace rmem::test {
 using Bytes = std::vector<std::byte>;
 
 // Instrumented, each seed takes several times as long.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef RMEM_SANITIZED
 inline constexpr std::uint64_t kSlowness = 10;
 #else
 inline constexpr std::uint64_t kSlowness = 1;

@@ -324,7 +324,7 @@ class World {
 };
 
 // Instrumented, each takes several times as long.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef RMEM_SANITIZED
 constexpr std::uint64_t kSlowness = 10;
 #else
 constexpr std::uint64_t kSlowness = 1;

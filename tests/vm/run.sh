@@ -243,6 +243,10 @@ msize=131072
 cmdline="console=ttyS0 loglevel=7 log_buf_len=4M panic=-1 oops=panic"
 cmdline+=" mitigations=off tsc=reliable no_timer_check random.trust_cpu=on"
 cmdline+=" watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=120"
+# The emulator translates code once for each address it is found at: programs at random
+# addresses take three times as long to start. Four levels of page tables are walked
+# faster than five.
+cmdline+=" norandmaps nokaslr no5lvl"
 # Of an instrumented kernel (debug-kernel.sh) all reports, and all that it can watch.
 [[ $rel == *-amd64 ]] || cmdline+=" kasan_multi_shot page_owner=on page_poison=1"
 # The log is judged at the end; what a long test begins with shall still be in it.

@@ -24,7 +24,7 @@ class ReactorTest : public testing::Test {
 };
 
 // A connected pair of sockets, one end of which is watched.
-struct Watched : Reactor::Handler {
+struct Watched final : Reactor::Handler {
   explicit Watched(Reactor& reactor) : reactor(reactor) {
     int fds[2];
     EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);

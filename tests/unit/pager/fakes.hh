@@ -349,12 +349,13 @@ class PagerTest : public testing::Test {
     pager->connect(kId, store);
   }
 
-  static rmem_request entry(std::uint64_t cookie, rmem_op op, std::uint64_t offset,
+  // `op`: an rmem_op, or what makes no sense.
+  static rmem_request entry(std::uint64_t cookie, __u8 op, std::uint64_t offset,
                             std::uint64_t length) {
     rmem_request e{};
     e.cookie = cookie;
     e.region_id = kId;
-    e.op = static_cast<__u8>(op);
+    e.op = op;
     e.offset = e.demand_offset = offset;
     e.length = length;
     return e;

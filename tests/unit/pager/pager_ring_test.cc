@@ -18,8 +18,8 @@ TEST_F(PagerRing, EntriesThatMakeNoSenseAreRefused) {
       entry(5, RMEM_OP_FETCH, 4096, ~0ull),
       entry(6, RMEM_OP_FETCH, 0, kChunk + 4096),
       entry(7, RMEM_OP_FETCH, 100, 4096),
-      entry(8, static_cast<rmem_op>(0), 0, 4096),
-      entry(9, static_cast<rmem_op>(200), 0, 4096),
+      entry(8, 0, 0, 4096),
+      entry(9, 200, 0, 4096),
       entry(10, RMEM_OP_WRITE, 0, 2 * kChunk),
       entry(11, RMEM_OP_ZERO, kSize, 1),
   };

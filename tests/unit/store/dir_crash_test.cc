@@ -278,9 +278,9 @@ TEST_F(DirStoreCrash, WhatWasFlushedSurvivesAResetAtEverySync) {
         test::StoreOps ops(other_loop, **store);
         for (const auto& [block, versions] : possible) {
           const auto found = ops.read(block * kBlock, kBlock);
-          EXPECT_TRUE(
-              std::any_of(versions.begin(), versions.end(),
-                          [&](unsigned version) { return found == content(block, version); }))
+          EXPECT_TRUE(std::any_of(
+              versions.begin(), versions.end(),
+              [&, block = block](unsigned version) { return found == content(block, version); }))
               << "point " << points << ", block " << block << ", names " << names << ", bytes "
               << bytes << (found.empty() ? ": not readable" : ": other bytes");
         }
