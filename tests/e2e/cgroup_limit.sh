@@ -3,12 +3,12 @@
 # vm: mem=768 scratch=1G
 # timeout: 400
 #
-# A program that may have 64 MiB walks through a region three times that size,
+# A program that may have 64 MiB walks through a region twice that size,
 # reads and writes all of it, through a mapping and by system calls: it stays
 # within its limit, nobody is killed, and no byte is wrong.
 . "$(dirname "$0")/lib.sh"
 
-size=$((192 << 20)) limit=$((64 << 20))
+size=$((128 << 20)) limit=$((64 << 20))
 file=/scratch/big
 group_make e2e.limited $limit
 group=/sys/fs/cgroup/e2e.limited

@@ -25,7 +25,7 @@ for name in rmem-bench rmem-load rmem-server rmemctl rmemd; do
 done
 PATH=$work/bin:$PATH
 
-size=16MiB pages=4096
+size=8MiB pages=2048
 rmem-bench make "$work/file" --size $size
 start server rmem-server --listen tcp://127.0.0.1:7070 --state-dir "$work/state" \
 	--export "mem=mem://$size" --export "file=file://$work/file"
@@ -46,7 +46,7 @@ rmemctl status >"$work/.warm"
 kill $busy
 wait $busy || true
 
-bench --rounds 5 --peer tcp --peer uffd-4k --peer uffd-4k-1 --peer tmpfs --tsv /out/instructions.tsv
+bench --rounds 3 --peer tcp --peer uffd-4k --peer uffd-4k-1 --peer tmpfs --tsv /out/instructions.tsv
 
 # The least of the rounds: an idle moment, such as a delayed acknowledgement, is no
 # instruction, yet the clock goes on.

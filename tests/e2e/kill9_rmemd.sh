@@ -8,7 +8,7 @@
 # torn or zero, the load never notices.
 . "$(dirname "$0")/lib.sh"
 
-rounds=$(long_or 100 20) ms=0
+rounds=$(long_or 100 12) ms=0
 rmem-load make "$work/file" $((4 << 20)) 0
 hosts_up
 start_server "r=file://$work/file"

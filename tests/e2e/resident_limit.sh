@@ -1,15 +1,15 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # vm: mem=2048
-# timeout: 600
+# timeout: 600, long 7200
 #
 # A region that may have an eighth of itself in memory: written from end to end,
 # read from end to end, then used at random by several processes. It stays within
 # its limit all the time, says its status and says /proc/meminfo, and no page is
-# wrong. RMEM_REGION_MIB=1024 for a large one.
+# wrong. 1 GiB in the long form.
 . "$(dirname "$0")/lib.sh"
 
-mib=${RMEM_REGION_MIB:-192}
+mib=$(long_or 1024 128)
 size=$((mib << 20)) limit=$((mib << 17)) slack=$((16 << 20))
 cached() { awk '$1 == "Cached:" { print $2 * 1024 }' /proc/meminfo; }
 # Notes the most that was ever resident.
