@@ -288,14 +288,14 @@ spawn() {
 }
 
 for rel in "${kernels[@]}"; do
-	is_instrumented "$rel" && wanted detectors || continue
+	wanted detectors || continue
 	echo "== detectors of $rel"
 	verdicts detectors < <(tests/vm/detectors.sh "$rel" 2>&1)
 done
 
-shared=() own=()
+selftests=() shared=() own=()
 for t in build/selftest/*; do
-	[[ -f $t && -x $t ]] && wanted "selftest/${t##*/}" && shared+=("$t")
+	[[ -f $t && -x $t ]] && wanted "selftest/${t##*/}" && selftests+=("$t")
 done
 for t in tests/e2e/*.sh; do
 	[[ -x $t ]] || continue
@@ -303,7 +303,7 @@ for t in tests/e2e/*.sh; do
 	if [[ ${RMEM_LONG:-} ]] || grep -q '^# vm:' "$t"; then own+=("$t"); else shared+=("$t"); fi
 done
 
-if ((${#shared[@]} + ${#own[@]})); then
+if ((${#selftests[@]} + ${#shared[@]} + ${#own[@]})); then
 	echo "== in VMs: ${kernels[*]}"
 	((${#kernels[@]})) || result fail "VMs" 0 "no kernel to boot"
 fi
@@ -316,6 +316,7 @@ for rel in "${kernels[@]}"; do
 done
 for rel in "${kernels[@]}"; do
 	((!${#shared[@]})) || spawn "$rel" suite --scratch 4G -- "${shared[@]}"
+	((!${#selftests[@]})) || spawn "$rel" selftests --scratch 4G --memory-checks -- "${selftests[@]}"
 done
 wait
 

@@ -4,6 +4,8 @@
  * insmod broken.ko bug=NAME. Never part of rmem.ko; for VMs that are thrown away.
  */
 #include <linux/delay.h>
+#include <linux/jiffies.h>
+#include <linux/kfence.h>
 #include <linux/list.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -37,6 +39,61 @@ static void out_of_bounds(void)
 	OPTIMIZER_HIDE_VAR(p);
 	p[60] = 1;
 	kfree(p);
+}
+
+/* What a stock kernel with slub_debug, page_poison and KFENCE notices. */
+
+static void past_the_end(void)
+{
+	char *p = kmalloc(64, GFP_KERNEL);
+
+	OPTIMIZER_HIDE_VAR(p);
+	p[64] = 1;
+	kfree(p);
+}
+
+static void written_after_free(void)
+{
+	static void *all[512];
+	char *p = kmalloc(64, GFP_KERNEL);
+	int i;
+
+	kfree(p);
+	OPTIMIZER_HIDE_VAR(p);
+	p[8] = 1;
+	/* It is seen when somebody gets it next. */
+	for (i = 0; i < ARRAY_SIZE(all); i++)
+		all[i] = kmalloc(64, GFP_KERNEL);
+	for (i = 0; i < ARRAY_SIZE(all); i++)
+		kfree(all[i]);
+}
+
+static void page_written_after_free(void)
+{
+	struct page *page = alloc_page(GFP_KERNEL);
+	char *p = page_address(page);
+
+	__free_page(page);
+	OPTIMIZER_HIDE_VAR(p);
+	p[8] = 1;
+	__free_page(alloc_page(GFP_KERNEL));
+}
+
+static void use_after_sampled_free(void)
+{
+	unsigned long end = jiffies + 30 * HZ;
+	bool sampled;
+	char *p;
+
+	do {
+		p = kmalloc(64, GFP_KERNEL);
+		sampled = is_kfence_address(p);
+		kfree(p);
+		cond_resched();
+	} while (!sampled && time_before(jiffies, end));
+	OPTIMIZER_HIDE_VAR(p);
+	if (sampled)
+		sink = p[8];
 }
 
 static void double_free(void)
@@ -198,6 +255,10 @@ static const struct {
 	{ "stack-out-of-bounds", stack_out_of_bounds },
 	{ "vmalloc-out-of-bounds", vmalloc_out_of_bounds },
 	{ "freed-page", freed_page },
+	{ "past-the-end", past_the_end },
+	{ "written-after-free", written_after_free },
+	{ "page-written-after-free", page_written_after_free },
+	{ "use-after-sampled-free", use_after_sampled_free },
 	{ "freed-page-twice", freed_page_twice },
 	{ "leak", leak },
 	{ "leaked-page", leaked_page },

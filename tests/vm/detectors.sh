@@ -1,9 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# detectors.sh RELEASE: checks that an instrumented kernel catches what it is
-# for, and that the rig takes note: a broken module does one thing wrong after
-# another. Prints one "ok NAME" or "not ok NAME" a line.
+# detectors.sh RELEASE: checks that a kernel catches what it is for, an
+# instrumented one or a stock one with --memory-checks, and that the rig takes
+# note: a broken module does one thing wrong after another. Prints one "ok NAME"
+# or "not ok NAME" a line.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -36,6 +37,10 @@ declare -A said=(
 	[leaked-page]='debug-checks: .*leaked_page'
 	[freed-page-twice]='VM_BUG_ON|Bad page state|kernel BUG'
 	[list-twice]='list_del corruption'
+	[past-the-end]='Redzone overwritten'
+	[written-after-free]='Poison overwritten'
+	[page-written-after-free]='pagealloc: .*(corruption|error)'
+	[use-after-sampled-free]='BUG: KFENCE: use-after-free'
 )
 boots=(
 	"rcu-unlocked sleep-under-spinlock lock-inversion use-after-free out-of-bounds double-free
@@ -44,6 +49,13 @@ boots=(
 	"schedule-under-spinlock lock-kept freed-page-twice"
 	"list-twice"
 )
+options=()
+if [[ $rel == *-amd64 ]]; then
+	options=(--memory-checks)
+	said[double-free]='BUG kmalloc-.*already free'
+	boots=("past-the-end written-after-free page-written-after-free refcount double-free")
+	! grep -q '^CONFIG_KFENCE=y' "$top/build/kernels/$rel"/boot/config-* || boots[0]+=" use-after-sampled-free"
+fi
 
 verdict() { # NAME COMMAND...
 	local name=$1
@@ -64,7 +76,7 @@ part() { # BUG
 
 caught() { # BUG
 	part "$1" >"$tmp/part"
-	grep -qaE "${said[$1]}" "$tmp/part" || { sed 's/^/# /' "$tmp/part"; return 1; }
+	grep -qaE "${said[$1]}" "$tmp/part" || { head -n 40 "$tmp/part" | sed 's/^/# /'; return 1; }
 	! "$here/dmesg-check.sh" "$tmp/part" >"$tmp/judged"
 }
 
@@ -82,7 +94,7 @@ install -m 0644 "$tmp/broken/broken.ko" "$top/build/detectors/$rel/"
 for bugs in "${boots[@]}"; do
 	read -ra names <<<"${bugs//$'\n'/ }"
 	# shellcheck disable=SC2016  # for the guest's shell
-	"$here/run.sh" --kernel "$rel" --mem 1024 --no-module --no-dmesg-check --quiet --run-dir "$tmp/run" -- bash -c '
+	"$here/run.sh" --kernel "$rel" --mem 1024 "${options[@]}" --no-module --no-dmesg-check --quiet --run-dir "$tmp/run" -- bash -c '
 		tell() { echo "detectors: $1" >/dev/kmsg; }
 		for bug in "$@"; do
 			tell $bug

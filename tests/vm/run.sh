@@ -26,6 +26,9 @@
 #                       command anew, instead of ending the run
 #   --timeout SECONDS   for the command (default 600); multiplied by
 #                       RMEM_TIMEOUT_SCALE on slow machines
+#   --memory-checks     what a stock kernel can check of its memory: red zones and
+#                       poison of slabs (slub_debug), poisoned free pages, KFENCE
+#                       where the kernel has it
 #   --append ARGS       more kernel arguments
 #   --no-module         do not load rmem.ko
 #   --panic-on-warn     stop at the first WARN
@@ -74,6 +77,7 @@ while (($#)); do
 	--net) net=$2; shift ;;
 	--reboot) reboot=yes ;;
 	--timeout) timeout=$2; shift ;;
+	--memory-checks) append+=" slub_debug=FZPU page_poison=1 kfence.sample_interval=20" ;;
 	--append) append+=" $2"; shift ;;
 	--no-module) load_module= ;;
 	--panic-on-warn) append+=" panic_on_warn=1" ;;
