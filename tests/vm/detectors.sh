@@ -46,7 +46,7 @@ boots=(
 	"rcu-unlocked sleep-under-spinlock lock-inversion use-after-free out-of-bounds double-free
 	stack-out-of-bounds vmalloc-out-of-bounds freed-page bad-shift bad-index refcount freed-timer
 	leak leaked-page"
-	"schedule-under-spinlock lock-kept freed-page-twice"
+	"lock-kept schedule-under-spinlock freed-page-twice"
 	"list-twice"
 )
 options=()
