@@ -24,7 +24,7 @@ trouble=(
 	'DEADLOCK' 'bad unlock balance' 'locks held by'
 	# memory
 	'BUG [A-Za-z]' 'pagealloc: .*(corruption|error)' 'Slab .*corrupt' 'KASAN' 'BUG: KFENCE' 'KCSAN' 'UBSAN' 'Bad page' 'bad pte' 'refcount_t' 'list_(add|del) corruption'
-	'kmemleak:.*new suspected' 'still has .* objects' 'Objects remaining' '\bleak(ed)?\b'
+	'^\[[ 0-9.]*\] debug-checks:' 'still has .* objects' 'Objects remaining' '\bleak(ed)?\b'
 	'nobody cared' 'nonzero mapcount' 'page_owner.*corrupt' 'Page has been migrated'
 	'VFS: Busy inodes' 'Dentry still in use' 'cache `.*'\''.*left'
 	'[Oo]ut of memory' 'oom-kill' 'oom_reaper' 'page allocation failure' 'invoked oom-killer'
@@ -39,6 +39,10 @@ allowed=(
 	# A module from outside the kernel tree, unsigned: what we are.
 	'loading out-of-tree module taints kernel'
 	'module verification failed: signature and/or required key missing'
+	# That it is there; what it finds is told by debug-checks.sh.
+	'kmemleak: Kernel memory leak detector initialized'
+	# A fault that found no memory is tried again: by selftest/nth, on purpose.
+	'Huh VM_FAULT_OOM leaked out to the #PF handler'
 	# The processor's faults, not ours.
 	'CPU bug present.*data leak possible'
 )

@@ -252,7 +252,7 @@ cmdline+=" watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=120"
 # faster than five.
 cmdline+=" norandmaps nokaslr no5lvl"
 # Of an instrumented kernel (debug-kernel.sh) all reports, and all that it can watch.
-[[ $rel == *-amd64 ]] || cmdline+=" kasan_multi_shot page_owner=on page_poison=1"
+[[ $rel == *-amd64 ]] || cmdline+=" kasan_multi_shot page_owner=on page_poison=1 printk.devkmsg=on"
 # The log is judged at the end; what a long test begins with shall still be in it.
 [[ ! ${RMEM_LONG:-} ]] || cmdline+=" log_buf_len=16M"
 cmdline+=" rmem_init=$here/guest-init.sh rmem_run=$run rmem_msize=$msize$append"
