@@ -46,9 +46,11 @@ TEST(Workers, RunElsewhereAndReportHere) {
 
 TEST(Workers, OthersGoBeforeJobsThatCanWaitButNotForEver) {
   auto reactor = std::move(Reactor::create()).value();
-  std::string order;  // of the only worker, until it has reported
+  std::string order;     // the only worker's, until it has ended
+  std::size_t over = 0;  // ours
   struct Named : Workers::Job {
     std::string* order = nullptr;
+    std::size_t* over = nullptr;
     Reactor* reactor = nullptr;
     char name = 0;
   };
@@ -68,6 +70,7 @@ TEST(Workers, OthersGoBeforeJobsThatCanWaitButNotForEver) {
   for (std::size_t i = 0; i < jobs.size(); ++i) {
     const bool later = i < 3;
     jobs[i].order = &order;
+    jobs[i].over = &over;
     jobs[i].reactor = reactor.get();
     jobs[i].name = later ? 'l' : 's';
     jobs[i].run = [](Workers::Job& base) {
@@ -76,7 +79,7 @@ TEST(Workers, OthersGoBeforeJobsThatCanWaitButNotForEver) {
     };
     jobs[i].done = [](Workers::Job& base) {
       auto& self = static_cast<Named&>(base);
-      if (self.order->size() == 23) self.reactor->stop();
+      if (++*self.over == 23) self.reactor->stop();
     };
     workers->submit(jobs[i], later ? Workers::When::kLater : Workers::When::kSoon);
   }
