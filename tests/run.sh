@@ -162,8 +162,7 @@ unit() { # NAME DIRECTORY [CMAKE-ARG]...
 unit unit/plain "$build/cmake"
 # By clang, which takes half as long as gcc for that, and finds other things. Its
 # ThreadSanitizer does not go with tests that count allocations.
-clang=$(command -v clang++ || command -v clang++-14)
-unit unit/asan "$build/cmake-asan" -DCMAKE_CXX_COMPILER="$clang" -DRMEM_SANITIZE=address
+unit unit/asan "$build/cmake-asan" -DCMAKE_CXX_COMPILER=clang++ -DRMEM_SANITIZE=address
 unit unit/tsan "$build/cmake-tsan" -DRMEM_SANITIZE=thread
 
 # The seeds of the simulation that an ordinary run has no time for.
@@ -315,9 +314,10 @@ for rel in "${kernels[@]}"; do
 		spawn "$rel" "$(basename "$t" .sh)" "${opts[@]}" -- "$t"
 	done
 done
+mapfile -t opts < <(tests/vm/test-options.sh "${selftests[0]:-}")
 for rel in "${kernels[@]}"; do
 	((!${#shared[@]})) || spawn "$rel" suite --scratch 4G -- "${shared[@]}"
-	((!${#selftests[@]})) || spawn "$rel" selftests --scratch 4G --memory-checks -- "${selftests[@]}"
+	((!${#selftests[@]})) || spawn "$rel" selftests "${opts[@]}" -- "${selftests[@]}"
 done
 wait
 

@@ -12,18 +12,12 @@
 
 #include "base/bytes.hh"
 #include "base/crc32c.hh"
+#include "support/slowness.hh"
 #include "wire/codec.hh"
 
 namespace rmem::test {
 
 using Bytes = std::vector<std::byte>;
-
-// Instrumented, each seed takes several times as long.
-#ifdef RMEM_SANITIZED
-inline constexpr std::uint64_t kSlowness = 10;
-#else
-inline constexpr std::uint64_t kSlowness = 1;
-#endif
 
 inline std::uint64_t seed_of_run() {
   const char* const text = std::getenv("RMEM_SEED");
@@ -72,8 +66,8 @@ class Spoiler {
     store_le(&frame[wire::header_at::kHeaderChecksum], crc32c(header));
   }
 
-  // One mistake somewhere in them; as a stream.
-  Bytes spoil(std::vector<Bytes> frames) {
+  // One mistake somewhere in them; as a stream. A frame that is cut keeps `least` bytes.
+  Bytes spoil(std::vector<Bytes> frames, std::size_t least = 0) {
     const std::size_t which = below(frames.size());
     Bytes& frame = frames[which];
     Bytes garbage(below(200));
@@ -86,9 +80,7 @@ class Spoiler {
         frame[below(frame.size())] ^= static_cast<std::byte>(1 << below(8));
         break;
       case 2:
-        // The next one begins too early. Nothing of it at all would be a peer that does not
-        // answer: no mistake, and nothing ends it but the deadlines of whoever waits.
-        frame.resize(1 + below(frame.size() - 1));
+        frame.resize(least + below(frame.size() - least));  // the next one begins too early
         break;
       case 3:
         frames.insert(frames.begin() + static_cast<std::ptrdiff_t>(which), frame);

@@ -16,6 +16,7 @@
 #include "simulation/host.hh"
 #include "simulation/kernel.hh"
 #include "simulation/network.hh"
+#include "support/slowness.hh"
 #include "support/temp_dir.hh"
 
 namespace rmem::sim {
@@ -323,13 +324,6 @@ class World {
   Outcome outcome_;
 };
 
-// Instrumented, each takes several times as long.
-#ifdef RMEM_SANITIZED
-constexpr std::uint64_t kSlowness = 10;
-#else
-constexpr std::uint64_t kSlowness = 1;
-#endif
-
 std::uint64_t number(const char* variable, std::uint64_t otherwise) {
   const char* const text = std::getenv(variable);
   return text != nullptr ? std::strtoull(text, nullptr, 10) : otherwise;
@@ -352,7 +346,7 @@ class Seeds : public Simulation, public testing::WithParamInterface<std::uint64_
 };
 
 TEST_P(Seeds, NothingPromisedIsLost) {
-  const std::uint64_t all = number("RMEM_SIMULATIONS", 200 / kSlowness);
+  const std::uint64_t all = number("RMEM_SIMULATIONS", 200 / test::kSlowness);
   const std::uint64_t part = (all + kParts - 1) / kParts;
   const std::uint64_t begin = std::min(GetParam() * part, all);
   const std::uint64_t seeds = std::min(part, all - begin);
@@ -397,7 +391,7 @@ class FailureSweep : public Simulation {
  protected:
   // Each `stride`-th of them, which ones depends on the seed; 1: all.
   void sweep(Host::Call kind, std::uint64_t stride) {
-    stride = std::getenv("RMEM_LONG") != nullptr ? 1 : stride * kSlowness;
+    stride = std::getenv("RMEM_LONG") != nullptr ? 1 : stride * test::kSlowness;
     std::uint64_t runs = 0, aborts = 0;
     // There are no more than some descriptors, so an early one is always among them.
     for (std::uint64_t nth = 1 + first % std::min<std::uint64_t>(stride, 5);;

@@ -20,7 +20,7 @@ say() {
 }
 
 # Twice, because a first sight is no proof; young objects are passed over. Pipes of the
-# shells that run the tests are reported now and then, and gone a moment later.
+# shells that run the tests, this one too, are reported now and then: rmem makes none.
 check_leaks() {
 	local found
 	[[ -w $debugfs/kmemleak ]] || return 0

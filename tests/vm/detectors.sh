@@ -49,9 +49,7 @@ boots=(
 	"lock-kept schedule-under-spinlock freed-page-twice"
 	"list-twice"
 )
-options=()
 if [[ $rel == *-amd64 ]]; then
-	options=(--memory-checks)
 	said[double-free]='BUG kmalloc-.*already free'
 	boots=("past-the-end written-after-free page-written-after-free refcount double-free")
 	! grep -q '^CONFIG_KFENCE=y' "$top/build/kernels/$rel"/boot/config-* || boots[0]+=" use-after-sampled-free"
@@ -94,7 +92,7 @@ install -m 0644 "$tmp/broken/broken.ko" "$top/build/detectors/$rel/"
 for bugs in "${boots[@]}"; do
 	read -ra names <<<"${bugs//$'\n'/ }"
 	# shellcheck disable=SC2016  # for the guest's shell
-	"$here/run.sh" --kernel "$rel" --mem 1024 "${options[@]}" --no-module --no-dmesg-check --quiet --run-dir "$tmp/run" -- bash -c '
+	"$here/run.sh" --kernel "$rel" --mem 1024 --memory-checks --no-module --no-dmesg-check --quiet --run-dir "$tmp/run" -- bash -c '
 		tell() { echo "detectors: $1" >/dev/kmsg; }
 		for bug in "$@"; do
 			tell $bug

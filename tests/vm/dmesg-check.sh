@@ -23,7 +23,8 @@ trouble=(
 	'scheduling while atomic' 'sleeping function called' 'invalid wait context'
 	'DEADLOCK' 'bad unlock balance' 'locks held by'
 	# memory
-	'BUG [A-Za-z]' 'pagealloc: .*(corruption|error)' 'Slab .*corrupt' 'KASAN' 'BUG: KFENCE' 'KCSAN' 'UBSAN' 'Bad page' 'bad pte' 'refcount_t' 'list_(add|del) corruption'
+	'KASAN' 'KFENCE' 'KCSAN' 'UBSAN' 'Bad page' 'bad pte' 'refcount_t' 'list_(add|del) corruption'
+	'BUG [A-Za-z]' 'pagealloc: .*(corruption|error)' # of slabs, no colon; of poisoned pages
 	'^\[[ 0-9.]*\] debug-checks:' 'still has .* objects' 'Objects remaining' '\bleak(ed)?\b'
 	'nobody cared' 'nonzero mapcount' 'page_owner.*corrupt' 'Page has been migrated'
 	'VFS: Busy inodes' 'Dentry still in use' 'cache `.*'\''.*left'

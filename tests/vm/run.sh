@@ -28,7 +28,7 @@
 #                       RMEM_TIMEOUT_SCALE on slow machines
 #   --memory-checks     what a stock kernel can check of its memory: red zones and
 #                       poison of slabs (slub_debug), poisoned free pages, KFENCE
-#                       where the kernel has it
+#                       where the kernel has it. An instrumented one has better
 #   --append ARGS       more kernel arguments
 #   --no-module         do not load rmem.ko
 #   --panic-on-warn     stop at the first WARN
@@ -63,7 +63,7 @@ die() {
 
 kernel='' mem=1024 smp=2 icount='' scratch='' keep_scratch='' timeout=600
 append='' load_module=yes dmesg_check=yes run_dir='' interactive='' quiet=''
-peer='' net='' reboot=''
+peer='' net='' reboot='' memory_checks=''
 
 while (($#)); do
 	case $1 in
@@ -77,7 +77,7 @@ while (($#)); do
 	--net) net=$2; shift ;;
 	--reboot) reboot=yes ;;
 	--timeout) timeout=$2; shift ;;
-	--memory-checks) append+=" slub_debug=FZPU page_poison=1 kfence.sample_interval=20" ;;
+	--memory-checks) memory_checks=yes ;;
 	--append) append+=" $2"; shift ;;
 	--no-module) load_module= ;;
 	--panic-on-warn) append+=" panic_on_warn=1" ;;
@@ -251,8 +251,12 @@ cmdline+=" watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=120"
 # addresses take three times as long to start. Four levels of page tables are walked
 # faster than five.
 cmdline+=" norandmaps nokaslr no5lvl"
-# Of an instrumented kernel (debug-kernel.sh) all reports, and all that it can watch.
-[[ $rel == *-amd64 ]] || cmdline+=" kasan_multi_shot page_owner=on page_poison=1 printk.devkmsg=on"
+if [[ $rel != *-amd64 ]]; then
+	# Of an instrumented kernel (debug-kernel.sh) all reports, and all that it can watch.
+	cmdline+=" kasan_multi_shot page_owner=on page_poison=1 printk.devkmsg=on"
+elif [[ $memory_checks ]]; then
+	cmdline+=" slub_debug=FZPU page_poison=1 kfence.sample_interval=20"
+fi
 # The log is judged at the end; what a long test begins with shall still be in it.
 [[ ! ${RMEM_LONG:-} ]] || cmdline+=" log_buf_len=16M"
 cmdline+=" rmem_init=$here/guest-init.sh rmem_run=$run rmem_msize=$msize$append"
