@@ -8,7 +8,7 @@
  * RMEM_SEED repeats the chance, though not the order in which processes run.
  * RMEM_LONG=yes: a million calls and more.
  *
- * timeout: long 7200
+ * timeout: 300, long 7200
  */
 #include <dirent.h>
 #include <grp.h>
@@ -157,7 +157,7 @@ static void innocent_stop(void)
  * Memory to point to
  */
 
-static unsigned char *room;		/* CHUNK bytes, and then nothing */
+static unsigned char *room;		/* CHUNK bytes, nothing before and after */
 static unsigned char *read_only;	/* a page */
 
 #define MAPS 6
@@ -224,22 +224,44 @@ static int move(unsigned int i, size_t len, int flags)
 	return 0;
 }
 
+/*
+ * Far from all else: a pointer to here with a bit or two spoilt is no place where the
+ * process has its stack, or what it shares with others.
+ */
+#define ARENA (1ul << 44)
+
+static void *arena(size_t at, size_t len, int prot)
+{
+	void *got = mmap((void *)(ARENA + at), len, prot, MAP_PRIVATE | MAP_ANONYMOUS |
+			 MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+
+	ASSERT(got == (void *)(ARENA + at));
+	return got;
+}
+
 static void memory_start(void)
 {
-	room = mmap(NULL, CHUNK + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	read_only = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	ASSERT(room != MAP_FAILED && read_only != MAP_FAILED);
-	ASSERT_RET(SYS(mprotect(room + CHUNK, PAGE, PROT_NONE)), 0);
-	places = mmap(NULL, (2 * MAPS + 1) * PLACE, PROT_NONE,
-		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	ASSERT(places != MAP_FAILED);
+	room = arena(0, CHUNK, PROT_READ | PROT_WRITE);
+	read_only = arena(1 << 30, PAGE, PROT_READ);
+	places = arena(1ul << 32, (2 * MAPS + 1) * PLACE, PROT_NONE);
+}
+
+/* Comes with the fork, and is not for who means harm. */
+static void leave(struct fix *f)
+{
+	if (!f->m)
+		return;
+	close(f->fd);
+	munmap(f->map, f->size);
+	munmap(f->store, f->size);
+	munmap(f->m, sizeof(*f->m));
 }
 
 /* For @len bytes: mostly good, else anything but memory that we need. */
 static void *pointer(size_t len)
 {
 	static void *const bad[] = {
-		NULL, (void *)1, (void *)0x7ffffffff000, (void *)0xffff888000000000,
+		NULL, (void *)1, (void *)0x800000000000, (void *)0xffff888000000000,
 		(void *)0xffffffff81000000, (void *)-1l,
 	};
 	unsigned int i;
@@ -727,6 +749,8 @@ static int user_process(void *arg)
 	struct nl nl;
 
 	chance_seed(seed, (long)arg);
+	leave(&innocent);
+	leave(&mine);
 	memory_start();
 	signal(SIGBUS, on_fault);
 	signal(SIGSEGV, on_fault);
@@ -1185,6 +1209,7 @@ static int daemon_process(void *arg)
 	__u64 i;
 
 	chance_seed(seed, 100 + (long)arg);
+	leave(&innocent);
 	memory_start();
 	signal(SIGBUS, on_fault);
 	signal(SIGSEGV, on_fault);
