@@ -18,10 +18,22 @@
 namespace rmem::bench {
 namespace {
 
-constexpr int kBacklog = 16;
+constexpr int kBacklog = 128;
 
-// Offset and length, little-endian; the answer is the bytes.
-constexpr std::size_t kRequest = 16;
+// Operation, offset and length, little-endian. The answer to a read is the bytes; a write is
+// followed by them, and its answer is one byte.
+constexpr std::size_t kRequest = 24;
+enum Operation : std::uint64_t { kRead, kWrite };
+
+using Request = std::array<std::byte, kRequest>;
+
+Request request_of(Operation operation, std::uint64_t offset, std::uint64_t length) {
+  Request request;
+  store_le(request.data(), std::uint64_t{operation});
+  store_le(request.data() + 8, offset);
+  store_le(request.data() + 16, length);
+  return request;
+}
 
 Result<transport::SocketAddress> look_up(const transport::Address& address, bool passive) {
   if (address.is_unix()) return Status(Code::kUsage, address.to_string() + ": the peers speak TCP");
@@ -30,9 +42,9 @@ Result<transport::SocketAddress> look_up(const transport::Address& address, bool
   return found->front();
 }
 
-Status send_all(int fd, std::span<const std::byte> bytes) {
+Status send_all(int fd, std::span<const std::byte> bytes, int flags = 0) {
   while (!bytes.empty()) {
-    const ssize_t sent = ::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    const ssize_t sent = ::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL | flags);
     if (sent < 0 && errno == EINTR) continue;
     if (sent < 0) return Status::from_errno(errno, "send");
     bytes = bytes.subspan(static_cast<std::size_t>(sent));
@@ -51,13 +63,20 @@ Status receive_all(int fd, std::span<std::byte> bytes) {
   return Status();
 }
 
-void answer(const UniqueFd& fd, std::span<const std::byte> bytes) {
-  std::array<std::byte, kRequest> request;
+void answer(const UniqueFd& fd, std::span<std::byte> bytes) {
+  Request request;
   while (receive_all(fd.get(), request).ok()) {
-    const auto offset = load_le<std::uint64_t>(request.data());
-    const auto length = load_le<std::uint64_t>(request.data() + 8);
+    const auto operation = load_le<std::uint64_t>(request.data());
+    const auto offset = load_le<std::uint64_t>(request.data() + 8);
+    const auto length = load_le<std::uint64_t>(request.data() + 16);
     if (offset > bytes.size() || length > bytes.size() - offset) return;
-    if (!send_all(fd.get(), bytes.subspan(offset, length)).ok()) return;
+    const auto part = bytes.subspan(offset, length);
+    if (operation == kRead) {
+      if (!send_all(fd.get(), part).ok()) return;
+    } else {
+      const std::array<std::byte, 1> done{};
+      if (!receive_all(fd.get(), part).ok() || !send_all(fd.get(), done).ok()) return;
+    }
   }
 }
 
@@ -74,12 +93,36 @@ Result<Link> Link::connect(const transport::Address& server) {
   return Link(std::move(fd));
 }
 
+Result<std::vector<Link>> Link::connect(const transport::Address& server, unsigned count) {
+  std::vector<Link> links;
+  while (links.size() < count) {
+    auto link = connect(server);
+    if (!link) return link.status();
+    links.push_back(std::move(link).value());
+  }
+  return links;
+}
+
 Status Link::read(std::uint64_t offset, std::span<std::byte> into) {
-  std::array<std::byte, kRequest> request;
-  store_le(request.data(), offset);
-  store_le(request.data() + 8, std::uint64_t{into.size()});
-  if (Status sent = send_all(fd_.get(), request); !sent.ok()) return sent;
-  return receive_all(fd_.get(), into);
+  if (Status asked = ask(offset, into.size()); !asked.ok()) return asked;
+  return receive(into);
+}
+
+Status Link::ask(std::uint64_t offset, std::size_t length) {
+  return send_all(fd_.get(), request_of(kRead, offset, length));
+}
+
+Status Link::receive(std::span<std::byte> into) { return receive_all(fd_.get(), into); }
+
+Status Link::give(std::uint64_t offset, std::span<const std::byte> bytes) {
+  const Request request = request_of(kWrite, offset, bytes.size());
+  if (Status sent = send_all(fd_.get(), request, MSG_MORE); !sent.ok()) return sent;
+  return send_all(fd_.get(), bytes);
+}
+
+Status Link::acknowledged() {
+  std::array<std::byte, 1> done;
+  return receive_all(fd_.get(), done);
 }
 
 Result<UniqueFd> listen_at(transport::Address& address) {

@@ -14,6 +14,7 @@
 
 #include "base/cli.hh"
 #include "base/process.hh"
+#include "fuse_mount.hh"
 #include "link.hh"
 #include "measure.hh"
 #include "report.hh"
@@ -28,11 +29,17 @@ struct Options {
   std::string listen = "tcp://127.0.0.1:7071";
   std::string server;
   std::vector<std::string> peers;
+  std::vector<std::string> files;  // NAME=PATH
   std::vector<std::string> regions;
+  std::vector<std::string> pulled_regions;
+  std::string socket = "/run/rmem/rmemd.sock";
   std::vector<std::string> cases;
   std::string tsv;
   bool json = false;
   Plan plan;
+  std::string directory;
+  unsigned threads = 4;
+  std::uint64_t readahead = 128 << 10;
 };
 
 struct Named {
@@ -42,14 +49,15 @@ struct Named {
 
 // 4 handlers, as one would have for a program with threads of its own; and 1,
 // which one thread that waits for one page at a time is better off with.
+Named uffd(const char* name, UffdOptions options) {
+  return {name, [=](auto& server, auto size) { return uffd_peer(name, server, size, options); }};
+}
 const Named kPeers[] = {
     {"tcp", tcp_peer},
-    {"uffd-4k",
-     [](auto& server, auto size) { return uffd_peer("uffd-4k", server, size, kPage, 4); }},
-    {"uffd-4k-1",
-     [](auto& server, auto size) { return uffd_peer("uffd-4k-1", server, size, kPage, 1); }},
-    {"uffd-64k",
-     [](auto& server, auto size) { return uffd_peer("uffd-64k", server, size, 64 << 10, 4); }},
+    uffd("uffd-4k", {}),
+    uffd("uffd-4k-1", {.handlers = 1}),
+    uffd("uffd-64k", {.unit = 64 << 10}),
+    uffd("uffd-bg", {.unit = 64 << 10, .fill = true}),
     {"anon", [](auto&, auto size) { return anonymous_peer(size); }},
     {"tmpfs", [](auto&, auto size) { return tmpfs_peer(size); }},
 };
@@ -110,8 +118,17 @@ Status run(Options& options) {
       continue;
     if (Status s = add(named.make(address, options.plan.size)); !s.ok()) return s;
   }
+  for (const std::string& file : options.files) {
+    const std::size_t equals = file.find('=');
+    if (equals == std::string::npos)
+      return Status(Code::kUsage, "--file: `" + file + "' is not NAME=PATH");
+    auto peer = file_peer(file.substr(0, equals), file.substr(equals + 1), options.plan.size);
+    if (Status s = add(std::move(peer)); !s.ok()) return s;
+  }
   for (const std::string& path : options.regions)
     if (Status s = add(rmem_peer(path, options.plan.size)); !s.ok()) return s;
+  for (const std::string& path : options.pulled_regions)
+    if (Status s = add(rmem_peer(path, options.plan.size, options.socket)); !s.ok()) return s;
 
   for (const Case which : kCases)
     if (std::find(options.cases.begin(), options.cases.end(), case_name(which)) !=
@@ -137,6 +154,22 @@ Status serve_forever(const Options& options) {
   return serve(*listener, options.plan.size, announce_ready);
 }
 
+Status fuse(const Options& options) {
+#ifdef RMEM_BENCH_FUSE
+  auto server = transport::Address::parse(options.server);
+  if (!server) return server.status();
+  return mount_fuse(options.directory,
+                    {.server = std::move(server).value(),
+                     .size = options.plan.size,
+                     .threads = options.threads,
+                     .readahead = options.readahead},
+                    announce_ready);
+#else
+  return Status(Code::kFailed, options.directory + ": this build is without FUSE",
+                "make deps installs libfuse3-dev; then build again");
+#endif
+}
+
 void add_size(CLI::App& app, Options& options) {
   cli::add_size(app, "--size", options.plan.size, "bytes of everything measured [32MiB]");
 }
@@ -147,6 +180,7 @@ Status act(const CLI::App& app, Options& options) {
     return Status(Code::kUsage, "--size: a multiple of 4KiB is needed");
   if (app.got_subcommand("make")) return make_pattern_file(options.file, size);
   if (app.got_subcommand("serve")) return serve_forever(options);
+  if (app.got_subcommand("fuse")) return fuse(options);
   return run(options);
 }
 
@@ -171,8 +205,20 @@ int program(int argc, char** argv) {
                   "node or file of a region that holds what `rmem-bench make' makes")
       ->type_name("PATH")
       ->allow_extra_args(false);
-  runs.add_option("--peer", options.peers, "only these [all]")
-      ->check(CLI::IsMember(peer_names()))
+  runs.add_option("--pulled-region", options.pulled_regions,
+                  "the same, while all of it is pulled in the background")
+      ->type_name("PATH")
+      ->allow_extra_args(false);
+  runs.add_option("--socket", options.socket, "control socket of the rmemd that pulls")
+      ->type_name("PATH")
+      ->capture_default_str();
+  runs.add_option("--file", options.files,
+                  "a file or block device that holds what `rmem-bench make' makes")
+      ->type_name("NAME=PATH")
+      ->allow_extra_args(false);
+  runs.add_option("--peer", options.peers, "of those that need no file and no region, only these; "
+                  "`none' for none [all]")
+      ->check(CLI::IsMember(peer_names()) | CLI::IsMember({"none"}))
       ->allow_extra_args(false);
   runs.add_option("--case", options.cases, "only these [all]")
       ->check(CLI::IsMember(case_names()))
@@ -180,6 +226,7 @@ int program(int argc, char** argv) {
   runs.add_option("--rounds", options.plan.rounds, "rounds that count; figures are medians")
       ->check(CLI::Range(1u, 10000u))
       ->capture_default_str();
+  runs.add_flag("!--no-warm-up", options.plan.warm_up, "without the round that does not count");
   runs.add_option("--seed", options.plan.seed, "of the random pages")->capture_default_str();
   runs.add_option("--tsv", options.tsv, "write the figures there, too, tab-separated")
       ->type_name("FILE");
@@ -191,6 +238,19 @@ int program(int argc, char** argv) {
       ->type_name("ADDR")
       ->capture_default_str();
   add_size(serves, options);
+
+  CLI::App& fuses = *app.add_subcommand("fuse", "mount a file system with the server's bytes");
+  fuses.add_option("DIRECTORY", options.directory, "where; the file is `pattern' in it")
+      ->required()
+      ->type_name("");
+  fuses.add_option("--server", options.server, "where `rmem-bench serve' listens")
+      ->required()
+      ->type_name("ADDR");
+  fuses.add_option("--threads", options.threads, "each with a connection of its own")
+      ->check(CLI::Range(1u, 64u))
+      ->capture_default_str();
+  cli::add_size(fuses, "--readahead", options.readahead, "bytes [128KiB]");
+  add_size(fuses, options);
 
   CLI::App& makes = *app.add_subcommand("make", "a file for rmem-server to export");
   makes.add_option("FILE", options.file, "is overwritten")->required()->type_name("");

@@ -18,6 +18,7 @@ inline constexpr std::uint64_t kApart = 256 << 10;
 struct Plan {
   std::uint64_t size = 32 << 20;
   unsigned rounds = 5;
+  bool warm_up = true;  // a round that does not count goes first
   std::uint64_t seed = 1;
   std::vector<Case> cases;
 };
@@ -28,8 +29,11 @@ struct Figure {
   Case which;
   std::size_t pages;
   std::vector<double> rounds;
+  std::vector<double> accesses = {};  // kRandom: nanoseconds of each, of all rounds
 
   double median() const;
+  // Of the accesses, of which there have to be some; `part` in [0, 1].
+  double quantile(double part) const;
   double least() const;
   double most() const;
 };
@@ -42,11 +46,12 @@ struct Report {
 };
 
 // In each round every peer has its turn, so that what changes with time changes
-// all of them. A round that does not count goes first. After each run all pages
-// that it accessed are checked, off the clock; the first wrong byte ends it all.
+// all of them. After each run all pages that it accessed are checked, off the clock, and
+// those that were overwritten are read again from where they had to be durable, and then
+// get their old bytes back; the first wrong byte ends it all.
 Result<Report> measure(const Plan& plan, std::span<const std::unique_ptr<Peer>> peers);
 
-// The pages of a case, in the order of access.
+// The pages of a case, in the order of access; of several threads each takes the next.
 std::vector<std::uint32_t> pages_of(Case which, const Plan& plan, unsigned round);
 
 }  // namespace rmem::bench

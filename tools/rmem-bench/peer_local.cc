@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 
 #include "base/unique_fd.hh"
 #include "peer.hh"
@@ -31,18 +32,16 @@ class AnonymousPeer final : public MappedPeer {
     return Status();
   }
 
-  bool can(Case which) const override {
-    return which == Case::kSequential || which == Case::kRandom;
-  }
+  bool can(Case which) const override { return which == Case::kSequential || is_random(which); }
   Status prepare(Case) override { return unmap_pages(); }
 
   // A load would only map the one page of zeros.
-  Status run(Case, std::span<const std::uint32_t> pages) override {
+  Status access(Case, std::span<const std::uint32_t> pages, unsigned) override {
     for (const std::uint32_t page : pages) store(memory()[page * kPage]);
     return Status();
   }
 
-  Status check(std::uint32_t page) override {
+  Status check(std::uint32_t page, std::uint64_t) override {
     const auto bytes = memory().subspan(page * kPage, kPage);
     if (std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{}; }))
       return Status();
@@ -61,8 +60,10 @@ class TmpfsPeer final : public MappedPeer {
   }
 
   // A file in memory is never clean.
-  bool can(Case which) const override { return which != Case::kWrite; }
-  Status prepare(Case) override { return unmap_pages(); }
+  bool can(Case which) const override { return which != Case::kWrite && !overwrites(which); }
+  Status prepare(Case which) override {
+    return which == Case::kWarm ? touch_all() : unmap_pages();
+  }
 
  private:
   UniqueFd fd_;
@@ -93,7 +94,7 @@ Status MappedPeer::touch_all() {
   return Status();
 }
 
-Status MappedPeer::run(Case which, std::span<const std::uint32_t> pages) {
+Status MappedPeer::access(Case which, std::span<const std::uint32_t> pages, unsigned) {
   if (which == Case::kWrite)
     for (const std::uint32_t page : pages) store(memory_[page * kPage]);
   else
@@ -101,8 +102,14 @@ Status MappedPeer::run(Case which, std::span<const std::uint32_t> pages) {
   return Status();
 }
 
-Status MappedPeer::check(std::uint32_t page) {
-  return check_pattern(memory_.subspan(page * kPage, kPage), page);
+Status MappedPeer::overwrite(std::span<const std::byte> bytes) {
+  for (std::size_t at = 0; at < bytes.size(); at += kPage)
+    std::memcpy(memory_.data() + at, bytes.data() + at, kPage);
+  return flush();
+}
+
+Status MappedPeer::check(std::uint32_t page, std::uint64_t expected) {
+  return check_pattern(memory_.subspan(page * kPage, kPage), expected);
 }
 
 Result<std::unique_ptr<Peer>> anonymous_peer(std::uint64_t size) {

@@ -6,8 +6,11 @@
 
 #include <cerrno>
 #include <cstring>
+#include <optional>
+#include <thread>
 
 #include "base/unique_fd.hh"
+#include "client.hh"
 #include "peer.hh"
 
 namespace rmem::bench {
@@ -15,16 +18,27 @@ namespace {
 
 class RmemPeer final : public MappedPeer {
  public:
-  RmemPeer(std::string name, UniqueFd fd, bool writable, std::uint64_t size)
-      : MappedPeer(std::move(name), size), fd_(std::move(fd)), writable_(writable) {}
+  RmemPeer(std::string region, UniqueFd fd, bool writable, std::uint64_t size,
+           std::optional<ctl::Daemon> pulls)
+      : MappedPeer("rmem:" + region + (pulls ? "+pull" : ""), size),
+        region_(std::move(region)),
+        fd_(std::move(fd)),
+        writable_(writable),
+        pulls_(std::move(pulls)) {}
 
   Status start() { return map(fd_.get(), writable_); }
 
-  bool can(Case which) const override { return which != Case::kWrite || writable_; }
+  bool can(Case which) const override {
+    if (pulls_) return which == Case::kSequential || is_random(which);
+    return writable_ || (which != Case::kWrite && !overwrites(which));
+  }
 
   Status prepare(Case which) override {
-    if (writable_ && ::fsync(fd_.get()) != 0) return Status::from_errno(errno, name() + ": fsync");
-    if (which == Case::kResident || which == Case::kWrite) {
+    if (Status over = pull_is_over(); !over.ok()) return over;
+    if (writable_)
+      if (Status flushed = flush(); !flushed.ok()) return flushed;
+    if (which == Case::kResident || which == Case::kWarm || which == Case::kWrite ||
+        which == Case::kRewrite) {
       (void)touch_all();
       return which == Case::kResident ? unmap_pages() : Status();
     }
@@ -35,14 +49,43 @@ class RmemPeer final : public MappedPeer {
     return Status();
   }
 
+  Status begin(Case) override {
+    if (!pulls_) return Status();
+    return pulls_->call({{"verb", "pull"}, {"name", region_}}, kPatience).status();
+  }
+
+ protected:
+  Status flush() override {
+    return ::fsync(fd_.get()) == 0 ? Status() : Status::from_errno(errno, name() + ": fsync");
+  }
+
  private:
+  static constexpr std::chrono::minutes kPatience{10};
+
+  // Nothing of it comes into what is measured next.
+  Status pull_is_over() {
+    while (pulls_) {
+      const auto status = pulls_->call({{"verb", "status"}}, kPatience);
+      if (!status.ok()) return status.status();
+      bool pulling = false;
+      for (const auto& region : status->value("regions", nlohmann::json::array()))
+        pulling = pulling || (region.value("name", "") == region_ && region.contains("pull"));
+      if (!pulling) break;
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+    return Status();
+  }
+
+  std::string region_;
   UniqueFd fd_;
   bool writable_;
+  std::optional<ctl::Daemon> pulls_;
 };
 
 }  // namespace
 
-Result<std::unique_ptr<Peer>> rmem_peer(const std::string& path, std::uint64_t size) {
+Result<std::unique_ptr<Peer>> rmem_peer(const std::string& path, std::uint64_t size,
+                                        const std::string& pull_by) {
   bool writable = true;
   UniqueFd fd(::open(path.c_str(), O_RDWR | O_CLOEXEC));
   if (!fd && (errno == EROFS || errno == EACCES)) {
@@ -57,8 +100,15 @@ Result<std::unique_ptr<Peer>> rmem_peer(const std::string& path, std::uint64_t s
   if (info.size_bytes != size)
     return Status(Code::kUsage, path + " has " + std::to_string(info.size_bytes) + " bytes, not " +
                                     std::to_string(size));
-  const std::string name(info.name, ::strnlen(info.name, sizeof info.name));
-  auto peer = std::make_unique<RmemPeer>("rmem:" + name, std::move(fd), writable, size);
+  std::optional<ctl::Daemon> pulls;
+  if (!pull_by.empty()) {
+    auto daemon = ctl::Daemon::connect(pull_by);
+    if (!daemon) return daemon.status();
+    pulls = std::move(daemon).value();
+  }
+  auto peer =
+      std::make_unique<RmemPeer>(std::string(info.name, ::strnlen(info.name, sizeof info.name)),
+                                 std::move(fd), writable, size, std::move(pulls));
   if (Status started = peer->start(); !started.ok()) return started;
   return std::unique_ptr<Peer>(std::move(peer));
 }

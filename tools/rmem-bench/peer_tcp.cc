@@ -10,11 +10,11 @@ namespace {
 
 class TcpPeer final : public Peer {
  public:
-  TcpPeer(Link link, std::uint64_t size)
-      : Peer("tcp", size), link_(std::move(link)), bytes_(size) {}
+  TcpPeer(std::vector<Link> links, std::uint64_t size)
+      : Peer("tcp", size), links_(std::move(links)), bytes_(size) {}
 
   bool can(Case which) const override {
-    return which == Case::kSequential || which == Case::kRandom;
+    return which == Case::kSequential || is_random(which) || which == Case::kOverwrite;
   }
 
   Status prepare(Case) override {
@@ -23,30 +23,38 @@ class TcpPeer final : public Peer {
     return Status();
   }
 
-  Status run(Case which, std::span<const std::uint32_t> pages) override {
-    if (which == Case::kSequential) return link_.read(0, bytes_);
+  Status access(Case which, std::span<const std::uint32_t> pages, unsigned thread) override {
+    Link& link = links_[thread];
+    if (which == Case::kSequential) return link.read(0, std::span(bytes_).first(pages.size() * kPage));
     for (const std::uint32_t page : pages)
-      if (Status got = link_.read(page * kPage, at(page)); !got.ok()) return got;
+      if (Status got = link.read(page * kPage, at(page)); !got.ok()) return got;
     return Status();
   }
 
-  Status check(std::uint32_t page) override { return check_pattern(at(page), page); }
+  Status overwrite(std::span<const std::byte> bytes) override {
+    if (Status given = links_[0].give(0, bytes); !given.ok()) return given;
+    return links_[0].acknowledged();
+  }
+
+  Status check(std::uint32_t page, std::uint64_t expected) override {
+    return check_pattern(at(page), expected);
+  }
 
  private:
   std::span<std::byte> at(std::uint32_t page) {
     return std::span(bytes_).subspan(page * kPage, kPage);
   }
 
-  Link link_;
+  std::vector<Link> links_;
   std::vector<std::byte> bytes_;
 };
 
 }  // namespace
 
 Result<std::unique_ptr<Peer>> tcp_peer(const transport::Address& server, std::uint64_t size) {
-  auto link = Link::connect(server);
-  if (!link) return link.status();
-  return std::unique_ptr<Peer>(std::make_unique<TcpPeer>(std::move(link).value(), size));
+  auto links = Link::connect(server, kMostThreads);
+  if (!links) return links.status();
+  return std::unique_ptr<Peer>(std::make_unique<TcpPeer>(std::move(links).value(), size));
 }
 
 }  // namespace rmem::bench

@@ -15,10 +15,15 @@ std::string_view yardstick(Case which) {
   switch (which) {
     case Case::kSequential:
     case Case::kRandom:
+    case Case::kRandom4:
+    case Case::kRandom64:
+    case Case::kOverwrite:
       return "tcp";
     case Case::kResident:
+    case Case::kWarm:
       return "tmpfs";
     case Case::kWrite:
+    case Case::kRewrite:
       return "uffd-4k";
   }
   return {};
@@ -60,16 +65,20 @@ std::string table(const Report& report) {
 }
 
 std::string tsv(const Report& report) {
-  std::string text = "peer\tcase\tpages\tmedian_ns\tleast_ns\tmost_ns\n";
+  std::string text = "peer\tcase\tpages\tmedian_ns\tleast_ns\tmost_ns\tp50_ns\tp99_ns\n";
+  const auto quantile = [](const Figure& f, double part) {
+    return f.accesses.empty() ? std::string("-") : fmt::format("{:.0f}", f.quantile(part));
+  };
   for (const Figure& f : report.figures)
-    fmt::format_to(std::back_inserter(text), "{}\t{}\t{}\t{:.0f}\t{:.0f}\t{:.0f}\n", f.peer,
-                   case_name(f.which), f.pages, f.median(), f.least(), f.most());
+    fmt::format_to(std::back_inserter(text), "{}\t{}\t{}\t{:.0f}\t{:.0f}\t{:.0f}\t{}\t{}\n",
+                   f.peer, case_name(f.which), f.pages, f.median(), f.least(), f.most(),
+                   quantile(f, 0.5), quantile(f, 0.99));
   return text;
 }
 
 std::string json(const Report& report) {
   nlohmann::ordered_json figures = nlohmann::ordered_json::array();
-  for (const Figure& f : report.figures)
+  for (const Figure& f : report.figures) {
     figures.push_back({{"peer", f.peer},
                        {"case", case_name(f.which)},
                        {"pages", f.pages},
@@ -77,6 +86,10 @@ std::string json(const Report& report) {
                        {"least_ns", f.least()},
                        {"most_ns", f.most()},
                        {"rounds_ns", f.rounds}});
+    if (f.accesses.empty()) continue;
+    figures.back()["p50_ns"] = f.quantile(0.5);
+    figures.back()["p99_ns"] = f.quantile(0.99);
+  }
   const nlohmann::ordered_json document = {{"schema", 1},
                                            {"size_bytes", report.plan.size},
                                            {"page_bytes", kPage},
