@@ -52,6 +52,12 @@ int outcome_errno(int err) {
   }
 }
 
+// For the budget: all exports of a server have the same.
+std::string server_name(const RemoteAddress& address) {
+  if (!address.socket_path.empty()) return address.socket_path;
+  return address.host + ':' + std::to_string(address.port);
+}
+
 }  // namespace
 
 struct RemoteStore::Impl {
@@ -121,6 +127,9 @@ struct RemoteStore::Impl {
         options(options),
         listener(listener),
         expected(options.expected),
+        own_budget(options.budget ? nullptr : std::make_unique<ConnectionBudget>(reactor)),
+        budget(options.budget ? *options.budget : *own_budget),
+        turn(budget, server_name(this->address), [this] { connect(); }),
         open_timer(reactor, [this] { on_open_timeout(); }),
         retry_timer(reactor, [this] { attempt(); }),
         pages_timer(reactor, [this] { pages.connector || pages.link ? no_pages() : open_pages(); }),
@@ -130,9 +139,14 @@ struct RemoteStore::Impl {
 
   // --- opening ---------------------------------------------------------------
 
+  // Somebody waits for open(), and gets an answer soon; resuming may take its time.
   void attempt() {
     if (state == State::kIdle) state = State::kConnecting;
     attempting = true;
+    turn.ask(opened != nullptr);
+  }
+
+  void connect() {
     open_timer.arm(options.open_timeout);
     bulk.connector = std::make_unique<transport::Connector>(
         reactor, !options.insecure,
@@ -161,6 +175,7 @@ struct RemoteStore::Impl {
     RemoteLink::Options link_options;
     link_options.checksum = options.checksum.value_or(!connection->local());
     link_options.keep_alive = options.keep_alive;
+    link_options.budget = &budget;
     link_options.session = session_id;
     if (++generation == 0) generation = 1;
     link_options.generation = generation;
@@ -234,7 +249,10 @@ struct RemoteStore::Impl {
     state = State::kUp;
     reason = Status();
     bulk.ready = true;
-    if (held || options.read_only) open_pages();
+    if (held || options.read_only)
+      open_pages();
+    else
+      turn.end();
     if (opened) return std::exchange(opened, nullptr)(geometry);
     if (again) ++counters.reconnects;
     listener.on_up();
@@ -269,7 +287,7 @@ struct RemoteStore::Impl {
   // Whatever goes wrong on the way is no reason to do without the bulk lane, and
   // if it concerns that, too, it will show there.
   void open_pages() {
-    if (!bulk.link->lanes()) return;
+    if (!bulk.link->lanes()) return turn.end();
     pages_timer.arm(options.open_timeout);
     pages.connector = std::make_unique<transport::Connector>(
         reactor, !options.insecure,
@@ -297,6 +315,7 @@ struct RemoteStore::Impl {
   }
 
   void pages_ready() {
+    turn.end();
     pages_timer.disarm();
     pages_backoff = {};
     pages.ready = true;
@@ -320,6 +339,7 @@ struct RemoteStore::Impl {
   }
 
   void no_pages() {
+    turn.end();
     drop(pages);
     pages_backoff = std::clamp(2 * pages_backoff, options.backoff_first, kPageBackoffLast);
     pages_timer.arm(pages_backoff);
@@ -393,6 +413,7 @@ struct RemoteStore::Impl {
   }
 
   void drop_connections() {
+    turn.end();
     open_timer.disarm();
     retry_timer.disarm();
     pages_timer.disarm();
@@ -620,6 +641,10 @@ struct RemoteStore::Impl {
   Op* active = nullptr;
   Backlog modifications;
 
+  const std::unique_ptr<ConnectionBudget> own_budget;
+  ConnectionBudget& budget;
+  // While it connects, first the bulk lane and then, for the first time, the page lane.
+  ConnectionBudget::Turn turn;
   Reactor::Timer open_timer;
   Reactor::Timer retry_timer;
   Reactor::Timer pages_timer;  // of the try under way, or until the next one

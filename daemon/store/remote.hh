@@ -13,6 +13,7 @@
 #include "base/reactor.hh"
 #include "base/result.hh"
 #include "base/uuid.hh"
+#include "store/connection_budget.hh"
 #include "store/store.hh"
 
 namespace rmem::store {
@@ -51,9 +52,12 @@ struct RemoteOptions {
   // The size and identity that it has to have; unset = those of the first open.
   std::optional<Geometry> expected;
 
-  // A peer that is silent for three of these is dead.
+  // A peer that is silent for three of these is dead. Longer where the budget has many
+  // connections.
   std::chrono::milliseconds keep_alive{2000};
-  // Resolving, connecting and opening together.
+  // Shared with the other stores of the reactor, outlives them; null = one of its own.
+  ConnectionBudget* budget = nullptr;
+  // Resolving, connecting and opening together, once it is this store's turn.
   std::chrono::milliseconds open_timeout{5000};
   // Between two tries: doubles from the first to the last, with jitter.
   std::chrono::milliseconds backoff_first{50};

@@ -61,6 +61,7 @@ RemoteLink::RemoteLink(Reactor& reactor, std::unique_ptr<transport::Connection> 
       max_calls_(1),
       calls_(options.max_calls + kControlCalls),
       turn_end_(reactor, [this] { send(); }),
+      member_(*options.budget),
       tick_(reactor, [this] { on_tick(); }),
       last_received_(Reactor::Clock::now()) {
   free_.reserve(calls_.size());
@@ -89,8 +90,7 @@ void RemoteLink::start(std::function<void()> done) {
   call.ctx = this;
   call.done = [](void* ctx, const Reply& reply) { static_cast<RemoteLink*>(ctx)->greeted(reply); };
   submit(call, 0, Kind::kControl);
-  next_tick_ = Reactor::Clock::now() + options_.keep_alive;
-  tick_.arm(options_.keep_alive);
+  next_tick();
 }
 
 void RemoteLink::greeted(const Reply& reply) {
@@ -594,16 +594,21 @@ void RemoteLink::refused(const wire::Header& header, const std::string& text) {
 void RemoteLink::on_tick() {
   const auto now = Reactor::Clock::now();
   // If we were asleep ourselves, the silence was not the peer's.
-  if (now - next_tick_ >= options_.keep_alive) last_received_ = now;
+  if (now - next_tick_ >= interval_) last_received_ = now;
   const auto quiet = now - last_received_;
-  if (quiet >= 3 * options_.keep_alive)
-    return lose(Status(
-        Code::kUnreachable,
-        peer_ + " has been silent for " + std::to_string(3 * options_.keep_alive.count()) + " ms",
-        {}, ETIMEDOUT));
-  if (established_ && !pinging_ && 2 * quiet >= options_.keep_alive) ping();
-  next_tick_ = now + options_.keep_alive;
-  tick_.arm(options_.keep_alive);
+  if (quiet >= 3 * interval_)
+    return lose(
+        Status(Code::kUnreachable,
+               peer_ + " has been silent for " + std::to_string(3 * interval_.count()) + " ms", {},
+               ETIMEDOUT));
+  if (established_ && !pinging_ && 2 * quiet >= interval_) ping();
+  next_tick();
+}
+
+void RemoteLink::next_tick() {
+  interval_ = options_.budget->keep_alive(options_.keep_alive);
+  next_tick_ = Reactor::Clock::now() + interval_;
+  tick_.arm(interval_);
 }
 
 void RemoteLink::ping() {

@@ -16,6 +16,7 @@
 #include "base/reactor.hh"
 #include "base/status.hh"
 #include "base/uuid.hh"
+#include "store/connection_budget.hh"
 #include "store/store.hh"
 #include "transport/transport.hh"
 #include "wire/frame_reader.hh"
@@ -70,8 +71,9 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   };
 
   struct Options {
-    bool checksum = false;  // wanted; the server may insist
-    std::chrono::milliseconds keep_alive{};
+    bool checksum = false;                   // wanted; the server may insist
+    std::chrono::milliseconds keep_alive{};  // at least; the budget may make it longer
+    ConnectionBudget* budget = nullptr;
     wire::Role role = wire::Role::kEverything;
     std::uint32_t max_calls = wire::kMaxRequests;  // of data; the server may say fewer
     Uuid session{};
@@ -155,6 +157,7 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   bool send_aside();
   void sent_whole();
   void on_tick();
+  void next_tick();
   void ping();
   void lose(const Status& reason);
 
@@ -211,7 +214,9 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   bool blocked_ = false;
 
   Reactor::TurnEnd turn_end_;
+  ConnectionBudget::Member member_;
   Reactor::Timer tick_;
+  std::chrono::milliseconds interval_{};  // of the tick that is due
   Reactor::Clock::time_point last_received_;
   Reactor::Clock::time_point next_tick_;
   bool pinging_ = false;

@@ -65,6 +65,8 @@ class Client final : public RemoteLink::Owner, store::Asker {
     RemoteLink::Options options;
     options.checksum = how & 1;
     options.keep_alive = std::chrono::hours(1);
+    store::ConnectionBudget budget(reactor);
+    options.budget = &budget;
     options.generation = 7;
     link_ = std::make_unique<RemoteLink>(reactor, std::make_unique<fuzz::Scripted>(script_, 99),
                                          options, *this);

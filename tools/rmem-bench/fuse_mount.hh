@@ -13,8 +13,8 @@ namespace rmem::bench {
 
 struct FuseOptions {
   transport::Address server;
-  std::uint64_t size = 0;           // bytes of the file
-  unsigned threads = 4;             // each with a connection of its own
+  std::uint64_t size = 0;             // bytes of the file
+  unsigned threads = 4;               // each with a connection of its own
   std::size_t readahead = 128 << 10;  // bytes; the kernel's own limit may be lower
 };
 

@@ -216,7 +216,8 @@ int program(int argc, char** argv) {
                   "a file or block device that holds what `rmem-bench make' makes")
       ->type_name("NAME=PATH")
       ->allow_extra_args(false);
-  runs.add_option("--peer", options.peers, "of those that need no file and no region, only these; "
+  runs.add_option("--peer", options.peers,
+                  "of those that need no file and no region, only these; "
                   "`none' for none [all]")
       ->check(CLI::IsMember(peer_names()) | CLI::IsMember({"none"}))
       ->allow_extra_args(false);

@@ -61,9 +61,7 @@ class TmpfsPeer final : public MappedPeer {
 
   // A file in memory is never clean.
   bool can(Case which) const override { return which != Case::kWrite && !overwrites(which); }
-  Status prepare(Case which) override {
-    return which == Case::kWarm ? touch_all() : unmap_pages();
-  }
+  Status prepare(Case which) override { return which == Case::kWarm ? touch_all() : unmap_pages(); }
 
  private:
   UniqueFd fd_;

@@ -25,7 +25,8 @@ class TcpPeer final : public Peer {
 
   Status access(Case which, std::span<const std::uint32_t> pages, unsigned thread) override {
     Link& link = links_[thread];
-    if (which == Case::kSequential) return link.read(0, std::span(bytes_).first(pages.size() * kPage));
+    if (which == Case::kSequential)
+      return link.read(0, std::span(bytes_).first(pages.size() * kPage));
     for (const std::uint32_t page : pages)
       if (Status got = link.read(page * kPage, at(page)); !got.ok()) return got;
     return Status();

@@ -112,7 +112,7 @@ class UffdPeer final : public MappedPeer {
   }
 
  private:
-  static constexpr std::size_t kRun = 1 << 20;     // bytes pushed at most as one
+  static constexpr std::size_t kRun = 1 << 20;    // bytes pushed at most as one
   static constexpr std::size_t kAhead = 4 << 20;  // bytes the filler asks for before they are there
 
   Link& pushes() { return links_[handlers_count_]; }

@@ -70,9 +70,9 @@ std::string tsv(const Report& report) {
     return f.accesses.empty() ? std::string("-") : fmt::format("{:.0f}", f.quantile(part));
   };
   for (const Figure& f : report.figures)
-    fmt::format_to(std::back_inserter(text), "{}\t{}\t{}\t{:.0f}\t{:.0f}\t{:.0f}\t{}\t{}\n",
-                   f.peer, case_name(f.which), f.pages, f.median(), f.least(), f.most(),
-                   quantile(f, 0.5), quantile(f, 0.99));
+    fmt::format_to(std::back_inserter(text), "{}\t{}\t{}\t{:.0f}\t{:.0f}\t{:.0f}\t{}\t{}\n", f.peer,
+                   case_name(f.which), f.pages, f.median(), f.least(), f.most(), quantile(f, 0.5),
+                   quantile(f, 0.99));
   return text;
 }
 

@@ -1386,6 +1386,40 @@ TEST_F(RemoteStoreTest, ResumeOfAClaimThatSomebodyElseHasFails) {
   EXPECT_EQ(heard.failed.err(), ESTALE);
 }
 
+// Regions whose server is gone come back together. One that is silent is not knocked at by all
+// of them at once; one that is there has all of them soon.
+TEST_F(RemoteStoreTest, ManyStoresComeBackByTurns) {
+  const auto probe = make("mem");
+  ASSERT_TRUE(open(*probe).ok());
+  const Geometry known = probe->geometry();
+  probe->close();
+  constexpr int kStores = 3 * ConnectionBudget::kTurns;
+  ConnectionBudget budget(loop.reactor());
+  std::vector<std::unique_ptr<RemoteStore>> stores;
+  proxy->black_hole = true;
+  const int before = proxy->connections;
+  for (int i = 0; i < kStores; ++i) {
+    stores.push_back(make("mem", {.read_only = true, .expected = known, .budget = &budget}));
+    stores.back()->resume(std::nullopt);
+  }
+  loop.until([&] { return proxy->connections - before >= int{ConnectionBudget::kTurns}; });
+  loop.run_for(100ms);
+  EXPECT_EQ(proxy->connections - before, int{ConnectionBudget::kTurns});
+  EXPECT_EQ(heard.ups, 0);
+
+  // Whoever asks for an answer gets one.
+  std::optional<Status> status;
+  const auto attached = make("mem", {.read_only = true, .budget = &budget, .open_timeout = 200ms});
+  attached->open([&](const Result<Geometry>& geometry) { status = geometry.status(); });
+  loop.until([&] { return status.has_value(); });
+  EXPECT_EQ(status->code(), Code::kUnreachable);
+
+  proxy->black_hole = false;
+  proxy->cut();
+  loop.until([&] { return heard.ups == kStores; });
+  stores.clear();
+}
+
 // --- the data path -----------------------------------------------------------------
 
 TEST_F(RemoteStoreTest, ReadsOvertakeWritesThatHaveNotBeenSent) {
