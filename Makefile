@@ -87,6 +87,11 @@ fuzz: ## every decoder for FUZZ_SECONDS=60 each (FUZZ_ONLY=REGEX for some); clan
 vm: deps kernels programs kmod-fetched ## a root shell in the VM, module loaded, programs on PATH (KERNEL=6.1)
 	@tests/vm/run.sh --interactive --mem 2048 --scratch 4G $(if $(KERNEL),--kernel $(KERNEL))
 
+bench: ## rmem and its peers side by side in a VM: a table, a TSV, plots in build/bench (an hour)
+	@scripts/deps.sh bench
+	@$(MAKE) --no-print-directory kernels programs kmod-fetched
+	@tests/bench/run.sh
+
 demo: ## serve, attach and use a real file in a throw-away VM
 	@scripts/demo.sh
 
@@ -139,4 +144,4 @@ clean: ## remove what was built, not what was fetched
 distclean: ## remove build/ altogether
 	rm -rf $(B)
 
-.PHONY: all check-guards help deps programs user kmod kmod-running kmod-fetched kernels selftest load test check-long fuzz check-kmod-debug vm demo lint format install uninstall dkms-install dkms-uninstall deb check-deb clean distclean
+.PHONY: all bench check-guards help deps programs user kmod kmod-running kmod-fetched kernels selftest load test check-long fuzz check-kmod-debug vm demo lint format install uninstall dkms-install dkms-uninstall deb check-deb clean distclean

@@ -4,7 +4,8 @@
 # Installs the Debian packages that building and testing need, and only those
 # that are missing: where all are present, no network and no root is needed.
 # Changes no apt source and installs no kernel (tests/vm/kernels.sh unpacks
-# kernels under build/).
+# kernels under build/). `deps.sh bench' also installs the peers that `make bench'
+# measures and what draws its plots.
 set -euo pipefail
 
 # Needed: without one of these, building or testing fails.
@@ -13,7 +14,7 @@ required=(
 	build-essential cmake ninja-build pkg-config bc bison flex kmod libelf-dev pahole rsync
 	# libraries of the daemons, the tools and their tests
 	libcli11-dev nlohmann-json3-dev libspdlog-dev libfmt-dev
-	libnl-3-dev libnl-genl-3-dev libsystemd-dev
+	libnl-3-dev libnl-genl-3-dev libsystemd-dev libfuse3-dev
 	libgtest-dev libgmock-dev libbenchmark-dev
 	# the instrumented kernel (tests/vm/debug-kernel.sh)
 	ccache libssl-dev lz4
@@ -28,6 +29,8 @@ required=(
 	# make lint, make format; completion is tried in each shell
 	clang-format clang-tidy shellcheck sparse bash-completion fish zsh
 )
+
+[[ ${1:-} != bench ]] || required+=(nbdkit nbd-client gnuplot-nox)
 
 # Names that not every supported release has: installed where they exist.
 optional=(libxxhash-dev)

@@ -48,7 +48,8 @@ bool others_serve(control::Kernel& kernel, const std::string& instance) {
   return false;
 }
 
-Status run(const std::string& socket_path, const std::string& instance) {
+Status run(const std::string& socket_path, const std::string& instance,
+           const std::string& state_dir) {
   if (!control::valid_region_name(instance)) {
     return Status(Code::kUsage, "--instance: `" + instance + "' is not a name");
   }
@@ -72,7 +73,8 @@ Status run(const std::string& socket_path, const std::string& instance) {
   });
   pager::Pager pager(**device, {}, [&](auto due) { loop.wake(due); });
   const auto sources = control::source_factory(**reactor);
-  control::Regions regions(**reactor, **kernel, pager, *sources, instance);
+  control::Regions regions(**reactor, **kernel, pager, *sources, instance,
+                           control::Recordings(state_dir + "/recordings"));
   control::Verbs verbs(regions, *sources, instance);
   control::Server server(
       **reactor, std::move(*socket),
@@ -125,9 +127,12 @@ int program(int argc, char** argv) {
   app.add_option("--instance", instance,
                  "adopt and make only regions of this instance [" + instance + "]")
       ->type_name("ID");
+  std::string state_dir = control::kDefaultStateDir;
+  app.add_option("--state-dir", state_dir, "where recordings are kept [" + state_dir + "]")
+      ->type_name("DIR");
   app.set_version_flag("--version", "rmemd " RMEM_VERSION);
   if (const auto code = cli::parse(app, argc, argv)) return *code;
-  return cli::fail("rmemd", run(socket, instance));
+  return cli::fail("rmemd", run(socket, instance, state_dir));
 }
 
 }  // namespace

@@ -124,6 +124,7 @@ void Regions::attach_opened(const std::shared_ptr<Attaching>& attaching,
   if (const int err = a.serve(attaching->info)) {
     return attach_failed(attaching, Status::from_errno(err, "serving region " + a.name()));
   }
+  begin_pull(a, g.size);
   if (a.options().read_only) return attach_claimed(attaching, Status());
   store::WriterClaim claim;
   claim.writer = made->writer;

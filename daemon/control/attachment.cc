@@ -13,6 +13,7 @@ Attachment::Attachment(Notes notes, Kernel& kernel, pager::Pager& pager)
 
 int Attachment::serve(const kchan::RegionInfo& info) {
   id_ = info.id;
+  size_ = info.size;
   writer = info.writer;
   // First the pager: the kernel may publish at once.
   pager::RegionConfig config;

@@ -35,7 +35,9 @@ class Attachment final : public Source::Listener {
   const std::string& name() const { return notes_.options.name; }
   const AttachOptions& options() const { return notes_.options; }
   Notes& notes() { return notes_; }
+  const Uuid& identity() const { return notes_.identity; }  // of the store
   std::uint32_t id() const { return id_; }
+  std::uint64_t size() const { return size_; }  // once it is served
   const log::Source& log() const { return log_; }
 
   Phase phase = Phase::kAttaching;

@@ -50,6 +50,8 @@ void Regions::detach(const std::string& name, bool force,
   Attachment& a = *d->a;
   d->phase_before = a.phase;
   a.phase = Attachment::Phase::kDetaching;
+  if (const auto kept = keep_recording(a); !kept.ok())
+    a.log().warning("the recording is lost: {}", kept.status().cause());
   // Who syncs now waits for a store that is away; force does not.
   if (force && !a.up()) return detach_synced(d, Status());
   a.when_unused([this, d] {

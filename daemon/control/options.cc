@@ -23,7 +23,7 @@ constexpr std::uint64_t kMostMs = std::numeric_limits<std::int32_t>::max();
 auto lasting(const AttachOptions& o) {
   return std::tie(o.name, o.source, o.chunk, o.read_only, o.uid, o.gid, o.mode, o.bind, o.on_loss,
                   o.resident_limit, o.dirty_limit, o.fault_timeout, o.sync_timeout, o.push_interval,
-                  o.insecure);
+                  o.pull, o.insecure);
 }
 
 Status bad(std::string cause, std::string hint = {}) {
@@ -85,6 +85,9 @@ Status validate(const AttachOptions& o) {
   if (!in_range(o.push_interval, 10)) {
     return bad("--push-interval is out of range", "10ms to 596h");
   }
+  if (o.pull != "none" && o.pull != "all" && o.pull != "recorded") {
+    return bad("--pull is `" + o.pull + "'", "none, all or recorded");
+  }
   if (Notes{o, {}, ~0ull}.to_blob().size() > RMEM_BLOB_MAX) {
     return bad("the options are too long together", "use a shorter path for --bind");
   }
@@ -107,6 +110,7 @@ nlohmann::json to_json(const AttachOptions& o) {
           {"fault_timeout_ms", o.fault_timeout.count()},
           {"sync_timeout_ms", o.sync_timeout.count()},
           {"push_interval_ms", o.push_interval.count()},
+          {"pull", o.pull},
           {"insecure", o.insecure},
           {"take_over", o.take_over}};
 }
@@ -139,6 +143,7 @@ Result<AttachOptions> options_from_json(const nlohmann::json& where) {
   ms("fault_timeout_ms", o.fault_timeout);
   ms("sync_timeout_ms", o.sync_timeout);
   ms("push_interval_ms", o.push_interval);
+  fields.take("pull", o.pull);
   fields.take("insecure", o.insecure);
   fields.take("take_over", o.take_over);
   if (Status s = fields.status(); !s.ok()) return s;

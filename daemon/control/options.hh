@@ -17,6 +17,7 @@ namespace rmem::control {
 inline constexpr const char* kRegionDirectory = "/run/rmem/regions";
 inline constexpr const char* kDefaultSocket = "/run/rmem/rmemd.sock";
 inline constexpr const char* kDefaultInstance = "default";
+inline constexpr const char* kDefaultStateDir = "/var/lib/rmem";
 
 // The options of `attach`. Two of them are the same when operator== says so;
 // what is left out there does not last: it is about one attach.
@@ -36,6 +37,7 @@ struct AttachOptions {
   std::chrono::milliseconds fault_timeout{30'000};
   std::chrono::milliseconds sync_timeout{30'000};
   std::chrono::milliseconds push_interval{5'000};
+  std::string pull = "none";  // in the background: all, or what was recorded
   bool insecure = false;
   bool take_over = false;
 

@@ -18,12 +18,13 @@ constexpr std::chrono::milliseconds kHeldPause{50};
 }  // namespace
 
 Regions::Regions(Reactor& reactor, Kernel& kernel, pager::Pager& pager, SourceFactory& sources,
-                 std::string instance)
+                 std::string instance, Recordings recordings)
     : reactor_(reactor),
       kernel_(kernel),
       pager_(pager),
       sources_(sources),
       instance_(std::move(instance)),
+      recordings_(std::move(recordings)),
       held_timer_(reactor, [this] { adopt_held(); }) {}
 
 Regions::~Regions() {
@@ -77,6 +78,7 @@ void Regions::adopt(const kchan::RegionInfo& info) {
     return a->log().error("cannot be served: {}", std::strerror(err));
   }
   a->phase = Attachment::Phase::kServed;
+  begin_pull(*a, info.size);
 
   SourceOptions options;
   options.read_only = info.read_only();
@@ -144,7 +146,56 @@ Result<std::uint64_t> Regions::pull(const std::string& name, std::uint64_t offse
     return Status(Code::kUsage, "region " + name + " has " + std::to_string(info->size) +
                                     " bytes; the range leaves it");
   }
-  return pager_.pull(a.id(), offset, length != 0 ? length : info->size - offset);
+  return pager_.pull(a.id(), {{offset, length != 0 ? length : info->size - offset}});
+}
+
+void Regions::begin_pull(const Attachment& a, std::uint64_t size) {
+  if (a.options().pull == "none" || size == 0) return;
+  if (a.options().pull == "all") {
+    pager_.pull(a.id(), {{0, size}});
+    return;
+  }
+  auto ranges = recordings_.find(a.identity(), size);
+  if (!ranges.ok()) return a.log().warning("nothing is pulled: {}", ranges.status().cause());
+  if (ranges->empty()) return a.log().info("nothing is pulled: nothing was recorded");
+  pager_.pull(a.id(), std::move(*ranges));
+}
+
+void Regions::record(const std::string& name, Finished done) {
+  const auto found = find(name);
+  if (!found.ok()) return done(found.status());
+  const Handle a = *found;
+  if (!a->failure().ok()) return done(explain(*a, Status(Code::kFailed, "record"), false));
+  // What is touched meanwhile is noted as well; dirty pages could not be dropped.
+  const auto recording = [this, a, name, done = std::move(done)](const Status& synced) {
+    if (!synced.ok()) return done(synced);
+    pager_.record(a->id());
+    drop(name, [this, a, done](const Status& dropped) {
+      if (!dropped.ok()) (void)pager_.stop_recording(a->id());
+      done(dropped);
+    });
+  };
+  if (a->options().read_only) return recording(Status());
+  sync(name, recording);
+}
+
+Result<Regions::Recorded> Regions::stop_recording(const std::string& name) {
+  const auto found = find(name);
+  if (!found.ok()) return found.status();
+  if (!pager_.recorded((*found)->id()))
+    return Status(Code::kUsage, "region " + name + " is not being recorded",
+                  "rmemctl record " + name + " begins");
+  return keep_recording(**found);
+}
+
+Result<Regions::Recorded> Regions::keep_recording(Attachment& a) {
+  const auto ranges = pager_.stop_recording(a.id());
+  if (!ranges) return Recorded{};
+  Recorded recorded{ranges->size()};
+  for (const pager::Range& range : *ranges) recorded.bytes += range.length;
+  const Status kept = recordings_.keep(a.notes().identity, a.size(), *ranges);
+  if (!kept.ok()) return kept;
+  return recorded;
 }
 
 void Regions::use_file(const std::string& name, bool drop, Finished done) {
@@ -205,6 +256,8 @@ nlohmann::json Regions::status() const {
                     {"damaged", stats.damaged},
                     {"malformed", stats.malformed},
                     {"buffer_bytes", pager_.buffer_bytes(a->id())}});
+    if (const auto chunks = pager_.recorded(a->id()))
+      list.back()["recording"] = {{"chunks", *chunks}};
     const pager::Puller* puller = pager_.puller(a->id());
     if (!puller) continue;
     list.back()["pulls_done"] = puller->done();

@@ -16,6 +16,7 @@
 #include "control/attachment.hh"
 #include "control/kernel.hh"
 #include "control/options.hh"
+#include "control/recordings.hh"
 #include "control/source.hh"
 #include "pager/pager.hh"
 
@@ -31,7 +32,8 @@ class Regions {
 
   // All must outlive it but for stores, which it owns.
   Regions(Reactor& reactor, Kernel& kernel, pager::Pager& pager, SourceFactory& sources,
-          std::string instance);
+          std::string instance,
+          Recordings recordings = Recordings(std::string(kDefaultStateDir) + "/recordings"));
   ~Regions();
 
   // Serves again the regions of this instance that the kernel still has. Waits
@@ -62,6 +64,16 @@ class Regions {
   // Begins to make the range resident; length 0: to the end. The pull's number.
   Result<std::uint64_t> pull(const std::string& name, std::uint64_t offset, std::uint64_t length);
 
+  // From now on notes in what order the region is touched, of which nothing but what cannot be
+  // made durable is resident any more.
+  void record(const std::string& name, Finished done);
+  struct Recorded {
+    std::size_t ranges = 0;
+    std::uint64_t bytes = 0;
+  };
+  // Keeps what was noted, for --pull recorded. kUsage: nothing was. A detach does the same.
+  Result<Recorded> stop_recording(const std::string& name);
+
   // The daemon's side of every region.
   nlohmann::json status() const;
 
@@ -89,6 +101,9 @@ class Regions {
   void adopt_held();
   // kNotFound, or why there is no such region here.
   Result<Handle> find(const std::string& name);
+  // What --pull asks for.
+  void begin_pull(const Attachment& a, std::uint64_t size);
+  Result<Recorded> keep_recording(Attachment& a);
   void use_file(const std::string& name, bool drop, Finished done);
   // What a failed fsync means, given what is known about the source.
   // `refused`: the store has refused a write since the fsync began.
@@ -101,6 +116,7 @@ class Regions {
   pager::Pager& pager_;
   SourceFactory& sources_;
   std::string instance_;
+  Recordings recordings_;
   log::Source log_{"regions"};
   std::map<std::string, Handle> by_name_;
 

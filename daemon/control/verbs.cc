@@ -31,10 +31,12 @@ void Verbs::handle(const Peer& peer, const nlohmann::json& request, const Server
   fields.skip("id");
   if (verb == "attach") return attach(peer, request, reply);
 
-  const bool named = verb == "detach" || verb == "sync" || verb == "drop" || verb == "pull";
-  bool force = false;
+  const bool named =
+      verb == "detach" || verb == "sync" || verb == "drop" || verb == "pull" || verb == "record";
+  bool force = false, stop = false;
   if (named) fields.take("name", name);
   if (verb == "detach") fields.take("force", force);
+  if (verb == "record") fields.take("stop", stop);
   std::uint64_t offset = 0, length = 0;
   if (verb == "pull") {
     fields.take("offset", offset, INT64_MAX);
@@ -60,6 +62,14 @@ void Verbs::handle(const Peer& peer, const nlohmann::json& request, const Server
   if (verb == "pull") {
     const auto number = regions_.pull(name, offset, length);
     return reply(number.ok() ? success({{"pull", *number}}) : Server::error(number.status()));
+  }
+  if (verb == "record" && !stop) {
+    return regions_.record(name, [reply](const Status& s) { reply(result(s)); });
+  }
+  if (verb == "record") {
+    const auto kept = regions_.stop_recording(name);
+    return reply(kept.ok() ? success({{"ranges", kept->ranges}, {"bytes", kept->bytes}})
+                           : Server::error(kept.status()));
   }
   if (verb == "status") return reply(success(regions_.status()));
   if (verb == "ping") {

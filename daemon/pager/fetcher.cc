@@ -69,7 +69,24 @@ void Fetcher::joined(std::uint64_t cookie) {
 }
 
 void Fetcher::missed(std::uint64_t offset, std::uint32_t tid) {
+  // What is read ahead is not missed.
+  if (touches_) return touches_->touched(offset);
   fetch_ahead(read_ahead_.on_miss(offset, tid));
+}
+
+void Fetcher::record() {
+  touches_ = std::make_unique<TouchLog>(region_.config().size, region_.config().chunk);
+  read_ahead_.reset();
+}
+
+std::optional<std::vector<Range>> Fetcher::stop_recording() {
+  if (!touches_) return std::nullopt;
+  return std::exchange(touches_, nullptr)->ranges();
+}
+
+std::optional<std::size_t> Fetcher::recorded() const {
+  if (!touches_) return std::nullopt;
+  return touches_->chunks();
 }
 
 void Fetcher::fetched_without(std::uint64_t offset, std::uint32_t tid) {
@@ -78,7 +95,10 @@ void Fetcher::fetched_without(std::uint64_t offset, std::uint32_t tid) {
   missed(offset, tid);
 }
 
-void Fetcher::hit(std::uint64_t offset) { fetch_ahead(read_ahead_.on_hit(offset)); }
+void Fetcher::hit(std::uint64_t offset) {
+  if (touches_) return touches_->touched(offset);
+  fetch_ahead(read_ahead_.on_hit(offset));
+}
 
 void Fetcher::fetch_ahead(ReadAhead::Window window) {
   // A window in which there is nothing to fetch gets no mark, so nobody would

@@ -4,10 +4,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <vector>
 
 #include "linux/rmem.h"
 #include "pager/read_ahead.hh"
 #include "pager/request.hh"
+#include "pager/touch_log.hh"
 #include "store/store.hh"
 
 namespace rmem::pager {
@@ -40,6 +43,11 @@ class Fetcher final : private store::Asker {
   void fetched_without(std::uint64_t offset, std::uint32_t tid);
   // RMEM_OP_HIT: the marked chunk at `offset` was used.
   void hit(std::uint64_t offset);
+
+  // Pager::record().
+  void record();
+  std::optional<std::vector<Range>> stop_recording();
+  std::optional<std::size_t> recorded() const;
 
   // Hands one fetch to the store; false: none there, or no buffer or place.
   bool issue_demand();
@@ -98,6 +106,7 @@ class Fetcher final : private store::Asker {
   Region& region_;
   Shared& shared_;
   ReadAhead read_ahead_;
+  std::unique_ptr<TouchLog> touches_;  // while it is recorded
   List demand_;
   List ahead_;
   List reading_;

@@ -229,12 +229,31 @@ void Pager::wake_no_later_than(Clock::time_point due) {
 
 int Pager::push(std::uint32_t id) { return channel_.push(id); }
 
-std::uint64_t Pager::pull(std::uint32_t id, std::uint64_t offset, std::uint64_t length) {
+std::uint64_t Pager::pull(std::uint32_t id, std::vector<Range> ranges) {
   Region* region = find(id);
   if (!region) return 0;
-  const std::uint64_t number = region->puller().add(offset, length);
+  const std::uint64_t number = region->puller().add(std::move(ranges));
   kick(*region);
   return number;
+}
+
+void Pager::record(std::uint32_t id) {
+  // What was touched before lies in the ring.
+  (void)drain();
+  if (Region* region = find(id)) region->fetcher().record();
+}
+
+std::optional<std::vector<Range>> Pager::stop_recording(std::uint32_t id) {
+  (void)drain();
+  Region* region = find(id);
+  if (!region) return std::nullopt;
+  return region->fetcher().stop_recording();
+}
+
+std::optional<std::size_t> Pager::recorded(std::uint32_t id) const {
+  const Region* region = find(id);
+  if (!region) return std::nullopt;
+  return region->fetcher().recorded();
 }
 
 const Puller* Pager::puller(std::uint32_t id) const {

@@ -81,10 +81,17 @@ class Pager {
 
   // Dirty pages become requests now. 0 or a positive errno.
   int push(std::uint32_t id);
-  // What the range lacks is prefetched, before anybody asks; within the region.
-  // The number of the pull (Puller::done()), 0 if there is no such region.
-  std::uint64_t pull(std::uint32_t id, std::uint64_t offset, std::uint64_t length);
+  // What the ranges lack is prefetched in their order, before anybody asks; at least one, each
+  // within the region. The number of the pull (Puller::done()), 0 if there is no such region.
+  std::uint64_t pull(std::uint32_t id, std::vector<Range> ranges);
   const Puller* puller(std::uint32_t id) const;
+  // From now on it is noted in what order chunks that are absent are touched; nothing is read
+  // ahead meanwhile. Anew if it was already.
+  void record(std::uint32_t id);
+  // That, and an end to it; nothing if it was not noted.
+  std::optional<std::vector<Range>> stop_recording(std::uint32_t id);
+  // Chunks noted so far; nothing if they are not.
+  std::optional<std::size_t> recorded(std::uint32_t id) const;
   // Nothing of the region waits to become durable.
   bool idle(std::uint32_t id) const;
   bool failed(std::uint32_t id) const;

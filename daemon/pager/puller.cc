@@ -10,56 +10,72 @@
 
 namespace rmem::pager {
 
-std::uint64_t Puller::add(std::uint64_t offset, std::uint64_t length) {
-  ranges_.push_back({offset, offset + length});
-  if (ranges_.size() == 1) {
-    passes_ = 0;
-    furthest_ = offset;
-    next_pass();
-  }
+std::uint64_t Puller::add(std::vector<Range> ranges) {
+  Pull pull{std::move(ranges)};
+  for (const Range& range : pull.ranges) pull.length += range.length;
+  pulls_.push_back(std::move(pull));
+  if (pulls_.size() == 1) begin();
   return ++added_;
 }
 
+void Puller::begin() {
+  passes_ = 0;
+  furthest_ = 0;
+  next_pass();
+}
+
 void Puller::next_pass() {
-  at_ = ranges_.front().offset;
+  range_ = 0;
+  at_ = through_ = 0;
   asked_ = false;
   ++passes_;
 }
 
-void Puller::next_range() {
-  ranges_.pop_front();
+void Puller::next_pull() {
+  pulls_.pop_front();
   ++done_;
   if (std::exchange(full_, false)) {
     if (limited_.size() == kLimitedKept) limited_.pop_front();
     limited_.push_back(done_);
   }
-  if (ranges_.empty()) return;
-  passes_ = 0;
-  furthest_ = ranges_.front().offset;
-  next_pass();
+  if (!pulls_.empty()) begin();
 }
 
 bool Puller::advance() {
-  if (ranges_.empty() || !region_.ready()) return false;
-  const Range& range = ranges_.front();
+  if (pulls_.empty() || !region_.ready()) return false;
+  const Pull& pull = pulls_.front();
   const std::size_t under_way = region_.fetcher().under_way_ahead();
-  if (at_ < range.end) {
+  if (!at_end()) {
     if (under_way > kLow) return false;
-    const std::uint64_t length = std::min(kWindow * region_.config().chunk, range.end - at_);
-    std::uint32_t queued = 0;
-    const int err = shared_.channel.prefetch(region_.config().id, at_, length, 0, queued);
-    if (err == EDQUOT) {  // over once what was asked for is there
-      full_ = true;
-      at_ = range.end;
-      return true;
+    // A window is made of as many ranges as it takes.
+    std::uint64_t left = kWindow * region_.config().chunk;
+    while (left != 0 && !at_end()) {
+      const Range& range = pull.ranges[range_];
+      const std::uint64_t length = std::min(left, range.length - at_);
+      std::uint32_t queued = 0;
+      const int err =
+          shared_.channel.prefetch(region_.config().id, range.offset + at_, length, 0, queued);
+      if (err == EDQUOT) {  // over once what was asked for is there
+        full_ = true;
+        range_ = pull.ranges.size();
+        return true;
+      }
+      if (err != 0) {
+        if (region_.may_complain())
+          region_.log().warning("pull at {}: {}", range.offset + at_, std::strerror(err));
+        return false;  // at the next tick
+      }
+      // A short range takes a chunk, too.
+      left -= std::min(left, std::max<std::uint64_t>(length, region_.config().chunk));
+      at_ += length;
+      through_ += length;
+      furthest_ = std::max(furthest_, through_);
+      asked_ = asked_ || queued != 0;
+      if (at_ == range.length) {
+        ++range_;
+        at_ = 0;
+      }
     }
-    if (err != 0) {
-      if (region_.may_complain()) region_.log().warning("pull at {}: {}", at_, std::strerror(err));
-      return false;  // at the next tick
-    }
-    at_ += length;
-    furthest_ = std::max(furthest_, at_);
-    asked_ = asked_ || queued != 0;
     return true;
   }
   if (under_way != 0) return false;
@@ -67,14 +83,14 @@ bool Puller::advance() {
     next_pass();
     return true;
   }
-  next_range();
+  next_pull();
   return true;
 }
 
 std::optional<Puller::Progress> Puller::progress() const {
-  if (ranges_.empty()) return std::nullopt;
-  const Range& range = ranges_.front();
-  return Progress{range.offset, range.end - range.offset, furthest_ - range.offset};
+  if (pulls_.empty()) return std::nullopt;
+  const Pull& pull = pulls_.front();
+  return Progress{pull.ranges.front().offset, pull.length, furthest_};
 }
 
 }  // namespace rmem::pager

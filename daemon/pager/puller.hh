@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <deque>
 #include <optional>
+#include <vector>
 
+#include "pager/range.hh"
 #include "pager/request.hh"
 
 namespace rmem::pager {
@@ -13,26 +15,26 @@ namespace rmem::pager {
 struct Shared;
 
 // Asks the kernel for prefetches, a window at a time, as fast as the fetcher gets
-// rid of them: demand fetches and read-ahead go first. One range after the
-// other. Prefetches that were given up (lost connection, no memory) are asked for
-// in another pass. A resident limit that is reached ends a pull: it must not evict
-// what it has just fetched.
+// rid of them: demand fetches and read-ahead go first. One pull after the
+// other, the ranges of each in their order. Prefetches that were given up (lost connection, no
+// memory) are asked for in another pass. A resident limit that is reached ends a pull: it must not
+// evict what it has just fetched.
 class Puller {
  public:
   Puller(Region& region, Shared& shared) : region_(region), shared_(shared) {}
 
-  // Bytes, within the region. The number of the pull, from 1.
-  std::uint64_t add(std::uint64_t offset, std::uint64_t length);
+  // At least one range, each within the region. The number of the pull, from 1.
+  std::uint64_t add(std::vector<Range> ranges);
   // Asks for the next window if there is room. False: nothing to do now.
   bool advance();
-  bool active() const { return !ranges_.empty(); }
+  bool active() const { return !pulls_.empty(); }
 
   struct Progress {
-    std::uint64_t offset = 0;
-    std::uint64_t length = 0;
-    std::uint64_t done = 0;  // bytes
+    std::uint64_t offset = 0;  // of the first range
+    std::uint64_t length = 0;  // of all of them
+    std::uint64_t done = 0;    // bytes
   };
-  std::optional<Progress> progress() const;     // of the range at work
+  std::optional<Progress> progress() const;     // of the pull at work
   std::uint64_t done() const { return done_; }  // pulls that are over
   // Of the last of them, those that the resident limit ended, by number.
   const std::deque<std::uint64_t>& limited() const { return limited_; }
@@ -45,17 +47,21 @@ class Puller {
   static constexpr int kMaxPasses = 3;
   static constexpr std::size_t kLimitedKept = 16;
 
-  struct Range {
-    std::uint64_t offset = 0;
-    std::uint64_t end = 0;
+  struct Pull {
+    std::vector<Range> ranges;
+    std::uint64_t length = 0;  // of all of them
   };
+  void begin();
   void next_pass();
-  void next_range();
+  void next_pull();
+  bool at_end() const { return range_ == pulls_.front().ranges.size(); }
 
   Region& region_;
   Shared& shared_;
-  std::deque<Range> ranges_;
-  std::uint64_t at_ = 0;  // where the next window begins
+  std::deque<Pull> pulls_;
+  std::size_t range_ = 0;      // where the next window begins:
+  std::uint64_t at_ = 0;       // so many bytes into that range
+  std::uint64_t through_ = 0;  // bytes of the pull before that
   std::uint64_t furthest_ = 0;
   bool asked_ = false;  // in this pass
   bool full_ = false;   // the resident limit is reached

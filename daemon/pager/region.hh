@@ -81,6 +81,7 @@ class Region {
   Stats& stats() { return stats_; }
   const log::Source& log() const { return log_; }
   Fetcher& fetcher() { return fetcher_; }
+  const Fetcher& fetcher() const { return fetcher_; }
   WriteBack& write_back() { return write_back_; }
   Puller& puller() { return puller_; }
   const Puller& puller() const { return puller_; }

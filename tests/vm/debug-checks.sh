@@ -37,12 +37,12 @@ check_leaks() {
 
 # Pages by the stack that allocated them. Slabs come and go with their caches,
 # which kmemleak knows about; nodes of the page cache's tree are slab, too.
-# The shadow of what vmalloc gives outlives it.
+# The shadow of what vmalloc gives outlives it, and so do the page tables of where it was.
 check_pages() {
 	local stacks=$debugfs/page_owner_stacks/show_stacks found
 	[[ -r $stacks ]] || return 0
 	found=$(awk -v RS= -v name="[$module]" '
-		index($0, name) && !/alloc_slab|allocate_slab|new_slab|kasan_populate/ &&
+		index($0, name) && !/alloc_slab|allocate_slab|new_slab|kasan_populate|__pte_alloc_kernel/ &&
 		match($0, /nr_base_pages: [0-9]+/) && substr($0, RSTART + 15, RLENGTH - 15) + 0 > 0' $stacks)
 	[[ ! $found ]] || say "pages: $(grep -c nr_base_pages <<<"$found") places allocated some that are still there" "$found"
 }

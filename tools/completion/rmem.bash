@@ -49,6 +49,7 @@ _rmem() {
 	--*:DIR) _filedir -d ;;
 	--*:USER) mapfile -t COMPREPLY < <(compgen -u -- "$cur") ;;
 	--*:POLICY) mapfile -t COMPREPLY < <(compgen -W "wait error kill" -- "$cur") ;;
+	--*:WHAT) mapfile -t COMPREPLY < <(compgen -W "none all recorded" -- "$cur") ;;
 	--*:?*) ;; # a size, a time: nothing to offer
 	*)
 		if [[ $cur == -* ]]; then

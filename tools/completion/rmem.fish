@@ -59,3 +59,4 @@ end
 complete -c rmemctl -n 'test (count (__rmem_command)) = 0' -a '(__rmem_commands)'
 complete -c rmemctl -n 'test (count (__rmem_command)) = 1; and test (__rmem_command)[1] != attach' -a '(__rmem_regions)'
 complete -c rmemctl -n 'string match -q -- --on-loss (commandline -opc)[-1]' -a 'wait error kill'
+complete -c rmemctl -n 'string match -q -- --pull (commandline -opc)[-1]' -a 'none all recorded'

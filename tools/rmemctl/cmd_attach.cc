@@ -68,6 +68,10 @@ class Attach final : public Command {
                       "before sync, fsync and msync fail [30s]");
     cli::add_duration(app, "--push-interval", options_.push_interval,
                       "between pushes of what was written [5s]");
+    app.add_option("--pull", options_.pull,
+                   "fetch in the background: none, all, or recorded, what `rmemctl record' has "
+                   "noted, in that order [none]")
+        ->type_name("WHAT");
     app.add_flag("--take-over", options_.take_over, "be the writer even if another one is");
     app.add_flag("--insecure", options_.insecure, "allow plain TCP to another host");
   }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <unordered_map>
 
 #include "control/options.hh"
 
@@ -29,9 +30,23 @@ std::string bound_to(const kchan::RegionInfo& region) {
   return notes.ok() ? notes->options.bind : std::string();
 }
 
+// What rmemd says of its regions, by id; refers to `daemon`.
+using DaemonRegions = std::unordered_map<std::uint64_t, const nlohmann::json*>;
+
+DaemonRegions daemon_regions(const nlohmann::json& daemon) {
+  DaemonRegions by_id;
+  if (!daemon.is_object()) return by_id;
+  const auto list = daemon.find("regions");
+  if (list == daemon.end() || !list->is_array()) return by_id;
+  for (const auto& one : *list)
+    if (one.is_object()) by_id[one.value("id", std::uint64_t{0})] = &one;
+  return by_id;
+}
+
 // What the region takes beside its pages: in the module, in rmemd, and at most
 // there for all regions together. rmemd's part is null where it does not say.
-nlohmann::ordered_json memory_json(const kchan::RegionInfo& r, const nlohmann::json& daemon) {
+nlohmann::ordered_json memory_json(const kchan::RegionInfo& r, const nlohmann::json& daemon,
+                                   const nlohmann::json* mine) {
   nlohmann::ordered_json j = {{"module_bytes", r.module_bytes},
                               {"daemon_bytes", nullptr},
                               {"daemon_total_bytes", nullptr},
@@ -39,13 +54,10 @@ nlohmann::ordered_json memory_json(const kchan::RegionInfo& r, const nlohmann::j
   const auto number = [](const nlohmann::json& from, const char* name) {
     return from.value(name, std::uint64_t{0});
   };
-  if (!daemon.is_object()) return j;
-  for (const auto& one : daemon.value("regions", nlohmann::json::array())) {
-    if (number(one, "id") != r.id) continue;
-    j["daemon_bytes"] = number(one, "buffer_bytes");
-    j["daemon_total_bytes"] = number(daemon, "memory_bytes");
-    j["daemon_bound_bytes"] = number(daemon, "memory_bound_bytes");
-  }
+  if (mine == nullptr) return j;
+  j["daemon_bytes"] = number(*mine, "buffer_bytes");
+  j["daemon_total_bytes"] = number(daemon, "memory_bytes");
+  j["daemon_bound_bytes"] = number(daemon, "memory_bound_bytes");
   return j;
 }
 
@@ -66,7 +78,8 @@ std::string human_size(std::uint64_t bytes) {
   return number + kUnits[unit];
 }
 
-nlohmann::ordered_json region_json(const kchan::RegionInfo& r, const nlohmann::json& daemon) {
+nlohmann::ordered_json region_json(const kchan::RegionInfo& r, const nlohmann::json& daemon,
+                                   const nlohmann::json* mine) {
   nlohmann::ordered_json j = {
       {"name", r.name},
       {"source", r.source},
@@ -99,16 +112,25 @@ nlohmann::ordered_json region_json(const kchan::RegionInfo& r, const nlohmann::j
       {"sync_timeout_ms", r.sync_timeout_ms},
       {"instance", r.instance},
       {"bind", bound_to(r)},
-      {"memory", memory_json(r, daemon)},
+      {"memory", memory_json(r, daemon, mine)},
   };
   if (r.daemon_pid) j["daemon_pid"] = *r.daemon_pid;
+  // What goes on at the daemon, while it does.
+  if (mine != nullptr)
+    for (const char* what : {"pull", "recording"})
+      if (const auto it = mine->find(what); it != mine->end()) j[what] = *it;
   return j;
 }
 
 std::string status_json(const std::vector<kchan::RegionInfo>& regions,
                         const nlohmann::json& daemon) {
   nlohmann::ordered_json document = {{"schema", 1}, {"regions", nlohmann::ordered_json::array()}};
-  for (const auto& r : regions) document["regions"].push_back(region_json(r, daemon));
+  const DaemonRegions by_id = daemon_regions(daemon);
+  for (const auto& r : regions) {
+    const auto mine = by_id.find(r.id);
+    document["regions"].push_back(
+        region_json(r, daemon, mine == by_id.end() ? nullptr : mine->second));
+  }
   return dump(document);
 }
 

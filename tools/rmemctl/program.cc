@@ -6,7 +6,7 @@ namespace rmem::ctl {
 namespace {
 
 constexpr std::unique_ptr<Command> (*kCommands[])(CLI::App&) = {
-    attach_command, detach_command, status_command, sync_command,    pull_command,
+    attach_command, detach_command, status_command, sync_command,    pull_command,   record_command,
     drop_command,   abort_command,  events_command, salvage_command, doctor_command,
 };
 

@@ -3,6 +3,7 @@
 
 #include "control/verbs.hh"
 #include "fakes.hh"
+#include "support/temp_dir.hh"
 
 namespace rmem::control {
 namespace {
@@ -18,7 +19,8 @@ class RegionsTest : public testing::Test {
   // As a new daemon would begin: without memory.
   void restart() {
     regions.reset();
-    regions = std::make_unique<Regions>(*reactor, module, *pager, sources, "default");
+    regions = std::make_unique<Regions>(*reactor, module, *pager, sources, "default",
+                                        Recordings(dir / "state/recordings"));
     verbs = std::make_unique<Verbs>(*regions, sources, "default");
   }
 
@@ -72,6 +74,7 @@ class RegionsTest : public testing::Test {
     return reply;
   }
 
+  test::TempDir dir;
   std::unique_ptr<Reactor> reactor;
   NoChannel channel;
   FakeModule module;
@@ -547,6 +550,101 @@ TEST_F(RegionsTest, MayEndWhileRegionsAreBeingAttached) {
   turn();
   ASSERT_EQ(ends.size(), 3u);
   for (const Status& end : ends) EXPECT_EQ(end.code(), Code::kUnreachable);
+}
+
+// --- pulling, and what was recorded ---------------------------------------------------
+
+TEST_F(RegionsTest, PullAllBeginsWithTheAttachAndAfterARestart) {
+  AttachOptions o = options();
+  o.pull = "all";
+  const auto r = attach(o);
+  ASSERT_TRUE(r.ok());
+  EXPECT_EQ(pager->puller(r->id)->done() + pager->puller(r->id)->active(), 1u);
+  restart();
+  pager->remove(r->id, [] {});
+  ASSERT_TRUE(adopt().ok());
+  reactor->run();
+  ASSERT_NE(pager->puller(r->id), nullptr);
+  EXPECT_EQ(pager->puller(r->id)->done() + pager->puller(r->id)->active(), 1u);
+}
+
+TEST_F(RegionsTest, WhatIsRecordedIsPulledInThatOrder) {
+  const auto r = attach(options());
+  ASSERT_TRUE(r.ok());
+  EXPECT_EQ(ask({{"verb", "record"}, {"name", "data"}, {"stop", true}})["error"]["code"],
+            static_cast<int>(Code::kUsage));
+  EXPECT_TRUE(ask({{"verb", "record"}, {"name", "data"}})["ok"]);
+  EXPECT_EQ(module.syncs, std::vector<std::string>{"data"});
+  EXPECT_EQ(module.drops, std::vector<std::string>{"data"});
+  EXPECT_EQ(ask({{"verb", "status"}})["regions"][0]["recording"]["chunks"], 0);
+  for (const std::uint64_t chunk : {3, 0}) {
+    rmem_request miss{};
+    miss.region_id = r->id;
+    miss.op = RMEM_OP_MISS;
+    miss.offset = chunk * (256 << 10);
+    miss.length = 256 << 10;
+    pager->accept(miss);
+  }
+  // A detach keeps it, too.
+  ASSERT_TRUE(detach("data").ok());
+  const auto kept = Recordings(dir / "state/recordings").find(script.geometry.identity, 1 << 20);
+  ASSERT_TRUE(kept.ok()) << kept.status().cause();
+  EXPECT_EQ(*kept, (std::vector<pager::Range>{{3 * (256 << 10), 256 << 10}, {0, 256 << 10}}));
+
+  AttachOptions o = options("other");
+  o.pull = "recorded";
+  o.chunk = 64 << 10;
+  const auto again = attach(o);
+  ASSERT_TRUE(again.ok());
+  EXPECT_EQ(pager->puller(again->id)->done() + pager->puller(again->id)->active(), 1u);
+}
+
+TEST_F(RegionsTest, NothingRecordedIsNoReasonNotToAttach) {
+  AttachOptions o = options();
+  o.pull = "recorded";
+  const auto r = attach(o);
+  ASSERT_TRUE(r.ok());
+  EXPECT_FALSE(pager->puller(r->id)->active());
+  EXPECT_EQ(pager->puller(r->id)->done(), 0u);
+}
+
+TEST_F(RegionsTest, PullIsOneOfThree) {
+  AttachOptions o = options();
+  o.pull = "some";
+  EXPECT_EQ(attach(o).status().code(), Code::kUsage);
+}
+
+TEST(RecordingsTest, WhatIsDamagedIsRefused) {
+  const Uuid store = uuid_random();
+  const std::string good = recording_to_json(store, 8192, {{4096, 4096}, {0, 1}});
+  const auto code = [&](const std::string& text, std::uint64_t size = 8192) {
+    return recording_from_json(text, store, size).status().code();
+  };
+  EXPECT_EQ(code(good), Code::kOk);
+  EXPECT_EQ(code(good, 4096), Code::kCorrupt);
+  EXPECT_EQ(recording_from_json(good, uuid_random(), 8192).status().code(), Code::kCorrupt);
+  EXPECT_EQ(code(good.substr(0, good.size() / 2)), Code::kCorrupt);
+  EXPECT_EQ(code("[]"), Code::kCorrupt);
+  for (const char* ranges :
+       {"[[0,0]]", "[[8192,1]]", "[[1,8192]]", "[[0,18446744073709551615]]", "[[-1,1]]", "[[0]]",
+        "[[0,1,2]]", "[0,1]", "[[0.5,1]]", "{}", "null", "[[\"0\",1]]"}) {
+    auto document = nlohmann::json::parse(good);
+    document["ranges"] = nlohmann::json::parse(ranges);
+    EXPECT_EQ(code(document.dump()), Code::kCorrupt) << ranges;
+  }
+}
+
+TEST(RecordingsTest, AreReplacedByWhatIsNotEmpty) {
+  test::TempDir dir;
+  const Recordings recordings(dir / "a/b");
+  const Uuid store = uuid_random();
+  EXPECT_TRUE(recordings.find(store, 8192)->empty());
+  ASSERT_TRUE(recordings.keep(store, 8192, {{0, 4096}}).ok());
+  ASSERT_TRUE(recordings.keep(store, 8192, {{4096, 4096}}).ok());
+  EXPECT_EQ(*recordings.find(store, 8192), (std::vector<pager::Range>{{4096, 4096}}));
+  EXPECT_EQ(recordings.find(store, 4096).status().code(), Code::kCorrupt);
+  ASSERT_TRUE(recordings.keep(store, 8192, {}).ok());
+  EXPECT_EQ(recordings.find(store, 8192)->size(), 1u);
 }
 
 }  // namespace

@@ -305,6 +305,8 @@ TEST_F(Ctl, AttachSendsEveryOption) {
                  "3s",
                  "--push-interval",
                  "250ms",
+                 "--pull",
+                 "all",
                  "--resident-limit",
                  "1GiB",
                  "--dirty-limit",
@@ -329,6 +331,7 @@ TEST_F(Ctl, AttachSendsEveryOption) {
                          {"fault_timeout_ms", 2000},
                          {"sync_timeout_ms", 3000},
                          {"push_interval_ms", 250},
+                         {"pull", "all"},
                          {"insecure", true},
                          {"take_over", true}};
   EXPECT_EQ(daemon->request(), expected);
@@ -348,6 +351,7 @@ TEST_F(Ctl, AttachDefaults) {
   EXPECT_EQ(r["fault_timeout_ms"], 30000);
   EXPECT_EQ(r["sync_timeout_ms"], 30000);
   EXPECT_EQ(r["push_interval_ms"], 5000);
+  EXPECT_EQ(r["pull"], "none");
 }
 
 TEST_F(Ctl, OtherVerbsNameTheRegion) {
