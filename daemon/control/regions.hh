@@ -32,8 +32,7 @@ class Regions {
 
   // All must outlive it but for stores, which it owns.
   Regions(Reactor& reactor, Kernel& kernel, pager::Pager& pager, SourceFactory& sources,
-          std::string instance,
-          Recordings recordings = Recordings(std::string(kDefaultStateDir) + "/recordings"));
+          std::string instance, Recordings recordings);
   ~Regions();
 
   // Serves again the regions of this instance that the kernel still has. Waits

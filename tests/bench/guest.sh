@@ -4,7 +4,7 @@
 # guest.sh LINK... : in the VM, measures every peer over each of the links, all of
 # them on loopback, and leaves /out/LINK.tsv (docs/benchmarks.md).
 #
-#   RMEM_BENCH_SIZE=32MiB   bytes of everything that is measured
+#   RMEM_BENCH_SIZE=16MiB   bytes of everything that is measured
 #   RMEM_BENCH_ROUNDS=1     rounds that count
 #   RMEM_BENCH_PEERS=REGEX  only these
 #   RMEM_BENCH_CASES="sequential random"
@@ -16,7 +16,7 @@ busy=$!
 chrt --idle -p 0 $busy
 . "$(dirname "$0")/../e2e/lib.sh"
 
-size=${RMEM_BENCH_SIZE:-32MiB} rounds=${RMEM_BENCH_ROUNDS:-1}
+size=${RMEM_BENCH_SIZE:-16MiB} rounds=${RMEM_BENCH_ROUNDS:-1}
 server=tcp://127.0.0.1:7071
 
 # Nothing is pushed that nobody has asked for.

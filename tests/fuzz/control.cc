@@ -55,7 +55,8 @@ struct Daemon {
     NoChannel channel;
     pager::Pager pager(channel, {.buffer_bytes = 1 << 20, .requests = 16}, [](auto) {});
     FakeSources sources;
-    Regions regions(*reactor, kernel, pager, sources, "default");
+    Regions regions(*reactor, kernel, pager, sources, "default",
+                    Recordings(directory + "/recordings"));
     Verbs served(regions, sources, "default");
     verbs = &served;
 
@@ -128,6 +129,18 @@ void lines(std::string_view text) {
   FUZZ_CHECK(text.find('\n') == text.npos);
 }
 
+// Accepted is only what lies within the store, and it is written back the same.
+void recording(const std::string& text) {
+  constexpr std::uint64_t kSize = 1 << 20;
+  const Uuid store = {0x12, 0x3e, 0x45, 0x67};
+  const auto ranges = recording_from_json(text, store, kSize);
+  if (!ranges) return;
+  for (const pager::Range& range : *ranges)
+    FUZZ_CHECK(range.length != 0 && range.offset < kSize && range.length <= kSize - range.offset);
+  const auto again = recording_from_json(recording_to_json(store, kSize, *ranges), store, kSize);
+  FUZZ_CHECK(again.ok() && *again == *ranges);
+}
+
 void notes(const std::string& blob) {
   auto noted = Notes::from_blob(blob);
   if (!noted) return;
@@ -147,6 +160,7 @@ void notes(const std::string& blob) {
 FUZZ_TARGET(control) {
   const std::string text(fuzz::text(input));
   notes(text);
+  recording(text);
   if (const auto options = options_from_json(json::parse(text, nullptr, false))) {
     const auto again = options_from_json(
         parse_json(to_json(*options).dump(-1, ' ', false, json::error_handler_t::replace)));

@@ -126,7 +126,8 @@ class World {
                   timer.arm(std::max(due - Reactor::Clock::now(), Reactor::Clock::duration{}));
                 }),
           sources(control::source_factory(*world.reactor_)),
-          regions(*world.reactor_, world.kernel_, pager, *sources, "default") {}
+          regions(*world.reactor_, world.kernel_, pager, *sources, "default",
+                  control::Recordings("/nowhere")) {}
     Reactor::Timer timer;
     pager::Pager pager;
     std::unique_ptr<control::SourceFactory> sources;
