@@ -66,8 +66,9 @@ load: ## the programs that the end-to-end tests put load on regions with
 test: ## everything, in VMs where it needs the module
 	@tests/run.sh
 
-check-long: ## the long tests in full; hours
+check-long: ## the long tests in full, and check-kcsan; hours
 	@RMEM_LONG=yes tests/run.sh
+	@$(MAKE) --no-print-directory check-kcsan
 
 check-guards: ## each guard taken out in turn: does its test notice? an hour
 	@tests/guards/run.sh
@@ -76,9 +77,16 @@ check-guards: ## each guard taken out in turn: does its test notice? an hour
 debug_e2e := cold_read kill9_rmemd kill9_server readopt force lanes resident_limit dirty_limit cgroup_limit \
 	     shared_region silent_daemon on_loss
 
+debug_tests := $(or $(RMEM_ONLY),^(detectors|selftest/.*|e2e/($(subst $() $(),|,$(strip $(debug_e2e)))))$$)
+
 check-kmod-debug: export RMEM_KERNELS := 6.12-kasan
-check-kmod-debug: export RMEM_ONLY := $(or $(RMEM_ONLY),^(detectors|selftest/.*|e2e/($(subst $() $(),|,$(strip $(debug_e2e)))))$$)
+check-kmod-debug: export RMEM_ONLY := $(debug_tests)
 check-kmod-debug: ## the module on a kernel with KASAN, lockdep, kmemleak and failures on demand (25 min of CPU once, then an hour)
+	@tests/run.sh
+
+check-kcsan: export RMEM_KERNELS := 6.12-kcsan
+check-kcsan: export RMEM_ONLY := $(debug_tests)
+check-kcsan: ## the same on a kernel that looks for data races (25 min of CPU once, then an hour)
 	@tests/run.sh
 
 fuzz: ## every decoder for FUZZ_SECONDS=60 each (FUZZ_ONLY=REGEX for some); clang
@@ -144,4 +152,4 @@ clean: ## remove what was built, not what was fetched
 distclean: ## remove build/ altogether
 	rm -rf $(B)
 
-.PHONY: all bench check-guards help deps programs user kmod kmod-running kmod-fetched kernels selftest load test check-long fuzz check-kmod-debug vm demo lint format install uninstall dkms-install dkms-uninstall deb check-deb clean distclean
+.PHONY: all bench check-guards help deps programs user kmod kmod-running kmod-fetched kernels selftest load test check-long fuzz check-kmod-debug check-kcsan vm demo lint format install uninstall dkms-install dkms-uninstall deb check-deb clean distclean

@@ -6,6 +6,7 @@
 #include <linux/delay.h>
 #include <linux/jiffies.h>
 #include <linux/kfence.h>
+#include <linux/kthread.h>
 #include <linux/list.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -245,10 +246,36 @@ static void rcu_unlocked(void)
 	sink = !rcu_dereference(pointer);
 }
 
+static unsigned int raced;
+
+static int racer(void *arg)
+{
+	while (!kthread_should_stop()) {
+		raced++;
+		barrier();
+		cond_resched();
+	}
+	return 0;
+}
+
+static void data_race(void)
+{
+	struct task_struct *threads[2];
+	int i;
+
+	for (i = 0; i < 2; i++)
+		threads[i] = kthread_run(racer, NULL, "racer-%d", i);
+	msleep(5000);
+	for (i = 0; i < 2; i++)
+		if (!IS_ERR(threads[i]))
+			kthread_stop(threads[i]);
+}
+
 static const struct {
 	const char *name;
 	void (*run)(void);
 } bugs[] = {
+	{ "data-race", data_race },
 	{ "use-after-free", use_after_free },
 	{ "out-of-bounds", out_of_bounds },
 	{ "double-free", double_free },

@@ -41,6 +41,7 @@ declare -A said=(
 	[written-after-free]='Poison overwritten'
 	[page-written-after-free]='pagealloc: .*(corruption|error)'
 	[use-after-sampled-free]='BUG: KFENCE: use-after-free'
+	[data-race]='BUG: KCSAN: data-race in racer'
 )
 boots=(
 	"rcu-unlocked sleep-under-spinlock lock-inversion use-after-free out-of-bounds double-free
@@ -49,7 +50,9 @@ boots=(
 	"lock-kept schedule-under-spinlock freed-page-twice"
 	"list-twice"
 )
-if [[ $rel == *-amd64 ]]; then
+if [[ $rel == *-kcsan ]]; then
+	boots=("data-race rcu-unlocked sleep-under-spinlock lock-inversion bad-shift refcount leak leaked-page")
+elif [[ $rel == *-amd64 ]]; then
 	said[double-free]='BUG kmalloc-.*already free'
 	boots=("past-the-end written-after-free page-written-after-free refcount double-free")
 	! grep -q '^CONFIG_KFENCE=y' "$top/build/kernels/$rel"/boot/config-* || boots[0]+=" use-after-sampled-free"
