@@ -46,7 +46,8 @@ rmemctl status >"$work/.warm"
 kill $busy
 wait $busy || true
 
-bench --rounds 3 --peer tcp --peer uffd-4k --peer uffd-4k-1 --peer tmpfs --tsv /out/instructions.tsv
+bench --case sequential --case random --case resident --case write \
+	--rounds 3 --peer tcp --peer uffd-4k --peer uffd-4k-1 --peer tmpfs --tsv /out/instructions.tsv
 
 # The least of the rounds: an idle moment, such as a delayed acknowledgement, is no
 # instruction, yet the clock goes on.
