@@ -73,7 +73,13 @@ fuse() { # NAME THREADS READ-AHEAD-KIB
 	wanted "$1" || return 0
 	mkdir "$work/$1.mount"
 	start "$1" rmem-bench fuse "$work/$1.mount" --server $server --size "$size" --threads "$2" --readahead "$3KiB"
-	echo "$3" >"/sys/class/bdi/$(mountpoint -d "$work/$1.mount")/read_ahead_kb"
+	bdi=/sys/class/bdi/$(mountpoint -d "$work/$1.mount")
+	echo "$3" >"$bdi/read_ahead_kb"
+	if [[ $1 == fuse-ra ]]; then
+		# Else a hundredth of all memory may be dirty there, and writing is slowed down.
+		echo 100 >"$bdi/max_ratio"
+		[[ ! -e $bdi/strict_limit ]] || echo 0 >"$bdi/strict_limit"
+	fi
 	arguments+=(--file "$1=$work/$1.mount/pattern")
 }
 
@@ -114,7 +120,7 @@ wait $busy || true
 for name in "$@"; do
 	use_link "$name"
 	note "link $name: $(link "$name")"
-	bench --rounds "$rounds" --no-warm-up --tsv "/out/$name.tsv"
+	bench --rounds "$rounds" --tsv "/out/$name.tsv"
 done
 use_link rtt0
 for i in 0 1; do [[ ! -b /dev/nbd$i ]] || nbd-client -d /dev/nbd$i >"$work/.nbd" || true; done

@@ -16,7 +16,7 @@ top=$(cd "$here/../.." && pwd)
 cd "$top"
 out=$top/build/bench
 
-links=${RMEM_BENCH_LINKS:-rtt0 rtt1 rtt5 rtt25 rtt1-1gbit rtt5-1gbit rtt25-1gbit rtt5-200mbit}
+links=${RMEM_BENCH_LINKS:-rtt0 rtt5 rtt25 rtt1-1gbit rtt5-1gbit rtt25-1gbit rtt5-200mbit}
 clock=(--icount)
 [[ ${RMEM_BENCH_CLOCK:-} != wall ]] || clock=(--smp 2)
 

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdlib>
+#include <deque>
 #include <iostream>
 #include <thread>
 #include <vector>
@@ -36,7 +37,8 @@ class UffdPeer final : public MappedPeer {
         fill_(options.fill),
         handlers_count_(options.handlers),
         links_(std::move(links)),
-        dirty_(size / kPage) {}
+        dirty_(size / kPage),
+        taken_((size + options.unit - 1) / options.unit) {}
 
   ~UffdPeer() override {
     stop_filling();
@@ -77,6 +79,7 @@ class UffdPeer final : public MappedPeer {
 
   Status prepare(Case which) override {
     stop_filling();
+    for (auto& taken : taken_) taken = false;
     tracking_ = overwrites(which);
     if (which != Case::kWarm && which != Case::kWrite && which != Case::kRewrite)
       return unmap_pages();
@@ -129,17 +132,22 @@ class UffdPeer final : public MappedPeer {
       return memory().subspan(i * unit_, std::min(unit_, memory().size() - i * unit_));
     };
     std::vector<std::byte> buffer(unit_);
-    std::size_t asked = 0;
-    for (std::size_t got = 0; got < (enough_ ? asked : units); ++got) {
-      for (; asked < units && asked - got < kAhead / unit_ && !enough_; ++asked)
-        if (Status s = fills().ask(asked * unit_, unit(asked).size()); !s.ok()) return s;
-      if (got == asked) break;
-      const auto bytes = std::span(buffer).first(unit(got).size());
+    std::deque<std::size_t> asked;
+    std::size_t next = 0;
+    while (true) {
+      for (; next < units && asked.size() < kAhead / unit_ && !enough_; ++next) {
+        if (taken_[next].exchange(true)) continue;
+        if (Status s = fills().ask(next * unit_, unit(next).size()); !s.ok()) return s;
+        asked.push_back(next);
+      }
+      if (asked.empty()) return Status();
+      const auto to = unit(asked.front());
+      asked.pop_front();
+      const auto bytes = std::span(buffer).first(to.size());
       if (Status s = fills().receive(bytes); !s.ok()) return s;
       if (enough_) continue;
-      if (Status s = copy(unit(got).data(), bytes, false); !s.ok()) return s;
+      if (Status s = copy(to.data(), bytes, false); !s.ok()) return s;
     }
-    return Status();
   }
 
   void stop_filling() {
@@ -191,6 +199,8 @@ class UffdPeer final : public MappedPeer {
     }
     const std::size_t offset = page * kPage / unit_ * unit_;
     const auto unit = buffer.first(std::min(unit_, memory().size() - offset));
+    // The filler has asked for it; when it comes it wakes who waits.
+    if (fill_ && taken_[offset / unit_].exchange(true)) return Status();
     if (Status got = link.read(offset, unit); !got.ok()) return got;
     // The page that is stored to is dirty at once, the rest of the unit is not.
     const bool stored = tracking_ && (event.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE);
@@ -225,6 +235,7 @@ class UffdPeer final : public MappedPeer {
   const unsigned handlers_count_;
   std::vector<Link> links_;
   std::vector<std::atomic<bool>> dirty_;  // a page each
+  std::vector<std::atomic<bool>> taken_;  // a unit each: asked for, where there is a filler
   std::atomic<bool> tracking_ = false;    // what is dirty will be asked for
   std::thread filler_;
   std::atomic<bool> enough_ = false;  // the filler is to end
