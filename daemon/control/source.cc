@@ -39,7 +39,8 @@ class RemoteSource final : public Source {
 
 class Factory final : public SourceFactory {
  public:
-  explicit Factory(Reactor& reactor) : reactor_(reactor), budget_(reactor) {}
+  explicit Factory(Reactor& reactor)
+      : reactor_(reactor), budget_(std::make_shared<store::ConnectionBudget>(reactor)) {}
 
   bool is_local(const std::string& uri) const override { return !is_remote(uri); }
 
@@ -54,7 +55,7 @@ class Factory final : public SourceFactory {
     remote.read_only = options.read_only;
     remote.insecure = options.insecure;
     remote.expected = options.expected;
-    remote.budget = &budget_;
+    remote.budget = budget_;
     auto store = store::RemoteStore::create(reactor_, std::move(*address), remote, listener);
     if (!store.ok()) return store.status();
     return std::unique_ptr<Source>(
@@ -86,7 +87,7 @@ class Factory final : public SourceFactory {
   static constexpr unsigned kWorkers = 4;
 
   Reactor& reactor_;
-  store::ConnectionBudget budget_;
+  const std::shared_ptr<store::ConnectionBudget> budget_;
   std::unique_ptr<Workers> workers_;  // for local stores, made with the first of them
 };
 

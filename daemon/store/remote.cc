@@ -126,10 +126,9 @@ struct RemoteStore::Impl {
         address(std::move(address)),
         options(options),
         listener(listener),
+        budget(options.budget ? options.budget : std::make_shared<ConnectionBudget>(reactor)),
         expected(options.expected),
-        own_budget(options.budget ? nullptr : std::make_unique<ConnectionBudget>(reactor)),
-        budget(options.budget ? *options.budget : *own_budget),
-        turn(budget, server_name(this->address), [this] { connect(); }),
+        turn(*budget, server_name(this->address), [this] { connect(); }),
         open_timer(reactor, [this] { on_open_timeout(); }),
         retry_timer(reactor, [this] { attempt(); }),
         pages_timer(reactor, [this] { pages.connector || pages.link ? no_pages() : open_pages(); }),
@@ -175,7 +174,7 @@ struct RemoteStore::Impl {
     RemoteLink::Options link_options;
     link_options.checksum = options.checksum.value_or(!connection->local());
     link_options.keep_alive = options.keep_alive;
-    link_options.budget = &budget;
+    link_options.budget = budget.get();
     link_options.session = session_id;
     if (++generation == 0) generation = 1;
     link_options.generation = generation;
@@ -607,6 +606,7 @@ struct RemoteStore::Impl {
   const RemoteAddress address;
   const RemoteOptions options;
   Listener& listener;
+  const std::shared_ptr<ConnectionBudget> budget;  // outlives the links
   const Uuid session_id = uuid_random();
 
   State state = State::kIdle;
@@ -641,8 +641,6 @@ struct RemoteStore::Impl {
   Op* active = nullptr;
   Backlog modifications;
 
-  const std::unique_ptr<ConnectionBudget> own_budget;
-  ConnectionBudget& budget;
   // While it connects, first the bulk lane and then, for the first time, the page lane.
   ConnectionBudget::Turn turn;
   Reactor::Timer open_timer;

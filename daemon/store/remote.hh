@@ -55,8 +55,8 @@ struct RemoteOptions {
   // A peer that is silent for three of these is dead. Longer where the budget has many
   // connections.
   std::chrono::milliseconds keep_alive{2000};
-  // Shared with the other stores of the reactor, outlives them; null = one of its own.
-  ConnectionBudget* budget = nullptr;
+  // Shared with the other stores of the reactor; null = one of its own.
+  std::shared_ptr<ConnectionBudget> budget;
   // Resolving, connecting and opening together, once it is this store's turn.
   std::chrono::milliseconds open_timeout{5000};
   // Between two tries: doubles from the first to the last, with jitter.

@@ -73,7 +73,7 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   struct Options {
     bool checksum = false;                   // wanted; the server may insist
     std::chrono::milliseconds keep_alive{};  // at least; the budget may make it longer
-    ConnectionBudget* budget = nullptr;
+    ConnectionBudget* budget = nullptr;      // never null; outlives the link
     wire::Role role = wire::Role::kEverything;
     std::uint32_t max_calls = wire::kMaxRequests;  // of data; the server may say fewer
     Uuid session{};

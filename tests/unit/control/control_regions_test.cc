@@ -375,7 +375,8 @@ TEST_F(RegionsTest, AdoptionWaitsForNoServer) {
 
 TEST_F(RegionsTest, AdoptsOnlyItsOwnInstance) {
   ASSERT_TRUE(attach(options()).ok());
-  regions = std::make_unique<Regions>(*reactor, module, *pager, sources, "other");
+  regions = std::make_unique<Regions>(*reactor, module, *pager, sources, "other",
+                                      Recordings(dir / "state/recordings"));
   ASSERT_TRUE(adopt().ok());
   EXPECT_EQ(script.resumed, 0);
   EXPECT_EQ(sync("data").code(), Code::kBusy);

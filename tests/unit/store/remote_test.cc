@@ -1394,12 +1394,12 @@ TEST_F(RemoteStoreTest, ManyStoresComeBackByTurns) {
   const Geometry known = probe->geometry();
   probe->close();
   constexpr int kStores = 3 * ConnectionBudget::kTurns;
-  ConnectionBudget budget(loop.reactor());
+  const auto budget = std::make_shared<ConnectionBudget>(loop.reactor());
   std::vector<std::unique_ptr<RemoteStore>> stores;
   proxy->black_hole = true;
   const int before = proxy->connections;
   for (int i = 0; i < kStores; ++i) {
-    stores.push_back(make("mem", {.read_only = true, .expected = known, .budget = &budget}));
+    stores.push_back(make("mem", {.read_only = true, .expected = known, .budget = budget}));
     stores.back()->resume(std::nullopt);
   }
   loop.until([&] { return proxy->connections - before >= int{ConnectionBudget::kTurns}; });
@@ -1409,7 +1409,7 @@ TEST_F(RemoteStoreTest, ManyStoresComeBackByTurns) {
 
   // Whoever asks for an answer gets one.
   std::optional<Status> status;
-  const auto attached = make("mem", {.read_only = true, .budget = &budget, .open_timeout = 200ms});
+  const auto attached = make("mem", {.read_only = true, .budget = budget, .open_timeout = 200ms});
   attached->open([&](const Result<Geometry>& geometry) { status = geometry.status(); });
   loop.until([&] { return status.has_value(); });
   EXPECT_EQ(status->code(), Code::kUnreachable);
