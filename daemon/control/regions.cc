@@ -166,6 +166,11 @@ void Regions::record(const std::string& name, Finished done) {
   if (!found.ok()) return done(found.status());
   const Handle a = *found;
   if (!a->failure().ok()) return done(explain(*a, Status(Code::kFailed, "record"), false));
+  // What is pulled is not missed.
+  if (const pager::Puller* puller = pager_.puller(a->id()); puller && puller->active()) {
+    return done(Status(Code::kBusy, "region " + name + " is being pulled",
+                       "rmemctl status --json tells when that is over"));
+  }
   // What is touched meanwhile is noted as well; dirty pages could not be dropped.
   const auto recording = [this, a, name, done = std::move(done)](const Status& synced) {
     if (!synced.ok()) return done(synced);

@@ -84,11 +84,6 @@ std::optional<std::vector<Range>> Fetcher::stop_recording() {
   return std::exchange(touches_, nullptr)->ranges();
 }
 
-std::optional<std::size_t> Fetcher::recorded() const {
-  if (!touches_) return std::nullopt;
-  return touches_->chunks();
-}
-
 void Fetcher::fetched_without(std::uint64_t offset, std::uint32_t tid) {
   ++region_.stats().fetches;
   ++region_.stats().asked;

@@ -47,7 +47,7 @@ class Fetcher final : private store::Asker {
   // Pager::record().
   void record();
   std::optional<std::vector<Range>> stop_recording();
-  std::optional<std::size_t> recorded() const;
+  const TouchLog* recording() const { return touches_.get(); }
 
   // Hands one fetch to the store; false: none there, or no buffer or place.
   bool issue_demand();

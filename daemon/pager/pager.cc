@@ -252,8 +252,9 @@ std::optional<std::vector<Range>> Pager::stop_recording(std::uint32_t id) {
 
 std::optional<std::size_t> Pager::recorded(std::uint32_t id) const {
   const Region* region = find(id);
-  if (!region) return std::nullopt;
-  return region->fetcher().recorded();
+  const TouchLog* recording = region ? region->fetcher().recording() : nullptr;
+  if (!recording) return std::nullopt;
+  return recording->chunks();
 }
 
 const Puller* Pager::puller(std::uint32_t id) const {
@@ -273,11 +274,17 @@ bool Pager::failed(std::uint32_t id) const {
 
 Pager::Memory Pager::memory() const {
   // Each region has one chunk of its own, and it is there all the time.
-  std::uint64_t reserves = 0;
-  for (const auto& [id, region] : regions_) reserves += region->config().chunk;
+  std::uint64_t reserves = 0, noted = 0, most_noted = 0;
+  for (const auto& [id, region] : regions_) {
+    reserves += region->config().chunk;
+    const TouchLog* recording = std::as_const(*region).fetcher().recording();
+    if (!recording) continue;
+    noted += recording->bytes();
+    most_noted += TouchLog::most_bytes();
+  }
   for (const auto& removed : removed_) reserves += removed.region->config().chunk;
-  return {arena_.size() - arena_.free_bytes() + pool_.bytes() + reserves,
-          arena_.size() + pool_.most_bytes() + reserves};
+  return {arena_.size() - arena_.free_bytes() + pool_.bytes() + reserves + noted,
+          arena_.size() + pool_.most_bytes() + reserves + most_noted};
 }
 
 std::uint64_t Pager::buffer_bytes(std::uint32_t id) const {

@@ -28,6 +28,10 @@ class TouchLog {
 
   std::size_t chunks() const { return order_.size(); }
 
+  // What it takes, about: the list, and in the set a node and a bucket each.
+  std::uint64_t bytes() const { return chunks() * kBytesEach; }
+  static constexpr std::uint64_t most_bytes() { return kMost * kBytesEach; }
+
   // In the order of touching; chunks that follow each other in both are one range.
   std::vector<Range> ranges() const {
     std::vector<Range> ranges;
@@ -43,6 +47,8 @@ class TouchLog {
   }
 
  private:
+  static constexpr std::uint64_t kBytesEach = 64;
+
   const std::uint64_t size_;
   const int shift_;
   std::vector<std::uint64_t> order_;

@@ -21,6 +21,8 @@ server=tcp://127.0.0.1:7071
 
 # Nothing is pushed that nobody has asked for.
 sysctl -q vm.dirty_writeback_centisecs=360000
+# For whoever has a connection that was idle meanwhile: nobody begins with ten segments again.
+sysctl -q net.ipv4.tcp_slow_start_after_idle=0
 
 mkdir "$work/bin"
 for name in rmem-bench rmem-server rmemctl rmemd; do

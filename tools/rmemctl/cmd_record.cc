@@ -34,7 +34,9 @@ class Record final : public Command {
     auto daemon = Daemon::connect(context.socket);
     if (!daemon.ok()) return daemon.status();
     if (!stop_) {
-      if (Status begun = daemon->call({{"verb", "record"}, {"name", name_}}, kPatience).status();
+      // It syncs first.
+      const auto patience = std::chrono::milliseconds(info->sync_timeout_ms) + kPatience;
+      if (Status begun = daemon->call({{"verb", "record"}, {"name", name_}}, patience).status();
           !begun.ok() || command_.empty())
         return begun;
       // What it has touched is worth keeping, however it ended.
@@ -50,8 +52,7 @@ class Record final : public Command {
   int verdict() const override { return verdict_; }
 
  private:
-  // Syncs and drops before it begins.
-  static constexpr std::chrono::seconds kPatience{120};
+  static constexpr std::chrono::seconds kPatience{30};
 
   Status end(Daemon& daemon) const {
     const auto kept = daemon.call({{"verb", "record"}, {"name", name_}, {"stop", true}}, kPatience);

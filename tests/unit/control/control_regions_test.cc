@@ -561,8 +561,8 @@ TEST_F(RegionsTest, PullAllBeginsWithTheAttachAndAfterARestart) {
   const auto r = attach(o);
   ASSERT_TRUE(r.ok());
   EXPECT_EQ(pager->puller(r->id)->done() + pager->puller(r->id)->active(), 1u);
+  pager->remove(r->id, [] {});  // whose store goes with the daemon
   restart();
-  pager->remove(r->id, [] {});
   ASSERT_TRUE(adopt().ok());
   reactor->run();
   ASSERT_NE(pager->puller(r->id), nullptr);
@@ -598,6 +598,18 @@ TEST_F(RegionsTest, WhatIsRecordedIsPulledInThatOrder) {
   const auto again = attach(o);
   ASSERT_TRUE(again.ok());
   EXPECT_EQ(pager->puller(again->id)->done() + pager->puller(again->id)->active(), 1u);
+}
+
+TEST_F(RegionsTest, WhatIsPulledCannotBeRecorded) {
+  AttachOptions o = options();
+  o.pull = "all";
+  const auto r = attach(o);
+  ASSERT_TRUE(r.ok());
+  pager->disconnect(r->id, "so that the pull goes on");
+  pager->pull(r->id, {{0, 4096}});
+  const auto reply = ask({{"verb", "record"}, {"name", "data"}});
+  EXPECT_EQ(reply["error"]["code"], static_cast<int>(Code::kBusy));
+  EXPECT_FALSE(pager->recorded(r->id));
 }
 
 TEST_F(RegionsTest, NothingRecordedIsNoReasonNotToAttach) {

@@ -136,9 +136,11 @@ class RecordTest : public PagerTest {
 TEST_F(RecordTest, NotesTheFirstTouchOfEachChunkInOrder) {
   EXPECT_FALSE(pager->recorded(kId));
   EXPECT_FALSE(pager->stop_recording(kId));
+  const auto before = pager->memory();
   pager->record(kId);
   for (const std::uint64_t chunk : {7, 2, 3, 7, 4, 1}) miss(chunk);
   EXPECT_EQ(pager->recorded(kId), 5u);
+  EXPECT_EQ(pager->memory().bound - before.bound, TouchLog::most_bytes());
   const std::vector<Range> expected = {
       {7 * kChunk, kChunk}, {2 * kChunk, 3 * kChunk}, {kChunk, kChunk}};
   EXPECT_EQ(pager->stop_recording(kId), expected);
