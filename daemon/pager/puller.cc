@@ -44,6 +44,9 @@ void Puller::next_pull() {
 bool Puller::advance() {
   if (pulls_.empty() || !region_.ready()) return false;
   const Pull& pull = pulls_.front();
+  if (!at_end() && region_.fetcher().under_way_ahead() > kLow) return false;
+  // What was asked for is in the ring, if not here.
+  if (!shared_.pager.drain()) return false;
   const std::size_t under_way = region_.fetcher().under_way_ahead();
   if (!at_end()) {
     if (under_way > kLow) return false;
