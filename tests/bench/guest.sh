@@ -14,6 +14,7 @@
 (while :; do :; done) &
 busy=$!
 chrt --idle -p 0 $busy
+# shellcheck source=tests/e2e/lib.sh
 . "$(dirname "$0")/../e2e/lib.sh"
 
 size=${RMEM_BENCH_SIZE:-16MiB} rounds=${RMEM_BENCH_ROUNDS:-1}
@@ -88,7 +89,7 @@ fuse() { # NAME THREADS READ-AHEAD-KIB
 modprobe -q -a sch_netem nbd fuse || true
 start peers rmem-bench serve --listen $server --size "$size"
 for peer in tcp uffd-4k uffd-64k uffd-bg anon tmpfs; do
-	! wanted $peer || arguments+=(--peer $peer)
+	! wanted $peer || arguments+=(--peer "$peer")
 done
 [[ " ${arguments[*]} " == *" --peer "* ]] || arguments+=(--peer none)
 nbd nbd-c1 0 1 128
@@ -103,7 +104,7 @@ if wanted rmem; then
 	for chunk in 4k 64k 256k; do
 		! wanted rmem:$chunk || {
 			assert_exit 0 rmemctl attach $chunk rmem://127.0.0.1/$chunk --push-interval 300s --chunk "${chunk^^}iB"
-			arguments+=(--region /dev/rmem-$chunk)
+			arguments+=(--region "/dev/rmem-$chunk")
 		}
 	done
 	! wanted rmem:256k || arguments+=(--pulled-region /dev/rmem-256k)
