@@ -2,35 +2,24 @@
 #include "control/recordings.hh"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <sstream>
 
 #include "base/json.hh"
 #include "base/unique_fd.hh"
+#include "store/local_fs.hh"
 
 namespace rmem::control {
 namespace {
 
 // A range has some 30 characters, and a recording at most 256 Ki of them.
 constexpr std::uintmax_t kLargestFile = 64 << 20;
-
-Status write_file(const std::string& path, const std::string& text) {
-  const UniqueFd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
-  if (!fd) return Status::from_errno(errno, path);
-  for (std::size_t at = 0; at < text.size();) {
-    const ssize_t written = ::write(fd.get(), text.data() + at, text.size() - at);
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return Status::from_errno(errno, path);
-    at += static_cast<std::size_t>(written);
-  }
-  return Status();
-}
 
 }  // namespace
 
@@ -87,9 +76,11 @@ Status Recordings::keep(const Uuid& store, std::uint64_t size,
   if (std::filesystem::create_directories(directory_, error); error)
     return Status::from_errno(error.value(), "cannot create " + directory_)
         .with_hint("give a directory of your own with rmemd --state-dir");
-  if (const Status written = write_file(temporary, recording_to_json(store, size, ranges));
-      !written.ok())
-    return written;
+  const UniqueFd fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  if (!fd) return Status::from_errno(errno, temporary);
+  const std::string text = recording_to_json(store, size, ranges);
+  if (const int err = rmem::store::write_all(fd.get(), std::as_bytes(std::span(text)), 0); err != 0)
+    return Status::from_errno(err, temporary);
   return ::rename(temporary.c_str(), final_path.c_str()) == 0
              ? Status()
              : Status::from_errno(errno, final_path);

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <sstream>
 
 #include "base/log.hh"
@@ -51,13 +52,8 @@ Uuid to_uuid(const json& value) {
 Status write_file(const std::string& path, const std::string& text) {
   const UniqueFd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
   if (!fd) return Status::from_errno(errno, path);
-  std::size_t written = 0;
-  while (written < text.size()) {
-    const ssize_t count = ::write(fd.get(), text.data() + written, text.size() - written);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return Status::from_errno(errno, path);
-    written += static_cast<std::size_t>(count);
-  }
+  if (const int err = store::write_all(fd.get(), std::as_bytes(std::span(text)), 0); err != 0)
+    return Status::from_errno(err, path);
   if (::fsync(fd.get()) != 0) return Status::from_errno(errno, path);
   return Status();
 }

@@ -13,6 +13,12 @@ std::chrono::milliseconds ConnectionBudget::keep_alive(std::chrono::milliseconds
   return std::clamp(members_ * kBetweenKeepAlives, alone, kLongest * alone);
 }
 
+void ConnectionBudget::begin(Turn& turn, Server& server) {
+  ++server.busy;
+  turn.state_ = Turn::State::kHas;
+  turn.begin_();
+}
+
 // Whoever begins may ask and end as he likes: the map keeps its iterators, and a server is looked
 // at anew each time.
 void ConnectionBudget::admit() {
@@ -20,9 +26,7 @@ void ConnectionBudget::admit() {
     while (at->second.busy < kTurns && !at->second.waiting.empty()) {
       Turn& turn = *at->second.waiting.front();
       at->second.waiting.pop_front();
-      ++at->second.busy;
-      turn.state_ = Turn::State::kHas;
-      turn.begin_();
+      begin(turn, at->second);
     }
     at = at->second.busy == 0 && at->second.waiting.empty() ? servers_.erase(at) : std::next(at);
   }
@@ -42,9 +46,7 @@ void ConnectionBudget::Turn::ask(bool cannot_wait) {
     state_ = State::kWaits;
     return;
   }
-  ++server.busy;
-  state_ = State::kHas;
-  begin_();
+  begin(*this, server);
 }
 
 void ConnectionBudget::Turn::end() {

@@ -77,6 +77,7 @@ class ConnectionBudget {
     std::deque<Turn*> waiting;
   };
 
+  static void begin(Turn& turn, Server& server);
   void admit();
 
   std::map<std::string, Server> servers_;  // those with anybody

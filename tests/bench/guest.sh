@@ -58,12 +58,7 @@ wanted() { [[ $1 =~ ${RMEM_BENCH_PEERS:-.} ]]; }
 # --- the peers, each with bytes of its own ----------------------------------------
 
 arguments=()
-files=()
 
-rmem_region() { # NAME
-	rmem-bench make "$work/$1.file" --size "$size"
-	files+=(--export "$1=file://$work/$1.file")
-}
 nbd() { # NAME INDEX CONNECTIONS READ-AHEAD-KIB
 	wanted "$1" || return 0
 	rmem-bench make "$work/$1" --size "$size"
@@ -97,15 +92,19 @@ nbd nbd-c4 1 4 4096
 fuse fuse 4 128
 fuse fuse-ra 4 4096
 
-if wanted rmem; then
-	for chunk in 4k 64k 256k; do rmem_region $chunk; done
-	start server rmem-server --listen tcp://127.0.0.1:7070 --state-dir "$work/state" "${files[@]}"
+chunks=() exports=()
+for chunk in 4k 64k 256k; do
+	wanted rmem:$chunk || continue
+	chunks+=("$chunk")
+	rmem-bench make "$work/$chunk.file" --size "$size"
+	exports+=(--export "$chunk=file://$work/$chunk.file")
+done
+if ((${#chunks[@]})); then
+	start server rmem-server --listen tcp://127.0.0.1:7070 --state-dir "$work/state" "${exports[@]}"
 	start_rmemd
-	for chunk in 4k 64k 256k; do
-		! wanted rmem:$chunk || {
-			assert_exit 0 rmemctl attach $chunk rmem://127.0.0.1/$chunk --push-interval 300s --chunk "${chunk^^}iB"
-			arguments+=(--region "/dev/rmem-$chunk")
-		}
+	for chunk in "${chunks[@]}"; do
+		assert_exit 0 rmemctl attach "$chunk" "rmem://127.0.0.1/$chunk" --push-interval 300s --chunk "${chunk^^}iB"
+		arguments+=(--region "/dev/rmem-$chunk")
 	done
 	! wanted rmem:256k || arguments+=(--pulled-region /dev/rmem-256k)
 fi

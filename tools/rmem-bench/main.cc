@@ -14,6 +14,7 @@
 
 #include "base/cli.hh"
 #include "base/process.hh"
+#include "control/options.hh"
 #include "fuse_mount.hh"
 #include "link.hh"
 #include "measure.hh"
@@ -32,7 +33,7 @@ struct Options {
   std::vector<std::string> files;  // NAME=PATH
   std::vector<std::string> regions;
   std::vector<std::string> pulled_regions;
-  std::string socket = "/run/rmem/rmemd.sock";
+  std::string socket = control::kDefaultSocket;
   std::vector<std::string> cases;
   std::string tsv;
   bool json = false;
@@ -47,11 +48,12 @@ struct Named {
   std::function<Result<std::unique_ptr<Peer>>(const transport::Address&, std::uint64_t)> make;
 };
 
-// 4 handlers, as one would have for a program with threads of its own; and 1,
-// which one thread that waits for one page at a time is better off with.
 Named uffd(const char* name, UffdOptions options) {
   return {name, [=](auto& server, auto size) { return uffd_peer(name, server, size, options); }};
 }
+
+// 4 handlers, as one would have for a program with threads of its own; and 1,
+// which one thread that waits for one page at a time is better off with.
 const Named kPeers[] = {
     {"tcp", tcp_peer},
     uffd("uffd-4k", {}),

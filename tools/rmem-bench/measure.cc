@@ -88,19 +88,17 @@ Status accesses_of(Peer& peer, const std::vector<std::uint32_t>& pages, Figure& 
   const Case which = figure.which;
   std::optional<Team> team;
   if (threads_of(which) > 1) team.emplace(peer, which, pages);
-  std::vector<double> accesses;
   const auto begin = Clock::now();
   Status ran = peer.begin(which);
   if (ran.ok()) {
     if (team)
       ran = team->run();
     else if (which == Case::kRandom)
-      ran = access_one_by_one(peer, which, pages, accesses);
+      ran = access_one_by_one(peer, which, pages, figure.accesses);
     else
       ran = peer.access(which, pages, 0);
   }
   ns = ns_since(begin);
-  figure.accesses.insert(figure.accesses.end(), accesses.begin(), accesses.end());
   return ran.ok() ? check_all(peer, pages, 0) : ran;
 }
 

@@ -39,6 +39,11 @@ unsigned threads_of(Case which);
 inline bool is_random(Case which) {
   return which == Case::kRandom || which == Case::kRandom4 || which == Case::kRandom64;
 }
+// Whether all pages are there before it begins.
+inline bool finds_all(Case which) {
+  return which == Case::kResident || which == Case::kWarm || which == Case::kWrite ||
+         which == Case::kRewrite;
+}
 // Whether new bytes have to become durable.
 inline bool overwrites(Case which) { return which == Case::kOverwrite || which == Case::kRewrite; }
 

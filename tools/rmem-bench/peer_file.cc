@@ -40,8 +40,7 @@ class FilePeer final : public MappedPeer {
     const int advice = is_random(which) ? POSIX_MADV_RANDOM : POSIX_MADV_NORMAL;
     if (::posix_madvise(memory().data(), memory().size(), advice) != 0)
       return Status(Code::kFailed, name() + ": madvise");
-    if (which == Case::kResident || which == Case::kWarm || which == Case::kWrite ||
-        which == Case::kRewrite) {
+    if (finds_all(which)) {
       (void)touch_all();
       return which == Case::kResident ? unmap_pages() : Status();
     }

@@ -37,8 +37,7 @@ class RmemPeer final : public MappedPeer {
     if (Status over = pull_is_over(); !over.ok()) return over;
     if (writable_)
       if (Status flushed = flush(); !flushed.ok()) return flushed;
-    if (which == Case::kResident || which == Case::kWarm || which == Case::kWrite ||
-        which == Case::kRewrite) {
+    if (finds_all(which)) {
       (void)touch_all();
       return which == Case::kResident ? unmap_pages() : Status();
     }

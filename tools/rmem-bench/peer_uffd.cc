@@ -81,8 +81,7 @@ class UffdPeer final : public MappedPeer {
     stop_filling();
     for (auto& taken : taken_) taken = false;
     tracking_ = overwrites(which);
-    if (which != Case::kWarm && which != Case::kWrite && which != Case::kRewrite)
-      return unmap_pages();
+    if (!finds_all(which)) return unmap_pages();
     (void)touch_all();
     return which == Case::kWarm ? Status() : protect(memory().data(), memory().size(), true);
   }

@@ -9,13 +9,9 @@ class Drop final : public Command {
   explicit Drop(CLI::App& app) : Command(app) { add_name(app, name_); }
 
   Status run(Context& context) override {
-    auto regions = context.regions();
-    if (!regions.ok()) return regions.status();
-    const auto info = (*regions)->get(name_);
-    if (!info.ok()) return info.status();
-    auto daemon = Daemon::connect(context.socket);
-    if (!daemon.ok()) return daemon.status();
-    return daemon->call({{"verb", "drop"}, {"name", name_}}, kPatience).status();
+    auto region = find_served(context, name_);
+    if (!region.ok()) return region.status();
+    return region->daemon.call({{"verb", "drop"}, {"name", name_}}, kPatience).status();
   }
 
  private:

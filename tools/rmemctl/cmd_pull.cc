@@ -54,16 +54,12 @@ class Pull final : public Command {
   }
 
   Status run(Context& context) override {
-    auto regions = context.regions();
-    if (!regions.ok()) return regions.status();
-    const auto info = (*regions)->get(name_);
-    if (!info.ok()) return info.status();
-    auto daemon = Daemon::connect(context.socket);
-    if (!daemon.ok()) return daemon.status();
-    const auto reply = daemon->call(
+    auto region = find_served(context, name_);
+    if (!region.ok()) return region.status();
+    const auto reply = region->daemon.call(
         {{"verb", "pull"}, {"name", name_}, {"offset", offset_}, {"length", length_}}, kPatience);
     if (!reply.ok()) return reply.status();
-    return wait_ ? wait_for(*daemon, reply->value("pull", std::uint64_t{0})) : Status();
+    return wait_ ? wait_for(region->daemon, reply->value("pull", std::uint64_t{0})) : Status();
   }
 
  private:

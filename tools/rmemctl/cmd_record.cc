@@ -7,7 +7,6 @@
 #include <iostream>
 #include <vector>
 
-#include "base/units.hh"
 #include "command.hh"
 #include "format.hh"
 
@@ -27,25 +26,22 @@ class Record final : public Command {
   Status run(Context& context) override {
     if (stop_ && !command_.empty())
       return Status(Code::kUsage, "--stop goes with no command", "see `rmemctl record --help'");
-    auto regions = context.regions();
-    if (!regions.ok()) return regions.status();
-    const auto info = (*regions)->get(name_);
-    if (!info.ok()) return info.status();
-    auto daemon = Daemon::connect(context.socket);
-    if (!daemon.ok()) return daemon.status();
+    auto region = find_served(context, name_);
+    if (!region.ok()) return region.status();
     if (!stop_) {
       // It syncs first.
-      const auto patience = std::chrono::milliseconds(info->sync_timeout_ms) + kPatience;
-      if (Status begun = daemon->call({{"verb", "record"}, {"name", name_}}, patience).status();
+      const auto patience = std::chrono::milliseconds(region->info.sync_timeout_ms) + kPatience;
+      if (Status begun =
+              region->daemon.call({{"verb", "record"}, {"name", name_}}, patience).status();
           !begun.ok() || command_.empty())
         return begun;
       // What it has touched is worth keeping, however it ended.
       if (Status ran = run_command(); !ran.ok()) {
-        (void)end(*daemon);
+        (void)end(region->daemon);
         return ran;
       }
     }
-    return end(*daemon);
+    return end(region->daemon);
   }
 
   // The command's own.

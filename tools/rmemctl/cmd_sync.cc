@@ -9,14 +9,10 @@ class Sync final : public Command {
   explicit Sync(CLI::App& app) : Command(app) { add_name(app, name_); }
 
   Status run(Context& context) override {
-    auto regions = context.regions();
-    if (!regions.ok()) return regions.status();
-    const auto info = (*regions)->get(name_);
-    if (!info.ok()) return info.status();
-    auto daemon = Daemon::connect(context.socket);
-    if (!daemon.ok()) return daemon.status();
-    const auto patience = std::chrono::milliseconds(info->sync_timeout_ms) + kMargin;
-    return daemon->call({{"verb", "sync"}, {"name", name_}}, patience).status();
+    auto region = find_served(context, name_);
+    if (!region.ok()) return region.status();
+    const auto patience = std::chrono::milliseconds(region->info.sync_timeout_ms) + kMargin;
+    return region->daemon.call({{"verb", "sync"}, {"name", name_}}, patience).status();
   }
 
  private:

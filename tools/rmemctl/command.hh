@@ -54,6 +54,14 @@ std::unique_ptr<Command> doctor_command(CLI::App& program);
 // The whole program; `context.socket` is overwritten. The exit code.
 int run(int argc, const char* const* argv, Context& context);
 
+// A region, and the daemon that is to do something with it.
+struct Served {
+  kchan::RegionInfo info;
+  Daemon daemon;
+};
+// That there is no such region is told first.
+Result<Served> find_served(const Context& context, const std::string& name);
+
 // The NAME argument; what is no region name is a usage error.
 void add_name(CLI::App& app, std::string& name);
 

@@ -24,6 +24,16 @@ void add_name(CLI::App& app, std::string& name) {
       });
 }
 
+Result<Served> find_served(const Context& context, const std::string& name) {
+  auto regions = context.regions();
+  if (!regions.ok()) return regions.status();
+  auto info = (*regions)->get(name);
+  if (!info.ok()) return info.status();
+  auto daemon = Daemon::connect(context.socket);
+  if (!daemon.ok()) return daemon.status();
+  return Served{std::move(*info), std::move(*daemon)};
+}
+
 int run(int argc, const char* const* argv, Context& context) {
   CLI::App program("Maps memory of other machines: attaches, watches and detaches regions.",
                    "rmemctl");
