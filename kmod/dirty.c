@@ -122,8 +122,11 @@ bool rmem_dirty_fits(struct rmem_region *region, unsigned long count)
 {
 	u64 limit = READ_ONCE(region->dirty_limit);
 
-	return !limit || (u64)(READ_ONCE(region->unsafe_pages) + count) << PAGE_SHIFT <= limit ||
-	       rmem_region_clean(region);
+	unsigned long promised = READ_ONCE(region->promised_pages);
+
+	count += READ_ONCE(region->unsafe_pages) + promised;
+	return !limit || (u64)count << PAGE_SHIFT <= limit ||
+	       (!promised && rmem_region_clean(region));
 }
 
 static int dirty_add(struct rmem_region *region, pgoff_t first, unsigned long count, bool limited)
@@ -169,6 +172,38 @@ int rmem_dirty_admit(struct rmem_region *region, pgoff_t first, unsigned long co
 	if (!err)
 		rmem_room_push_ahead(region);
 	return err;
+}
+
+/*
+ * rmem_dirty_promise() - room for pages that do not exist yet, within the dirty limit
+ *
+ * Pages of @chunk. Until rmem_dirty_settle(), rmem_dirty_set() of them needs no memory
+ * and does not exceed the limit. Return: 0, ENOMEM, EDQUOT.
+ */
+int rmem_dirty_promise(struct rmem_region *region, pgoff_t chunk, unsigned long count)
+{
+	struct rmem_dirty *dirty = dirty_get_locked(region, chunk);
+	int err = -ENOMEM;
+
+	if (dirty) {
+		err = rmem_dirty_fits(region, count) ? 0 : -EDQUOT;
+		if (!err) {
+			dirty->under_way++;
+			WRITE_ONCE(region->promised_pages, region->promised_pages + count);
+		}
+		dirty_put(region, chunk, dirty);
+	}
+	spin_unlock(&region->dirty_lock);
+	return err;
+}
+
+/* They exist by now and are set, or never will. */
+void rmem_dirty_settle(struct rmem_region *region, pgoff_t chunk, unsigned long count)
+{
+	spin_lock(&region->dirty_lock);
+	WRITE_ONCE(region->promised_pages, region->promised_pages - count);
+	spin_unlock(&region->dirty_lock);
+	rmem_dirty_give_back(region, chunk, NULL, false);
 }
 
 /* Would rmem_dirty_admit() of this page say EDQUOT? A guess, too. */

@@ -56,6 +56,28 @@ ssize_t rmem_read_iter(struct kiocb *iocb, struct iov_iter *to)
 	return done ?: err;
 }
 
+static ssize_t write_absent(struct kiocb *iocb, u64 pos, u64 bytes, struct iov_iter *from)
+{
+	ssize_t n = rmem_overwrite(iocb->ki_filp->private_data, pos, bytes, from);
+
+	if (n > 0)
+		balance_dirty_pages_ratelimited(iocb->ki_filp->f_mapping);
+	return n;
+}
+
+/* By write_begin and write_end, which fetch what is absent. */
+static ssize_t write_present(struct kiocb *iocb, u64 pos, u64 bytes, struct iov_iter *from)
+{
+	size_t behind = iov_iter_count(from) - bytes;
+	ssize_t n;
+
+	iov_iter_truncate(from, bytes);
+	iocb->ki_pos = pos;
+	n = generic_perform_write(iocb, from);
+	iov_iter_reexpand(from, iov_iter_count(from) + behind);
+	return n;
+}
+
 /*
  * No inode lock: a write may wait for a fetch in the middle, and whoever waited
  * for the lock behind it could not be killed. Two writes of a page do not mix,
@@ -64,8 +86,8 @@ ssize_t rmem_read_iter(struct kiocb *iocb, struct iov_iter *to)
 ssize_t rmem_write_iter(struct kiocb *iocb, struct iov_iter *from)
 {
 	struct rmem_region *region = iocb->ki_filp->private_data;
-	ssize_t written;
-	u64 pos;
+	ssize_t written = 0, n;
+	u64 pos, bytes;
 
 	if (!region)
 		return -ENOTCONN;
@@ -79,13 +101,18 @@ ssize_t rmem_write_iter(struct kiocb *iocb, struct iov_iter *from)
 	if (pos >= region->size)
 		return -ENOSPC;
 	iov_iter_truncate(from, region->size - pos);
-	written = generic_perform_write(iocb, from);
-	if (written > 0) {
-		/* 6.1 leaves the position to its callers, 6.12 advances it */
-		iocb->ki_pos = pos + written;
-		written = generic_write_sync(iocb, written);
-	}
-	return written;
+	do {
+		n = 0;
+		bytes = iov_iter_count(from);
+		if (rmem_overwrite_piece(region, pos + written, &bytes))
+			n = write_absent(iocb, pos + written, bytes, from);
+		if (!n)
+			n = write_present(iocb, pos + written, bytes, from);
+		if (n > 0)
+			written += n;
+	} while (n > 0 && iov_iter_count(from));
+	iocb->ki_pos = pos + written;
+	return written ? generic_write_sync(iocb, written) : n;
 }
 
 static int rmem_write_begin(struct file *file, struct address_space *mapping, loff_t pos,
@@ -187,15 +214,50 @@ int rmem_fsync(struct file *file, loff_t start, loff_t end, int datasync)
 	return err;
 }
 
-static long punch(struct rmem_region *region, u64 offset, u64 length)
+/* Clips a range that may be changed. 0: there is something left of it. */
+static int changed_range(struct rmem_region *region, u64 offset, u64 *length)
 {
 	if (region->flags & RMEM_REGION_READ_ONLY)
 		return -EROFS;
 	if (offset >= region->size)
-		return 0;
-	if (!length || length > region->size - offset)
-		length = region->size - offset;
+		return -ERANGE;
+	if (!*length || *length > region->size - offset)
+		*length = region->size - offset;
+	return 0;
+}
+
+static long punch(struct rmem_region *region, u64 offset, u64 length)
+{
+	int err = changed_range(region, offset, &length);
+
+	if (err)
+		return err == -ERANGE ? 0 : err;
 	return rmem_region_punch(region, offset, offset + length);
+}
+
+/* RMEM_IOC_OVERWRITE: absent pages become dirty ones of zeros. */
+static long will_overwrite(struct file *file, u64 offset, u64 length)
+{
+	struct rmem_region *region = file->private_data;
+	int err = changed_range(region, offset, &length);
+	u64 pos = round_up(offset, PAGE_SIZE), end = offset + length, bytes;
+
+	if (err)
+		return err == -ERANGE ? 0 : err;
+	for (; pos < end; pos += bytes) {
+		ssize_t n = 0;
+
+		bytes = end - pos;
+		if (rmem_overwrite_piece(region, pos, &bytes))
+			n = rmem_overwrite(region, pos, bytes, NULL);
+		if (n < 0)
+			return n == -ERESTARTSYS ? -EINTR : n;
+		balance_dirty_pages_ratelimited(file->f_mapping);
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		cond_resched();
+	}
+	return 0;
 }
 
 long rmem_fallocate(struct file *file, int mode, loff_t offset, loff_t len)
@@ -269,6 +331,8 @@ static long ioctl_range(struct file *file, unsigned int nr, unsigned long arg)
 	}
 	if (!(file->f_mode & FMODE_WRITE))
 		return -EBADF;
+	if (nr == _IOC_NR(RMEM_IOC_OVERWRITE))
+		return will_overwrite(file, range.offset, range.length);
 	return punch(region, range.offset, range.length);
 }
 
@@ -285,6 +349,7 @@ long rmem_file_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		return region ? ioctl_unsafe(region, arg) : -ENOTCONN;
 	case _IOC_NR(RMEM_IOC_PUNCH):
 	case _IOC_NR(RMEM_IOC_DROP):
+	case _IOC_NR(RMEM_IOC_OVERWRITE):
 		return region ? ioctl_range(file, nr, arg) : -ENOTCONN;
 	default:
 		return -ENOTTY;

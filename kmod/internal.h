@@ -58,6 +58,7 @@
 #define RMEM_STEPS 8
 
 struct bio_vec;
+struct iov_iter;
 struct rmem_channel;
 struct rmem_lane;
 
@@ -148,6 +149,7 @@ struct rmem_region {
 	spinlock_t dirty_lock;		/* of stores to @dirty, of its bits and their number */
 	struct xarray dirty;		/* chunk -> struct rmem_dirty */
 	unsigned long unsafe_pages;	/* written and not durable */
+	unsigned long promised_pages;	/* about to be written, within the dirty limit */
 
 	struct mutex evict_mutex;	/* of what follows, up to the counters */
 	pgoff_t evict_hand;		/* where the evictor goes on */
@@ -338,6 +340,7 @@ struct mem_cgroup *rmem_region_payer(struct rmem_region *region);
 int rmem_region_permission(struct rmem_region *region, int mask);
 int rmem_region_serve(struct rmem_region *region, struct rmem_channel *channel);
 void rmem_region_abandon(struct rmem_region *region);
+int rmem_region_gone(const struct rmem_region *region);
 int rmem_region_set_state(struct rmem_region *region, struct rmem_channel *channel, u32 state,
 			  const char *reason);
 u32 rmem_region_state(struct rmem_region *region, char *reason);
@@ -457,6 +460,11 @@ bool rmem_ring_poll(struct rmem_channel *channel);
 /* pages.c */
 struct folio *rmem_pages_get(struct rmem_region *region, pgoff_t index);
 bool rmem_pages_hold(struct rmem_region *region, pgoff_t index);
+gfp_t rmem_pages_gfp(struct address_space *mapping);
+int rmem_pages_gather(struct rmem_region *region, struct list_head *folios, pgoff_t index,
+		      pgoff_t end, unsigned int order);
+void rmem_pages_unlist(struct rmem_region *region, struct folio *folio);
+void rmem_pages_release(struct rmem_region *region, struct list_head *folios);
 int rmem_pages_alloc(struct rmem_req *req);
 int rmem_pages_copy(struct rmem_req *req, u64 offset, u64 length, const void __user *from);
 int rmem_pages_zero(struct rmem_req *req, u64 offset, u64 length);
@@ -489,6 +497,8 @@ void rmem_room_push(struct work_struct *work);
 /* dirty.c */
 int rmem_dirty_set(struct rmem_region *region, pgoff_t first, unsigned long count);
 int rmem_dirty_admit(struct rmem_region *region, pgoff_t first, unsigned long count);
+int rmem_dirty_promise(struct rmem_region *region, pgoff_t chunk, unsigned long count);
+void rmem_dirty_settle(struct rmem_region *region, pgoff_t chunk, unsigned long count);
 bool rmem_dirty_fits(struct rmem_region *region, unsigned long count);
 bool rmem_dirty_is_full(struct rmem_region *region, pgoff_t index);
 int rmem_dirty_hold(struct rmem_region *region, pgoff_t chunk);
@@ -499,6 +509,10 @@ u64 rmem_dirty_bytes(struct rmem_region *region);
 bool rmem_dirty_run(struct rmem_region *region, struct folio *folio, pgoff_t from,
 		    pgoff_t *first, pgoff_t *end);
 void rmem_dirty_free(struct rmem_region *region);
+
+/* overwrite.c */
+bool rmem_overwrite_piece(struct rmem_region *region, u64 pos, u64 *bytes);
+ssize_t rmem_overwrite(struct rmem_region *region, u64 pos, u64 bytes, struct iov_iter *from);
 
 /* writeback.c */
 int rmem_writepages(struct address_space *mapping, struct writeback_control *wbc);

@@ -25,7 +25,7 @@
  */
 #define RMEM_OOM_PATIENCE (5 * HZ)
 
-static gfp_t pages_gfp(struct address_space *mapping)
+gfp_t rmem_pages_gfp(struct address_space *mapping)
 {
 	return mapping_gfp_constraint(mapping, ~__GFP_FS);
 }
@@ -37,7 +37,7 @@ static gfp_t pages_gfp(struct address_space *mapping)
  */
 static gfp_t pages_charge_gfp(struct rmem_req *req)
 {
-	gfp_t gfp = pages_gfp(req->region->inode->i_mapping);
+	gfp_t gfp = rmem_pages_gfp(req->region->inode->i_mapping);
 
 	if (req->fetch.starving && READ_ONCE(req->fetch.waiters) &&
 	    time_after(jiffies, req->fetch.starving + RMEM_OOM_PATIENCE))
@@ -72,20 +72,26 @@ void rmem_pages_hit(struct rmem_region *region, struct folio *folio, pgoff_t ind
 	spin_unlock(&region->lock);
 }
 
-static void pages_unlist(struct rmem_req *req, struct folio *folio)
+/* Out of the list that rmem_pages_gather() has put it into. */
+void rmem_pages_unlist(struct rmem_region *region, struct folio *folio)
 {
 	list_del(&folio->lru);
-	atomic64_sub(folio_size(folio), &req->region->module_bytes);
+	atomic64_sub(folio_size(folio), &region->module_bytes);
+}
+
+void rmem_pages_release(struct rmem_region *region, struct list_head *folios)
+{
+	struct folio *folio, *next;
+
+	list_for_each_entry_safe(folio, next, folios, lru) {
+		rmem_pages_unlist(region, folio);
+		folio_put(folio);
+	}
 }
 
 void rmem_pages_free(struct rmem_req *req)
 {
-	struct folio *folio, *next;
-
-	list_for_each_entry_safe(folio, next, &req->fetch.folios, lru) {
-		pages_unlist(req, folio);
-		folio_put(folio);
-	}
+	rmem_pages_release(req->region, &req->fetch.folios);
 }
 
 static struct folio *pages_alloc_one(struct address_space *mapping, pgoff_t index,
@@ -98,37 +104,51 @@ static struct folio *pages_alloc_one(struct address_space *mapping, pgoff_t inde
 			 !IS_ALIGNED(index, 1ul << order)))
 		order--;
 	for (; order; order = order > 2 ? order - 1 : 0) {
-		folio = filemap_alloc_folio(pages_gfp(mapping) | __GFP_NORETRY | __GFP_NOWARN,
+		folio = filemap_alloc_folio(rmem_pages_gfp(mapping) | __GFP_NORETRY | __GFP_NOWARN,
 					    order);
 		if (folio)
 			return folio;
 	}
-	return filemap_alloc_folio(pages_gfp(mapping), 0);
+	return filemap_alloc_folio(rmem_pages_gfp(mapping), 0);
+}
+
+/*
+ * rmem_pages_gather() - folios for the pages from @index to before @end, outside of the
+ * page cache
+ * @folios: an empty list; to be given to rmem_pages_release()
+ * @order: of the largest of them
+ *
+ * Return: 0 or ENOMEM, and then none.
+ */
+int rmem_pages_gather(struct rmem_region *region, struct list_head *folios, pgoff_t index,
+		      pgoff_t end, unsigned int order)
+{
+	struct address_space *mapping = region->inode->i_mapping;
+
+	while (index < end) {
+		struct folio *folio = pages_alloc_one(mapping, index, end - index, order);
+
+		if (!folio) {
+			rmem_pages_release(region, folios);
+			return -ENOMEM;
+		}
+		list_add_tail(&folio->lru, folios);
+		atomic64_add(folio_size(folio), &region->module_bytes);
+		index += folio_nr_pages(folio);
+	}
+	return 0;
 }
 
 /* Folios for the whole of a fetch, unless it has them already. */
 int rmem_pages_alloc(struct rmem_req *req)
 {
-	struct rmem_region *region = req->region;
-	struct address_space *mapping = region->inode->i_mapping;
 	pgoff_t index = req->offset >> PAGE_SHIFT;
-	pgoff_t end = index + DIV_ROUND_UP(req->length, PAGE_SIZE);
 
 	if (!list_empty(&req->fetch.folios))
 		return 0;
-	while (index < end) {
-		struct folio *folio = pages_alloc_one(mapping, index, end - index,
-						      region->folio_order);
-
-		if (!folio) {
-			rmem_pages_free(req);
-			return -ENOMEM;
-		}
-		list_add_tail(&folio->lru, &req->fetch.folios);
-		atomic64_add(folio_size(folio), &region->module_bytes);
-		index += folio_nr_pages(folio);
-	}
-	return 0;
+	return rmem_pages_gather(req->region, &req->fetch.folios, index,
+				 index + DIV_ROUND_UP(req->length, PAGE_SIZE),
+				 req->region->folio_order);
 }
 
 /*
@@ -211,7 +231,7 @@ static int pages_insert_singly(struct rmem_req *req, struct folio *folio, pgoff_
 
 		if (rmem_pages_hold(region, index + i))
 			continue;
-		single = filemap_alloc_folio(pages_gfp(mapping), 0);
+		single = filemap_alloc_folio(rmem_pages_gfp(mapping), 0);
 		if (!single)
 			return -ENOMEM;
 		copy_highpage(folio_page(single, 0), folio_page(folio, i));
@@ -279,7 +299,7 @@ int rmem_pages_insert(struct rmem_req *req, bool mark)
 	list_for_each_entry_safe(folio, next, &req->fetch.folios, lru) {
 		long pages = folio_nr_pages(folio);
 
-		pages_unlist(req, folio);
+		rmem_pages_unlist(region, folio);
 		folio_mark_uptodate(folio);
 		/* not to be evicted before it was used */
 		if (READ_ONCE(region->resident_limit))

@@ -320,6 +320,14 @@ int rmem_region_del(struct rmem_region *region, bool force, u64 *lost)
 	return 0;
 }
 
+/* Why nothing more can be had of it or written to it: ENODEV, ESTALE; or 0. */
+int rmem_region_gone(const struct rmem_region *region)
+{
+	if (READ_ONCE(region->dead))
+		return -ENODEV;
+	return READ_ONCE(region->state) == RMEM_STATE_FAILED ? -ESTALE : 0;
+}
+
 /* By id, with a reference; NULL if there is none. */
 struct rmem_region *rmem_region_get(u32 id)
 {

@@ -194,17 +194,6 @@ static void fetch_link(struct rmem_req *req)
 	list_add_tail(&req->node, &region->fetch_list);
 }
 
-/* Why no fetch can succeed now, or 0. */
-static int fetch_refused(struct rmem_region *region)
-{
-	lockdep_assert_held(&region->lock);
-	if (region->dead)
-		return -ENODEV;
-	if (region->state == RMEM_STATE_FAILED)
-		return -ESTALE;
-	return 0;
-}
-
 /* Nobody may wait: a fetch ran out of time and none has succeeded since. */
 static bool fetch_lost(struct rmem_region *region)
 {
@@ -276,7 +265,7 @@ struct rmem_req *rmem_fetch_join(struct rmem_region *region, pgoff_t index, bool
 		*ask = NULL;
 again:
 	spin_lock(&region->lock);
-	err = fetch_refused(region);
+	err = rmem_region_gone(region);
 	if (err)
 		goto out;
 	req = fetch_lookup(region, chunk);
@@ -435,7 +424,7 @@ int rmem_prefetch(struct rmem_region *region, struct rmem_ioc_prefetch *args)
 again:
 		spin_lock(&region->lock);
 		/* the rest of the range, which may be endless, would fare no better */
-		over = fetch_refused(region) || region->nr_prefetches >= RMEM_PREFETCHES_MAX;
+		over = rmem_region_gone(region) || region->nr_prefetches >= RMEM_PREFETCHES_MAX;
 		if (!over && !fetch_lookup(region, chunk)) {
 			linked = fetch_start(req, chunk);
 			full = !linked;

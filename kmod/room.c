@@ -191,13 +191,6 @@ static bool room_is_there(struct rmem_region *region, enum rmem_room room, unsig
 	return rmem_room_make(region, 1ul << region->chunk_order);
 }
 
-static int room_gone(struct rmem_region *region)
-{
-	if (READ_ONCE(region->dead))
-		return -ENODEV;
-	return READ_ONCE(region->state) == RMEM_STATE_FAILED ? -ESTALE : 0;
-}
-
 /*
  * rmem_room_refused() - why nobody may wait for room now, or 0
  *
@@ -206,7 +199,7 @@ static int room_gone(struct rmem_region *region)
  */
 int rmem_room_refused(struct rmem_region *region)
 {
-	int err = room_gone(region);
+	int err = rmem_region_gone(region);
 
 	if (err)
 		return err;
@@ -264,7 +257,7 @@ int rmem_room_wait(struct rmem_region *region, enum rmem_room room, unsigned lon
 		unsigned long since = READ_ONCE(region->durable_at);
 		u64 seen = READ_ONCE(region->writes_over);
 
-		err = room_gone(region);
+		err = rmem_region_gone(region);
 		if (!err && READ_ONCE(region->aborts) != aborts)
 			err = -EIO;
 		if (err || room_is_there(region, room, pages))

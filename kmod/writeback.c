@@ -298,6 +298,9 @@ u64 rmem_region_discard(struct rmem_region *region)
 	/* all are over; whoever ended the last ones is still putting pages back */
 	wait_event(region->write_wait, !READ_ONCE(region->nr_writes));
 	unmap_mapping_range(mapping, 0, 0, 0);
+	/* who has not seen that it is dead is overwriting what was absent */
+	filemap_invalidate_lock(mapping);
+	filemap_invalidate_unlock(mapping);
 	folio_batch_init(&batch);
 	while (filemap_get_folios(mapping, &index, ULONG_MAX, &batch)) {
 		for (i = 0; i < folio_batch_count(&batch); i++) {

@@ -328,14 +328,14 @@ static const struct call {
 } calls[] = {
 #define CALL(name, type) { #name, RMEM_IOC_##name, sizeof(struct rmem_ioc_##type) }
 	CALL(ATTACH, attach), CALL(INFO, info), CALL(PUNCH, range), CALL(DROP, range),
-	CALL(UNSAFE, unsafe), CALL(SETUP, setup), CALL(SERVE, region), CALL(PUSH, region),
-	CALL(FILL, fill), CALL(RECEIVE, receive), CALL(COMPLETE, complete),
+	CALL(OVERWRITE, range), CALL(UNSAFE, unsafe), CALL(SETUP, setup), CALL(SERVE, region),
+	CALL(PUSH, region), CALL(FILL, fill), CALL(RECEIVE, receive), CALL(COMPLETE, complete),
 	CALL(WRITEOUT, writeout), CALL(RUNS, runs), CALL(SEND, send), CALL(PREFETCH, prefetch),
 	CALL(STATE, state), CALL(LANE, lane),
 #undef CALL
 };
 
-#define FILE_CALLS 5
+#define FILE_CALLS 6
 
 union args {
 	__u32 size;
@@ -555,6 +555,7 @@ static void user_ioctl(int fd)
 		break;
 	case RMEM_IOC_PUNCH:
 	case RMEM_IOC_DROP:
+	case RMEM_IOC_OVERWRITE:
 		a.range.offset = number();
 		a.range.length = number();
 		break;

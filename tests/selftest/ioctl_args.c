@@ -195,6 +195,7 @@ static const struct sample samples[] = {
 	{ "PUNCH", RMEM_IOC_PUNCH, 24, ON_REGION, 0, set_range },
 	{ "DROP", RMEM_IOC_DROP, 24, ON_REGION, 0, set_range },
 	{ "UNSAFE", RMEM_IOC_UNSAFE, 32, ON_REGION, 28, set_unsafe },
+	{ "OVERWRITE", RMEM_IOC_OVERWRITE, 24, ON_REGION, 0, set_range },
 	{ "SETUP", RMEM_IOC_SETUP, 32, ON_FRESH_CONTROL, 0, set_setup },
 	{ "SERVE", RMEM_IOC_SERVE, 16, ON_CONTROL, 12, set_region },
 	{ "FILL", RMEM_IOC_FILL, 40, ON_CONTROL, 0, set_fill },

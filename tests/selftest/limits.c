@@ -50,28 +50,6 @@ static void stop(struct fix *f)
 	context(" ");
 }
 
-/*
- * Bytes that are not durable. A page that is written again while it is being
- * written is one of these, but both "dirty" and "writeback".
- */
-static long long at_risk(struct fix *f)
-{
-	FILE *regions = fopen("/sys/kernel/debug/rmem/regions", "r");
-	long long pages = -1;
-	char line[512], *at;
-
-	ASSERT(regions);
-	while (fgets(line, sizeof(line), regions)) {
-		if (strncmp(line, f->name, strlen(f->name)) || line[strlen(f->name)] != ' ')
-			continue;
-		at = strstr(line, " unsafe=");
-		ASSERT(at && sscanf(at, " unsafe=%lld", &pages) == 1);
-	}
-	fclose(regions);
-	ASSERT_GE(pages, 0);
-	return pages * PAGE;
-}
-
 /* One byte of each page, by the mapping. */
 static void write_pages(struct fix *f, __u64 from, __u64 length, unsigned char value)
 {
@@ -234,7 +212,7 @@ TEST_SECONDS(threads_that_roam_stay_within, 120)
 		pthread_join(t, NULL);
 		EXPECT_LE(w.most, LIMIT);
 		EXPECT_RET(SYS(fsync(f.fd)), 0);
-		EXPECT_EQ(at_risk(&f), 0);
+		EXPECT_EQ(fix_at_risk(&f), 0);
 		stop(&f);
 	}
 }
@@ -303,7 +281,7 @@ static void fill_with_dirty(struct fix *f)
 {
 	MINI_SET(f->m, write_mode, MINI_HOLD);
 	write_pages(f, 0, LIMIT, 'd');
-	EXPECT_EQ(at_risk(f), LIMIT);
+	EXPECT_EQ(fix_at_risk(f), LIMIT);
 	EXPECT_EQ(STAT(f->id, resident), LIMIT);
 }
 
@@ -384,7 +362,7 @@ static void reach_dirty_limit(struct fix *f)
 	EXPECT_EQ(pattern_diff(f->map, 0, 2 * LIMIT), -1);
 	MINI_SET(f->m, write_mode, MINI_HOLD);
 	write_pages(f, 0, LIMIT, 'd');
-	EXPECT_EQ(at_risk(f), LIMIT);
+	EXPECT_EQ(fix_at_risk(f), LIMIT);
 	EXPECT_EQ(STAT(f->id, waiting), 0);
 }
 
@@ -480,12 +458,12 @@ TEST_SECONDS(more_writes_than_may_be_dirty, 120)
 			ASSERT_EQ(pthread_create(&s[i].thread, NULL, storm_thread, &s[i]), 0);
 		}
 		while (pthread_tryjoin_np(s[0].thread, NULL)) {
-			EXPECT_LE(at_risk(&f), LIMIT);
+			EXPECT_LE(fix_at_risk(&f), LIMIT);
 			nap_ms(5);
 		}
 		for (i = 1; i < 4; i++)
 			pthread_join(s[i].thread, NULL);
-		EXPECT_LE(at_risk(&f), LIMIT);
+		EXPECT_LE(fix_at_risk(&f), LIMIT);
 		EXPECT_SOON(STAT(f.id, pushed) >= SIZE - LIMIT);
 		EXPECT_RET(SYS(fsync(f.fd)), 0);
 		for (page = 0; page < SIZE / PAGE; page++)
@@ -506,9 +484,9 @@ TEST(pushed_before_the_limit_is_reached)
 	start(&f, &conf);
 	EXPECT_EQ(pattern_diff(f.map, 0, LIMIT), -1);
 	write_pages(&f, 0, LIMIT / 2, 'h');
-	EXPECT_EQ(at_risk(&f), LIMIT / 2);
+	EXPECT_EQ(fix_at_risk(&f), LIMIT / 2);
 	poke(f.map + LIMIT / 2, 'h');
-	EXPECT_SOON(at_risk(&f) < LIMIT / 2);
+	EXPECT_SOON(fix_at_risk(&f) < LIMIT / 2);
 	stop(&f);
 	EXPECT_GE(sysctl_set("vm/dirty_writeback_centisecs", period), 0);
 }
@@ -529,11 +507,11 @@ TEST(rewrites_count_once)
 		write_pages(&f, 0, LIMIT, 'r' + round);
 	MINI_SET(f.m, write_mode, MINI_OK);
 	EXPECT_RET(SYS(fsync(f.fd)), 0);
-	EXPECT_EQ(at_risk(&f), 0);
+	EXPECT_EQ(fix_at_risk(&f), 0);
 	/* all of the limit is free, and no more than that */
 	MINI_SET(f.m, write_mode, MINI_HOLD);
 	write_pages(&f, LIMIT, LIMIT, 's');
-	EXPECT_EQ(at_risk(&f), LIMIT);
+	EXPECT_EQ(fix_at_risk(&f), LIMIT);
 	job_start(&j, &f, job_write, 3 * LIMIT);
 	expect_waits(&j);
 	MINI_SET(f.m, write_mode, MINI_OK);
@@ -554,13 +532,13 @@ TEST(refused_writes_count_once)
 	MINI_SET(f.m, write_mode, MINI_FAIL);
 	write_pages(&f, 0, LIMIT, 'd');
 	EXPECT_RET(SYS(fsync(f.fd)), -ENOSPC);
-	EXPECT_EQ(at_risk(&f), LIMIT);
+	EXPECT_EQ(fix_at_risk(&f), LIMIT);
 	write_pages(&f, 0, LIMIT, 'e');
 	MINI_SET(f.m, write_mode, MINI_OK);
 	/* else what it refuses at last is what the fsync hears of */
 	ASSERT_RET(mini_settle(f.m), 0);
 	EXPECT_RET(SYS(fsync(f.fd)), 0);
-	EXPECT_EQ(at_risk(&f), 0);
+	EXPECT_EQ(fix_at_risk(&f), 0);
 	write_pages(&f, LIMIT, LIMIT, 'g');
 	EXPECT_RET(SYS(fsync(f.fd)), 0);
 	EXPECT_EQ(bytes_diff(f.store + LIMIT, 'g', 1), -1);
@@ -677,10 +655,10 @@ TEST(a_slow_store_is_no_loss)
 	begin = now_ms();
 	job_start(&j, &f, job_write, 3 * LIMIT);
 	ASSERT_SOON(STAT(f.id, waiting) == 1);
-	for (before = at_risk(&f); before > LIMIT; before = at_risk(&f)) {
+	for (before = fix_at_risk(&f); before > LIMIT; before = fix_at_risk(&f)) {
 		EXPECT(STAYS_MS(STAT(f.id, waiting) == 1, pause_ms));
 		MINI_SET(f.m, write_release, 1);
-		ASSERT_SOON(at_risk(&f) < before);
+		ASSERT_SOON(fix_at_risk(&f) < before);
 	}
 	EXPECT_GE(now_ms() - begin, fault_ms);
 	MINI_SET(f.m, write_mode, MINI_OK);

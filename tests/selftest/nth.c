@@ -368,6 +368,30 @@ static void was_written(void)
 	EXPECT_EQ(f.store[place()], is);
 }
 
+#define WHOLE (3 * PAGE)
+
+static long long run_overwrite(void)
+{
+	static unsigned char bytes[WHOLE];
+
+	memset(bytes, byte(), sizeof(bytes));
+	return SYS(pwrite(f.fd, bytes, sizeof(bytes), place()));
+}
+
+/* So many pages as it has said are new, the others as they were. */
+static void was_overwritten(void)
+{
+	long long written = result < 0 ? 0 : result;
+	static unsigned char was[WHOLE];
+
+	memcpy(was, f.store + place(), WHOLE);
+	EXPECT_EQ(written % PAGE, 0);
+	EXPECT_EQ(bytes_diff(f.map + place(), byte(), written), -1);
+	EXPECT_EQ(memcmp(f.map + place() + written, was + written, WHOLE - written), 0);
+	EXPECT_RET(SYS(fsync(f.fd)), 0);
+	EXPECT_EQ(memcmp(f.map + place(), f.store + place(), WHOLE), 0);
+}
+
 static void make_clean(void)
 {
 	ASSERT_RET(try_read(f.map + place(), &seen, NULL), 0);
@@ -382,6 +406,8 @@ TEST_SECONDS(stores, 600)
 			      .run = run_store, .after = was_written });
 	sweep(&(struct step){ .what = "write to an absent page", .prepare = make_absent,
 			      .run = run_write, .after = was_written, .least = 2 });
+	sweep(&(struct step){ .what = "write of absent pages", .prepare = make_absent,
+			      .run = run_overwrite, .after = was_overwritten, .least = 2 });
 	sweep(&(struct step){ .what = "write to a clean page", .prepare = make_clean,
 			      .run = run_write, .after = was_written, .least = 1 });
 	stop();

@@ -102,16 +102,16 @@ Status accesses_of(Peer& peer, const std::vector<std::uint32_t>& pages, Figure& 
   return ran.ok() ? check_all(peer, pages, 0) : ran;
 }
 
-Status overwrite_of(Peer& peer, const std::vector<std::uint32_t>& pages, double& ns) {
+Status overwrite_of(Peer& peer, Case which, const std::vector<std::uint32_t>& pages, double& ns) {
   const auto other = pattern(pages.size(), kOther);
   const auto begin = Clock::now();
-  if (Status done = peer.overwrite(other); !done.ok()) return done;
+  if (Status done = peer.overwrite(which, other); !done.ok()) return done;
   ns = ns_since(begin);
   if (Status ready = peer.prepare(Case::kSequential); !ready.ok()) return ready;
   if (Status got = peer.access(Case::kSequential, pages, 0); !got.ok()) return got;
   if (Status right = check_all(peer, pages, kOther); !right.ok()) return right;
   if (Status ready = peer.prepare(Case::kRewrite); !ready.ok()) return ready;
-  return peer.overwrite(pattern(pages.size(), 0));
+  return peer.overwrite(Case::kRewrite, pattern(pages.size(), 0));
 }
 
 Status one_run(Peer& peer, const Plan& plan, unsigned round, Report& report, Figure& figure) {
@@ -119,7 +119,7 @@ Status one_run(Peer& peer, const Plan& plan, unsigned round, Report& report, Fig
   if (Status ready = peer.prepare(figure.which); !ready.ok()) return ready;
   const auto begin = Clock::now();
   double ns = 0;
-  const Status ran = overwrites(figure.which) ? overwrite_of(peer, pages, ns)
+  const Status ran = overwrites(figure.which) ? overwrite_of(peer, figure.which, pages, ns)
                                               : accesses_of(peer, pages, figure, ns);
   if (!ran.ok()) return ran;
   figure.rounds.push_back(ns / static_cast<double>(pages.size()));
@@ -130,7 +130,7 @@ Status one_run(Peer& peer, const Plan& plan, unsigned round, Report& report, Fig
 
 }  // namespace
 
-Status Peer::overwrite(std::span<const std::byte>) {
+Status Peer::overwrite(Case, std::span<const std::byte>) {
   return Status(Code::kUsage, name_ + " cannot be written to");
 }
 

@@ -24,7 +24,7 @@ enum class Case {
   kResident,    // every page, in order; all are there, none is mapped
   kWarm,        // every page, in order; all are there and mapped
   kWrite,       // a store to every page, in order; all are there, mapped and clean
-  kOverwrite,   // whole pages, in order, until durable; none is there
+  kOverwrite,   // whole pages, in order, until durable; none is there. By write(2) to a file
   kRewrite,     // whole pages, in order, until durable; all are there, mapped and clean
 };
 inline constexpr Case kCases[] = {Case::kSequential, Case::kRandom,    Case::kRandom4,
@@ -69,7 +69,7 @@ class Peer {
   // several threads each is a `thread` of its own, below kMostThreads.
   virtual Status access(Case which, std::span<const std::uint32_t> pages, unsigned thread) = 0;
   // Replaces whole pages from the first on; returns when the other side has them.
-  virtual Status overwrite(std::span<const std::byte> bytes);
+  virtual Status overwrite(Case which, std::span<const std::byte> bytes);
   // Whether a page that was accessed holds what fill_pattern() makes for `expected`.
   virtual Status check(std::uint32_t page, std::uint64_t expected) = 0;
 
@@ -86,11 +86,11 @@ class MappedPeer : public Peer {
   ~MappedPeer() override;
 
   Status access(Case which, std::span<const std::uint32_t> pages, unsigned thread) override;
-  Status overwrite(std::span<const std::byte> bytes) override;
+  Status overwrite(Case which, std::span<const std::byte> bytes) override;
   Status check(std::uint32_t page, std::uint64_t expected) override;
 
  protected:
-  // mmap(2), shared for a file and private for none.
+  // mmap(2), shared for a file and private for none. The file stays the caller's, and open.
   Status map(int fd, bool writable);
   std::span<std::byte> memory() const { return memory_; }
   // The page tables forget the memory; what is behind it stays in a file, and
@@ -102,6 +102,7 @@ class MappedPeer : public Peer {
 
  private:
   std::span<std::byte> memory_;
+  int file_ = -1;
 };
 
 // Raw TCP: a stream, or a request and its answer at a time.

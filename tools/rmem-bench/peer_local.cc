@@ -9,6 +9,7 @@
 
 #include "base/unique_fd.hh"
 #include "peer.hh"
+#include "store/local_fs.hh"
 
 namespace rmem::bench {
 namespace {
@@ -78,6 +79,7 @@ Status MappedPeer::map(int fd, bool writable) {
   void* at = ::mmap(nullptr, size(), PROT_READ | (writable ? PROT_WRITE : 0), flags, fd, 0);
   if (at == MAP_FAILED) return Status::from_errno(errno, name() + ": mmap");
   memory_ = {static_cast<std::byte*>(at), size()};
+  file_ = fd;
   return Status();
 }
 
@@ -100,7 +102,12 @@ Status MappedPeer::access(Case which, std::span<const std::uint32_t> pages, unsi
   return Status();
 }
 
-Status MappedPeer::overwrite(std::span<const std::byte> bytes) {
+Status MappedPeer::overwrite(Case which, std::span<const std::byte> bytes) {
+  if (which == Case::kOverwrite && file_ >= 0) {
+    if (const int err = rmem::store::write_all(file_, bytes, 0); err != 0)
+      return Status::from_errno(err, name() + ": write");
+    return flush();
+  }
   for (std::size_t at = 0; at < bytes.size(); at += kPage)
     std::memcpy(memory_.data() + at, bytes.data() + at, kPage);
   return flush();

@@ -32,7 +32,7 @@ class TcpPeer final : public Peer {
     return Status();
   }
 
-  Status overwrite(std::span<const std::byte> bytes) override {
+  Status overwrite(Case, std::span<const std::byte> bytes) override {
     if (Status given = links_[0].give(0, bytes); !given.ok()) return given;
     return links_[0].acknowledged();
   }

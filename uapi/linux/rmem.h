@@ -185,7 +185,7 @@ struct rmem_ioc_info {
 #define RMEM_IOC_INFO _IOWR(RMEM_IOC_TYPE, 0x01, struct rmem_ioc_info)
 
 /**
- * struct rmem_ioc_range - RMEM_IOC_PUNCH and RMEM_IOC_DROP
+ * struct rmem_ioc_range - RMEM_IOC_PUNCH, RMEM_IOC_DROP and RMEM_IOC_OVERWRITE
  * @size: sizeof(struct rmem_ioc_range)
  * @flags: must be 0
  * @offset: in bytes
@@ -197,6 +197,13 @@ struct rmem_ioc_info {
  * frontend; on an rmemfs file fallocate(FALLOC_FL_PUNCH_HOLE) is the same.
  *
  * DROP: evicts the range's clean pages, mapped ones too. Mappings stay valid.
+ *
+ * OVERWRITE (file open for writing): the caller is about to write all of the range,
+ * by stores, and its bytes are of no use any more. Pages that lie wholly in it and
+ * are not resident need not be fetched then: they become dirty pages of zeros, as if
+ * written, with all that follows (limits, waiting for them, pushing). Resident pages
+ * and those that the range only touches are left alone. Whole pages that are written by
+ * write(2) are not fetched anyway.
  */
 struct rmem_ioc_range {
 	__u32 size;
@@ -206,6 +213,7 @@ struct rmem_ioc_range {
 };
 #define RMEM_IOC_PUNCH _IOW(RMEM_IOC_TYPE, 0x02, struct rmem_ioc_range)
 #define RMEM_IOC_DROP _IOW(RMEM_IOC_TYPE, 0x03, struct rmem_ioc_range)
+#define RMEM_IOC_OVERWRITE _IOW(RMEM_IOC_TYPE, 0x05, struct rmem_ioc_range)
 
 /* One run of bytes: offset is counted from the region's start. */
 struct rmem_run {

@@ -765,6 +765,25 @@ int fix_push(struct fix *f)
 	return ret ?: fix_quiet(f);
 }
 
+long long fix_at_risk(const struct fix *f)
+{
+	FILE *regions = fopen("/sys/kernel/debug/rmem/regions", "r");
+	long long pages = -1;
+	char line[512], *at;
+
+	while (regions && fgets(line, sizeof(line), regions)) {
+		if (strncmp(line, f->name, strlen(f->name)) || line[strlen(f->name)] != ' ')
+			continue;
+		at = strstr(line, " unsafe=");
+		if (at)
+			sscanf(at, " unsafe=%lld", &pages);
+	}
+	if (pages < 0)
+		abort();
+	fclose(regions);
+	return pages * 4096;
+}
+
 int fix_stop(struct fix *f)
 {
 	int ret = 0, busy = 0, i;

@@ -174,6 +174,11 @@ int fix_start(struct fix *f, const struct region_conf *c);
 int fix_quiet(struct fix *f);
 /* What is dirty goes out as by RMEM_IOC_PUSH; then it is quiet again. */
 int fix_push(struct fix *f);
+/*
+ * Bytes that are not durable. A page that is written again while it is being
+ * written is one of these, but both "dirty" and "writeback".
+ */
+long long fix_at_risk(const struct fix *f);
 /* Unmaps, closes, syncs and deletes: 0 if all of that works. */
 int fix_stop(struct fix *f);
 

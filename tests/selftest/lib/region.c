@@ -589,6 +589,11 @@ int region_drop(int fd, __u64 offset, __u64 length)
 	return range_ioctl(fd, RMEM_IOC_DROP, offset, length);
 }
 
+int region_overwrite(int fd, __u64 offset, __u64 length)
+{
+	return range_ioctl(fd, RMEM_IOC_OVERWRITE, offset, length);
+}
+
 int region_unsafe(int fd, __u64 *offset, struct rmem_run *runs, __u32 room)
 {
 	struct rmem_ioc_unsafe u = {

@@ -111,6 +111,7 @@ int region_attach(int fd, const char *name);
 int region_info(int fd, struct rmem_ioc_info *info);
 int region_punch(int fd, __u64 offset, __u64 length);
 int region_drop(int fd, __u64 offset, __u64 length);
+int region_overwrite(int fd, __u64 offset, __u64 length);
 /* Runs from *@offset, which goes on; the number of them. */
 int region_unsafe(int fd, __u64 *offset, struct rmem_run *runs, __u32 room);
 /* One number of region_get(), by its offset: STAT(id, dirty) */
