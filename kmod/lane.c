@@ -537,7 +537,10 @@ static void taker_goes(struct rmem_region *region)
  * Both
  */
 
-/* Is the chunk the next one of somebody who walks? The daemon may want to go ahead. */
+/*
+ * Is the chunk the next one of somebody who walks, or the first that anybody would
+ * begin with? The daemon may want to go ahead.
+ */
 static bool lane_step(struct rmem_region *region, pgoff_t chunk)
 {
 	int i;
@@ -550,7 +553,7 @@ static bool lane_step(struct rmem_region *region, pgoff_t chunk)
 		}
 	}
 	region->steps[region->next_step++ % RMEM_STEPS] = chunk + 1;
-	return false;
+	return !chunk;
 }
 
 /*

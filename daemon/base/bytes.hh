@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Little-endian integers in byte buffers, wherever they lie.
+// Byte buffers: little-endian integers in them, wherever they lie, and nothing in them.
 #pragma once
 
 #include <bit>
@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <span>
 
 namespace rmem {
 
@@ -25,6 +26,13 @@ T load_le(const std::byte* from) {
 template <std::unsigned_integral T>
 void store_le(std::byte* to, T value) {
   std::memcpy(to, &value, sizeof value);
+}
+
+// At least one byte. Reads no further than to the first that is not zero.
+inline bool all_zeros(std::span<const std::byte> bytes) {
+  // Equal to itself shifted by one, and the first byte is zero.
+  return bytes.front() == std::byte{0} &&
+         std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0;
 }
 
 }  // namespace rmem

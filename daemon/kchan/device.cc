@@ -117,6 +117,14 @@ int Device::push(std::uint32_t region) {
   return call(fd_.get(), RMEM_IOC_PUSH, argument);
 }
 
+int Device::fill_zeros(std::uint64_t cookie, std::uint64_t length, std::uint32_t flags) {
+  rmem_ioc_fill argument{};
+  argument.flags = flags | RMEM_FILL_ZERO;
+  argument.cookie = cookie;
+  argument.length = length;
+  return call(fd_.get(), RMEM_IOC_FILL, argument);
+}
+
 int Device::fill(std::uint64_t cookie, std::uint64_t offset, std::span<const std::byte> bytes,
                  std::uint32_t flags) {
   rmem_ioc_fill argument{};

@@ -37,6 +37,7 @@ class Device final : public KernelChannel {
 
   int serve(std::uint32_t region) override;
   int push(std::uint32_t region) override;
+  int fill_zeros(std::uint64_t cookie, std::uint64_t length, std::uint32_t flags) override;
   int fill(std::uint64_t cookie, std::uint64_t offset, std::span<const std::byte> bytes,
            std::uint32_t flags) override;
   bool receives() const override { return features_ & RMEM_FEATURE_RECEIVE; }

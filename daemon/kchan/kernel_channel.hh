@@ -27,6 +27,8 @@ class KernelChannel {
   // `offset` counts from the fetch's first byte; `flags` are RMEM_FILL_*.
   virtual int fill(std::uint64_t cookie, std::uint64_t offset, std::span<const std::byte> bytes,
                    std::uint32_t flags) = 0;
+  // As fill() of a whole fetch, with so many zeros.
+  virtual int fill_zeros(std::uint64_t cookie, std::uint64_t length, std::uint32_t flags) = 0;
   // What receive() has done.
   struct Received {
     std::uint64_t bytes = 0;  // taken from the socket, whatever else

@@ -26,6 +26,9 @@ std::uint64_t longest_window(const RegionConfig& config) {
 Fetcher::Fetcher(Region& region, Shared& shared)
     : region_(region),
       shared_(shared),
+      most_reading_(std::clamp(kReadingBytes / region.config().chunk, kLeastReading, kMostReading)),
+      most_ahead_(std::clamp(kReadingBytes / region.config().chunk, kLeastReadingAhead,
+                             most_reading_ / 4 * 3)),
       read_ahead_(region.config().size, region.config().chunk, longest_window(region.config())),
       reserve_(new std::byte[region.config().chunk]) {}
 
@@ -54,23 +57,48 @@ bool Fetcher::unasked(std::uint64_t cookie) {
 
 void Fetcher::joined(std::uint64_t cookie) {
   if (Request* r = ahead_.find(cookie)) {
+    read_ahead_.on_late(r->offset);
     r->flags &= static_cast<std::uint8_t>(~RMEM_REQ_PREFETCH);
     ahead_.remove(r);
     demand_.push_back(r);
     ++region_.stats().prefetches;
     return;
   }
+  std::uint64_t in_front = 0;
   for (Request* r = reading_.first(); r; r = r->next) {
-    if (r->cookie != cookie || !ahead(r)) continue;
+    if (!ahead(r)) continue;
+    if (r->cookie != cookie) {
+      in_front += r->length;
+      continue;
+    }
+    read_ahead_.on_late(r->offset);
     r->flags &= static_cast<std::uint8_t>(~RMEM_REQ_PREFETCH);
     --reading_ahead_;
+    if (in_front >= kFarBack && region_.ready() && region_.store().overtakes()) ask_twice(r);
     return;
   }
+}
+
+void Fetcher::ask_twice(Request* r) {
+  Request* twin = shared_.pool.take();
+  if (!twin) return;
+  twin->region = r->region;
+  twin->cookie = r->cookie;
+  twin->offset = r->offset;
+  twin->length = r->length;
+  twin->op = r->op;
+  twin->flags = r->flags;
+  twin->mark = r->mark;
+  twin->twin = r;
+  r->twin = twin;
+  ++region_.stats().repeated;
+  demand_.push_back(twin);
 }
 
 void Fetcher::missed(std::uint64_t offset, std::uint32_t tid) {
   // What is read ahead is not missed.
   if (touches_) return touches_->touched(offset);
+  read_ahead_.set_far(region_.ready() && region_.store().round_trip() >= kFar);
   fetch_ahead(read_ahead_.on_miss(offset, tid));
 }
 
@@ -113,9 +141,10 @@ void Fetcher::fetch_ahead(ReadAhead::Window window) {
 
 bool Fetcher::issue_demand() {
   Request* r = demand_.first();
+  for (; r && r->overtaken; r = demand_.first()) release(demand_.pop_front());
   if (!r || !region_.ready()) return false;
   const std::size_t demanded = reading_.size() - reading_ahead_;
-  if (reading_.size() >= kMaxReading || demanded >= kMaxReading - kKeptForAhead) return false;
+  if (reading_.size() >= most_reading_ || demanded >= most_reading_ - kKeptForAhead) return false;
   if (!directly(r)) {
     r->buffer = shared_.arena.take(r->length);
     if (r->buffer.empty()) {
@@ -132,7 +161,7 @@ bool Fetcher::issue_demand() {
 bool Fetcher::issue_prefetch() {
   Request* r = ahead_.first();
   if (!r || !region_.ready()) return false;
-  if (reading_.size() >= kMaxReading || reading_ahead_ >= kMaxReadingAhead) return false;
+  if (reading_.size() >= most_reading_ || reading_ahead_ >= most_ahead_) return false;
   if (!directly(r)) {
     if (shared_.scarce(r->length)) return false;
     r->buffer = shared_.arena.take(r->length);
@@ -164,8 +193,8 @@ bool Fetcher::directly(const Request* r) const {
 store::Receiver::Taken Fetcher::receive(void* ctx, std::uint64_t offset, std::uint64_t length,
                                         int socket, const std::optional<std::uint32_t>& checksum) {
   auto* r = static_cast<Request*>(ctx);
-  if (region_.gone()) {
-    r->err = EAGAIN;
+  if (region_.gone() || r->overtaken) {
+    r->err = r->overtaken ? ENOENT : EAGAIN;
     return {0, false, ECANCELED};
   }
   const auto got = shared_.channel.receive(r->cookie, offset, length, socket,
@@ -187,6 +216,15 @@ store::Receiver::Taken Fetcher::receive(void* ctx, std::uint64_t offset, std::ui
   }
 }
 
+bool Fetcher::zeros(void* ctx) {
+  auto* r = static_cast<Request*>(ctx);
+  r->err = r->overtaken ? ENOENT
+           : region_.gone()
+               ? EAGAIN
+               : shared_.channel.fill_zeros(r->cookie, r->length, r->mark ? RMEM_FILL_MARK : 0);
+  return r->err == 0;
+}
+
 void Fetcher::read_done(void* request, const store::Outcome& outcome) {
   auto* r = static_cast<Request*>(request);
   Fetcher& self = r->region->fetcher();
@@ -203,12 +241,13 @@ void Fetcher::over(Request* r, const store::Outcome& outcome) {
 }
 
 void Fetcher::settle(Request* r, const store::Outcome& outcome, std::span<const std::byte> bytes) {
+  if (r->overtaken) return release(r);  // whatever came
   switch (outcome.err) {
     case 0:
       r->tries = 0;
       if (bytes.empty()) {  // filled by now
         ++region_.stats().received;
-        return release(r);
+        return filled(r);
       }
       return fill(r, bytes);
     case ECANCELED:
@@ -314,6 +353,9 @@ void Fetcher::refused(Request* r) {
       return release(r);
     case EAGAIN:  // the region is gone
       return again(r);
+    case ESPIPE:  // its twin has begun anew
+      if (r->twin) return release(r);
+      break;
     case ENOMEM:
       if (ahead(r)) return fail(r, ECANCELED);
       break;
@@ -328,10 +370,12 @@ void Fetcher::refused(Request* r) {
 }
 
 void Fetcher::fill(Request* r, std::span<const std::byte> bytes) {
+  if (r->overtaken) return release(r);
   const int err =
       shared_.channel.fill(r->cookie, 0, bytes.first(r->length), r->mark ? RMEM_FILL_MARK : 0);
   switch (err) {
     case 0:
+      return filled(r);
     case ENOENT:  // given up meanwhile, or a duplicate
       return release(r);
     case ENOMEM:
@@ -345,6 +389,12 @@ void Fetcher::fill(Request* r, std::span<const std::byte> bytes) {
         region_.log().error("filling {} bytes at {}: {}", r->length, r->offset, std::strerror(err));
       return fail(r, EIO);
   }
+}
+
+// Or to be asked for once more, which the kernel then tells.
+void Fetcher::filled(Request* r) {
+  if (r->twin) r->twin->overtaken = true;
+  release(r);
 }
 
 void Fetcher::retry_fills() {
@@ -362,6 +412,7 @@ void Fetcher::again(Request* r) {
 }
 
 void Fetcher::fail(Request* r, int err) {
+  if (r->twin) return release(r);  // which may still succeed
   // Nobody waits for a fetch ahead; who does by now asks again, and is told.
   const int told = ahead(r) ? ECANCELED : err;
   shared_.channel.complete({&r->cookie, 1}, told);
@@ -378,6 +429,7 @@ void Fetcher::release_buffer(Request* r) {
 }
 
 void Fetcher::release(Request* r) {
+  if (r->twin) r->twin->twin = nullptr;
   release_buffer(r);
   shared_.pool.give_back(r);
 }

@@ -2,6 +2,7 @@
 // The reading half of a region: fetches, demand first, and read-ahead.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -22,6 +23,11 @@ struct Shared;
 // store's socket; else it is read by the store into a buffer and filled from
 // there. Fetches that nobody waits for never use the last buffers or the last
 // places at the store, so that a demand fetch finds both.
+//
+// Who comes to wait for a fetch ahead that is far back among those at the store does not wait for
+// them all: it is asked for a second time, as a demand. Whichever is there first fills it; what
+// the other brings is thrown away, for it may be older than what the kernel has been
+// told since.
 //
 // Where the store lends a connection, the tasks that wait ask there by themselves
 // (RMEM_IOC_LANE), and take the answers; what they leave comes by here.
@@ -54,6 +60,7 @@ class Fetcher final : private store::Asker {
   bool issue_prefetch();
   bool wants_to_issue() const { return !demand_.empty() || !ahead_.empty(); }
   // Fetches for which nobody waits, here or at the store.
+  std::size_t most_ahead() const { return most_ahead_; }  // of them at the store
   std::size_t under_way_ahead() const { return ahead_.size() + reading_ahead_; }
 
   // Fetches for which the kernel had no memory: try again.
@@ -71,12 +78,19 @@ class Fetcher final : private store::Asker {
   void drop_all();
 
  private:
-  // At the store at once: most, and most of which nobody waits for.
-  static constexpr std::size_t kMaxReading = 64;
-  static constexpr std::size_t kMaxReadingAhead = 48;
+  // At the store at once: so many bytes, within so many fetches. Of those of which nobody
+  // waits for, a quarter less, and fewer where chunks are large.
+  static constexpr std::uint64_t kReadingBytes = std::uint64_t{16} << 20;
+  static constexpr std::uint64_t kLeastReading = 64;
+  static constexpr std::uint64_t kMostReading = 256;
+  static constexpr std::uint64_t kLeastReadingAhead = 8;
   // Demand fetches leave these places to the others, lest they starve.
   static constexpr std::size_t kKeptForAhead = 4;
+  // Bytes in front of it for which a fetch is asked for a second time.
+  static constexpr std::uint64_t kFarBack = std::uint64_t{1} << 20;
   static constexpr unsigned kMaxDamaged = 5;
+  // A round trip of more chunks than are worth being asked for one by one.
+  static constexpr std::chrono::microseconds kFar{2000};
   static constexpr unsigned kMaxNoMemory = 50;
 
   static void read_done(void* request, const store::Outcome& outcome);
@@ -92,11 +106,14 @@ class Fetcher final : private store::Asker {
   // store::Receiver, `ctx` being the Request
   Taken receive(void* ctx, std::uint64_t offset, std::uint64_t length, int socket,
                 const std::optional<std::uint32_t>& checksum) override;
+  bool zeros(void* ctx) override;
   bool directly(const Request* r) const;
   void settle(Request* r, const store::Outcome& outcome, std::span<const std::byte> bytes);
+  void ask_twice(Request* r);
   void refused(Request* r);
   void read(Request* r);
   void fill(Request* r, std::span<const std::byte> bytes);
+  void filled(Request* r);
   void again(Request* r);
   void fail(Request* r, int err);
   void release(Request* r);
@@ -105,6 +122,8 @@ class Fetcher final : private store::Asker {
 
   Region& region_;
   Shared& shared_;
+  const std::size_t most_reading_;  // fetches at the store
+  const std::size_t most_ahead_;    // of them, those that nobody waits for
   ReadAhead read_ahead_;
   std::unique_ptr<TouchLog> touches_;  // while it is recorded
   List demand_;

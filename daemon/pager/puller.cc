@@ -41,17 +41,24 @@ void Puller::next_pull() {
   if (!pulls_.empty()) begin();
 }
 
+std::size_t Puller::window() const {
+  return std::max<std::size_t>(region_.fetcher().most_ahead() / 2, 1);
+}
+
+bool Puller::has_enough() const {
+  return region_.fetcher().under_way_ahead() > region_.fetcher().most_ahead() - window();
+}
+
 bool Puller::advance() {
   if (pulls_.empty() || !region_.ready()) return false;
   const Pull& pull = pulls_.front();
-  if (!at_end() && region_.fetcher().under_way_ahead() > kLow) return false;
+  if (!at_end() && has_enough()) return false;
   // What was asked for is in the ring, if not here.
   if (!shared_.pager.drain()) return false;
-  const std::size_t under_way = region_.fetcher().under_way_ahead();
   if (!at_end()) {
-    if (under_way > kLow) return false;
+    if (has_enough()) return false;
     // A window is made of as many ranges as it takes.
-    std::uint64_t left = kWindow * region_.config().chunk;
+    std::uint64_t left = window() * region_.config().chunk;
     while (left != 0 && !at_end()) {
       const Range& range = pull.ranges[range_];
       const std::uint64_t length = std::min(left, range.length - at_);
@@ -81,7 +88,7 @@ bool Puller::advance() {
     }
     return true;
   }
-  if (under_way != 0) return false;
+  if (region_.fetcher().under_way_ahead() != 0) return false;
   if (asked_ && !full_ && passes_ < kMaxPasses) {
     next_pass();
     return true;

@@ -40,9 +40,6 @@ class Puller {
   const std::deque<std::uint64_t>& limited() const { return limited_; }
 
  private:
-  // Chunks: a window, and how few the fetcher has left when it gets the next.
-  static constexpr std::uint64_t kWindow = 32;
-  static constexpr std::size_t kLow = 16;
   // Where the kernel evicts what it has just got, another pass would not help.
   static constexpr int kMaxPasses = 3;
   static constexpr std::size_t kLimitedKept = 16;
@@ -54,6 +51,10 @@ class Puller {
   void begin();
   void next_pass();
   void next_pull();
+  // A window is half of what may be at the store, and the next one comes when there is
+  // room for it.
+  std::size_t window() const;  // chunks
+  bool has_enough() const;
   bool at_end() const { return range_ == pulls_.front().ranges.size(); }
 
   Region& region_;

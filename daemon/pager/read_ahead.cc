@@ -19,7 +19,6 @@ ReadAhead::Window ReadAhead::on_miss(std::uint64_t offset, std::uint32_t tid) {
       s.tid = tid;
       s.last_use = ++uses_;
       s.next = chunk + chunk_;
-      if (++s.steps < kStepsBeforeWindow) return {};
       return advance(s, s.next);
     }
     if (s.window != 0 && chunk == s.begin && s.marked != chunk) {
@@ -37,7 +36,8 @@ ReadAhead::Window ReadAhead::on_miss(std::uint64_t offset, std::uint32_t tid) {
   }
   Stream& s = replace(tid);
   s = Stream{.used = true, .tid = tid, .next = chunk + chunk_, .last_use = ++uses_};
-  return {};
+  // Who begins at the beginning mostly means to go on.
+  return chunk == 0 ? advance(s, s.next) : Window{};
 }
 
 ReadAhead::Window ReadAhead::on_hit(std::uint64_t offset) {
@@ -48,6 +48,11 @@ ReadAhead::Window ReadAhead::on_hit(std::uint64_t offset) {
     return advance(s, s.next);
   }
   return {};
+}
+
+void ReadAhead::on_late(std::uint64_t offset) {
+  for (Stream& s : streams_)
+    if (s.used && s.window != 0 && offset >= s.begin && offset < s.next) s.late = true;
 }
 
 ReadAhead::Window ReadAhead::after(const Window& window) {
@@ -76,10 +81,23 @@ bool ReadAhead::take_mark(std::uint64_t offset) {
   return false;
 }
 
-ReadAhead::Window ReadAhead::advance(Stream& s, std::uint64_t from) {
+std::uint64_t ReadAhead::next_window(const Stream& s) const {
+  // Two chunks at least: one to be used, one on its way.
   const std::uint64_t shortest = 2 * chunk_;
   const std::uint64_t longest = std::max(shortest, most_);
-  s.window = s.window == 0 ? shortest : std::min(2 * s.window, longest);
+  std::uint64_t window = s.window;
+  if (window == 0)
+    window = far_ ? kEnough : std::clamp(kFirstChunks * chunk_, kLeastFirst, kMostFirst);
+  else if (window < kEnough)
+    window = std::min(4 * window, kEnough);
+  else if (s.late)
+    window *= far_ ? 4 : 2;
+  return std::clamp(window, shortest, longest);
+}
+
+ReadAhead::Window ReadAhead::advance(Stream& s, std::uint64_t from) {
+  s.window = next_window(s);
+  s.late = false;
   s.marked = kNone;
   if (from >= size_) {  // the reader is at the end
     s = Stream{};

@@ -11,14 +11,24 @@ namespace rmem::pager {
 // Recognises sequential readers of one region, several at a time, and says how
 // far ahead of each to fetch. Pure policy: it knows offsets, nothing else.
 //
-// A reader counts as sequential once it has missed three chunks in a row; until
-// then, and for a reader that jumps about, nothing is fetched ahead. Each window
-// is twice as long as the one before. The first chunk of a window is filled
-// with a mark; when the reader gets there, the kernel tells (a hit) and the
-// next window is fetched while the reader still has this one to go.
+// A reader counts as sequential once it has missed two chunks in a row, or the first of
+// the region. Until then, and for a reader that jumps about, nothing is fetched ahead; that it
+// misses neighbours by chance happens in small regions only, of which most is wanted then. Each
+// window is four times as long as the one before, as far as kEnough. From there on it grows only
+// for a reader that has to wait for what is under way to him: the distance is then what the link
+// takes. Where a round trip takes long, the first window is that long at once: to be wrong costs
+// no time there, to hesitate costs round trips. The first chunk of a window is filled with a mark;
+// when the reader gets there, the kernel tells (a hit) and the next window is fetched while the
+// reader still has this one to go. (After Linux' mm/readahead.c, which has no second step.)
 class ReadAhead {
  public:
-  static constexpr std::uint64_t kMaxWindow = std::uint64_t{4} << 20;  // bytes
+  // Bytes: of the first window, within kFirstChunks of them; where growing ends for who never
+  // waits, and for all.
+  static constexpr std::uint64_t kLeastFirst = std::uint64_t{64} << 10;
+  static constexpr std::uint64_t kMostFirst = std::uint64_t{1} << 20;
+  static constexpr std::uint64_t kFirstChunks = 4;
+  static constexpr std::uint64_t kEnough = std::uint64_t{4} << 20;
+  static constexpr std::uint64_t kMaxWindow = std::uint64_t{16} << 20;
 
   // A range of whole chunks, clipped to the region; empty: fetch nothing.
   struct Window {
@@ -31,11 +41,16 @@ class ReadAhead {
   // longer than `most` bytes, unless that is less than two chunks.
   ReadAhead(std::uint64_t size, std::uint64_t chunk, std::uint64_t most = kMaxWindow);
 
+  // Whether a round trip to the store takes long.
+  void set_far(bool far) { far_ = far; }
+
   // Thread `tid` (0: unknown) waits for the chunk at `offset`, which nobody had
   // asked for.
   Window on_miss(std::uint64_t offset, std::uint32_t tid);
   // The marked chunk at `offset` was used for the first time.
   Window on_hit(std::uint64_t offset);
+  // Somebody has come to wait for the chunk at `offset`, which was being fetched ahead.
+  void on_late(std::uint64_t offset);
   // All of `window` turned out to be resident or under way, so that no mark will
   // tell; what comes after it?
   Window after(const Window& window);
@@ -52,17 +67,17 @@ class ReadAhead {
   struct Stream {
     bool used = false;
     std::uint32_t tid = 0;
-    unsigned steps = 0;            // misses in a row, each right behind the last
     std::uint64_t next = 0;        // where the reader's next miss would be
     std::uint64_t window = 0;      // bytes of the latest window; 0: none yet
     std::uint64_t begin = 0;       // of the latest window; it ends at `next`
+    bool late = false;             // its reader has waited for it
     bool mark_wanted = false;      // the latest window has no marked chunk yet
     std::uint64_t marked = kNone;  // the chunk that carries the mark
     std::uint64_t last_use = 0;
   };
   static constexpr std::uint64_t kNone = ~std::uint64_t{0};
-  static constexpr unsigned kStepsBeforeWindow = 2;
 
+  std::uint64_t next_window(const Stream& stream) const;
   Stream& replace(std::uint32_t tid);
   Window advance(Stream& stream, std::uint64_t from);
   std::uint64_t chunk_of(std::uint64_t offset) const { return offset & ~(chunk_ - 1); }
@@ -70,6 +85,7 @@ class ReadAhead {
   std::uint64_t size_;
   std::uint64_t chunk_;
   std::uint64_t most_;
+  bool far_ = false;
   std::uint64_t uses_ = 0;
   std::array<Stream, 8> streams_{};
 };

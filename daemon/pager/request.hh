@@ -20,6 +20,7 @@ struct Request {
   Request* next = nullptr;
   Request* previous = nullptr;
   Region* region = nullptr;
+  Request* twin = nullptr;  // FETCH: the same, asked for a second time
 
   std::uint64_t cookie = 0;
   std::uint64_t offset = 0;  // bytes from the region's start
@@ -35,6 +36,7 @@ struct Request {
   bool reserve = false;        // `buffer` is the region's own
   bool whole_buffer = false;   // WRITE: `payload` was too small once
   bool wrote = false;          // WRITE, ZERO: the store was given something
+  bool overtaken = false;      // FETCH: `twin` has filled it
   bool epochs_differ = false;  // WRITE: its runs were acknowledged in several
   std::uint32_t pending = 0;   // answers of the store still to come
   int err = 0;                 // the gravest of those that came; FETCH: the module's

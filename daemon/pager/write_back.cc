@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/bytes.hh"
 #include "pager/pager.hh"
 #include "pager/region.hh"
 
@@ -12,12 +13,6 @@ namespace rmem::pager {
 namespace {
 
 constexpr std::size_t kPage = 4096;
-
-bool all_zero(std::span<const std::byte> bytes) {
-  // Equal to itself shifted by one, and the first byte is zero.
-  return bytes.front() == std::byte{0} &&
-         std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0;
-}
 
 // What it takes of kMaxWriting.
 std::uint64_t weight(const Request* r) { return r->buffer.empty() ? r->payload : r->buffer.size(); }
@@ -229,14 +224,14 @@ store::Sender::Sent WriteBack::send(std::uint64_t offset, std::uint64_t length, 
 void WriteBack::write_run(store::Store& store, Request* r, std::uint64_t offset,
                           std::span<const std::byte> bytes) {
   std::size_t begin = 0;
-  bool zero = all_zero(bytes.first(std::min(bytes.size(), kPage)));
+  bool zero = all_zeros(bytes.first(std::min(bytes.size(), kPage)));
   while (begin < bytes.size()) {
     std::size_t end = begin;
     bool next_zero = zero;
     do {
       end = std::min(end + kPage, bytes.size());
       if (end == bytes.size()) break;
-      next_zero = all_zero(bytes.subspan(end, std::min(bytes.size() - end, kPage)));
+      next_zero = all_zeros(bytes.subspan(end, std::min(bytes.size() - end, kPage)));
     } while (next_zero == zero);
 
     r->wrote = true;

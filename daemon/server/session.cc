@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/bytes.hh"
 #include "base/crc32c.hh"
 #include "wire/errors.hh"
 
@@ -23,6 +24,7 @@ constexpr std::size_t kGather = 64;  // buffers in one send
 // Sent by one session before others, who may be more urgent, have their turn; and
 // so much more if that ends a reply, whose last bytes would else need another turn.
 constexpr std::size_t kSendPerTurn = 256 << 10;
+constexpr std::size_t kTuneAfter = 4 << 20;
 constexpr std::size_t kSendToEnd = 64 << 10;
 
 std::string versions(std::uint16_t low, std::uint16_t high) {
@@ -241,6 +243,7 @@ void Session::hello(Request& request) {
   // Without the feature, roles mean nothing.
   const bool lanes = peer->features & wire::feature::kLanes;
   if (lanes) role_ = peer->role;
+  if (role_ == wire::Role::kBulk) tune();
   reader_.set_version(version_);
   if (!peer->name.empty()) peer_ += " (" + peer->name + ")";
   phase_ = Phase::kOpening;
@@ -248,7 +251,9 @@ void Session::hello(Request& request) {
   wire::Hello mine;
   mine.version = version;
   mine.role = peer->role;
-  mine.features = (checksums_ ? wire::feature::kChecksum : 0) | (lanes ? wire::feature::kLanes : 0);
+  zeros_ = peer->features & wire::feature::kZeros;
+  mine.features = (checksums_ ? wire::feature::kChecksum : 0) |
+                  (lanes ? wire::feature::kLanes : 0) | (zeros_ ? wire::feature::kZeros : 0);
   mine.max_payload = wire::kMaxPayload;
   mine.max_requests = options_.max_requests;
   silence_ = std::max(options_.silence, 10 * peer->silence);
@@ -475,7 +480,11 @@ void Session::reply(Request& request, const store::Outcome& outcome) {
   if (header.type == Type::kWrite || header.type == Type::kPing || header.type == Type::kRelease ||
       header.type == Type::kClose || header.type == Type::kZero || header.type == Type::kFlush)
     header.payload = 0;
-  if (header.type == Type::kRead && checksums_) {
+  if (header.type == Type::kRead && zeros_ && all_zeros({request.buffer.get(), header.payload})) {
+    header.flags |= wire::flag::kZeros;
+    header.payload = 0;
+  }
+  if (header.type == Type::kRead && header.payload != 0 && checksums_) {
     header.flags |= wire::flag::kChecksum;
     header.checksum = crc32c({request.buffer.get(), header.payload});
   } else {
@@ -567,6 +576,7 @@ void Session::send() {
     last_progress_ = Reactor::Clock::now();
     turn += sent.bytes;
     out_sent_ += sent.bytes;
+    if (role_ == wire::Role::kBulk && (since_tuned_ += sent.bytes) >= kTuneAfter) tune();
     while (out_first_ != nullptr && out_sent_ >= wire::kHeaderBytes + out_first_->header.payload) {
       Request& gone = *out_first_;
       out_sent_ -= wire::kHeaderBytes + gone.header.payload;
@@ -582,6 +592,12 @@ void Session::send() {
     judge(reader_.resume());
   }
   if (phase_ != Phase::kClosed) update_watch();
+}
+
+// The way to the client may have become another.
+void Session::tune() {
+  since_tuned_ = 0;
+  connection_->carry_bulk();
 }
 
 void Session::on_writable() {

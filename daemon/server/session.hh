@@ -102,6 +102,7 @@ class Session final : private transport::Connection::Handler, private wire::Fram
   void enqueue(Request& request);
   void finished_by_store(Request& request, const store::Outcome& outcome);
   void send();
+  void tune();
   void discard_input();
   void update_watch();
   bool overloaded() const;
@@ -129,7 +130,9 @@ class Session final : private transport::Connection::Handler, private wire::Fram
   std::uint32_t generation_ = 0;
   std::uint32_t peer_max_payload_ = wire::kMaxPayloadBeforeOpen;
   bool checksums_ = false;
+  bool zeros_ = false;  // a READ of nothing but zeros is answered without them
   wire::Role role_ = wire::Role::kEverything;
+  std::size_t since_tuned_ = 0;  // bytes sent
   std::chrono::milliseconds silence_;
 
   std::vector<std::unique_ptr<Handle>> handles_;  // by number - 1; null once closed

@@ -14,6 +14,7 @@
 #include <cstring>
 #include <vector>
 
+#include "base/bytes.hh"
 #include "base/log.hh"
 
 namespace rmem::store {
@@ -72,11 +73,6 @@ bool intact(int fd, std::uint64_t length) {
   struct stat info = {};
   return ::fstat(fd, &info) == 0 && S_ISREG(info.st_mode) && info.st_nlink > 0 &&
          static_cast<std::uint64_t>(info.st_size) == length;
-}
-
-bool all_zeros(std::span<const std::byte> bytes) {
-  return bytes[0] == std::byte{0} &&
-         std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0;
 }
 
 // The parts of a range that lie in one chunk each, until one fails.

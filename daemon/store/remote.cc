@@ -21,8 +21,6 @@ using wire::Type;
 
 namespace {
 
-// At once, as the pager has no more; what is beyond waits for a place.
-constexpr std::uint32_t kPageCalls = 64;
 // Between two tries for a page lane: doubles up to this.
 constexpr std::chrono::milliseconds kPageBackoffLast{10'000};
 
@@ -179,7 +177,6 @@ struct RemoteStore::Impl {
     if (++generation == 0) generation = 1;
     link_options.generation = generation;
     link_options.role = lane.role;
-    if (!lane.is_bulk()) link_options.max_calls = kPageCalls;
     lane.link = std::make_unique<RemoteLink>(reactor, std::move(connection), link_options, lane);
     lane.link->start([this, &lane] { send_open(lane); });
   }
@@ -582,7 +579,7 @@ struct RemoteStore::Impl {
     } else {
       if (op.epoch == 0) op.epoch = reply.header.epoch;
       geometry.epoch = reply.header.epoch;
-      if (op.type == Type::kRead) counters.bytes_read += reply.header.length;
+      if (op.type == Type::kRead) counters.bytes_read += reply.header.payload;
       if (op.type == Type::kWrite) counters.bytes_written += reply.header.length;
     }
     if (op.whole && op.under_way == 0) {
@@ -743,6 +740,13 @@ void RemoteStore::receive(std::uint64_t offset, std::uint64_t length, Receiver& 
 bool RemoteStore::can_receive(std::uint64_t length) const {
   return impl_->state == State::kUp && impl_->bulk.link->can_receive(length) &&
          (!impl_->pages.ready || impl_->pages.link->can_receive(length));
+}
+
+bool RemoteStore::overtakes() const { return impl_->state == State::kUp && impl_->pages.ready; }
+
+std::chrono::microseconds RemoteStore::round_trip() const {
+  if (impl_->state != State::kUp) return {};
+  return (impl_->pages.ready ? impl_->pages : impl_->bulk).link->round_trip();
 }
 
 void RemoteStore::set_asker(Asker* asker, std::uint64_t longest, bool receives) {

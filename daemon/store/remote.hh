@@ -171,6 +171,8 @@ class RemoteStore final : public Store {
   void receive(std::uint64_t offset, std::uint64_t length, Receiver& receiver, void* ctx, Done done,
                Urgency urgency = Urgency::kBulk) override;
   bool can_receive(std::uint64_t length) const override;
+  bool overtakes() const override;
+  std::chrono::microseconds round_trip() const override;
   // On the page lane, while there is one.
   void set_asker(Asker* asker, std::uint64_t longest = 0, bool receives = false) override;
   void take_answers(std::uint32_t lane) override;

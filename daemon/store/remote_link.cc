@@ -79,7 +79,10 @@ void RemoteLink::start(std::function<void()> done) {
   greeted_ = std::move(done);
   wire::Hello hello;
   hello.role = options_.role;
-  hello.features = wire::feature::kLanes | (options_.checksum ? wire::feature::kChecksum : 0);
+  // Who takes answers by himself (an asker) knows only one form of them.
+  const bool zeros = options_.role == wire::Role::kBulk;
+  hello.features = wire::feature::kLanes | (zeros ? wire::feature::kZeros : 0) |
+                   (options_.checksum ? wire::feature::kChecksum : 0);
   hello.silence = options_.keep_alive;
   hello.session = options_.session;
   hello.name = kName;
@@ -105,10 +108,16 @@ void RemoteLink::greeted(const Reply& reply) {
   reader_.set_max_payload(wire::kMaxPayload);
   checksums_ = hello->features & wire::feature::kChecksum;
   lanes_ = hello->features & wire::feature::kLanes;
+  zeros_ = hello->features & wire::feature::kZeros;
   max_payload_ = hello->max_payload;
   max_calls_ = std::min(hello->max_requests, options_.max_calls);
   established_ = true;
+  carry_bulk();
   std::exchange(greeted_, nullptr)();
+}
+
+void RemoteLink::carry_bulk() {
+  if (established_ && lanes_ && options_.role == wire::Role::kBulk) connection_->carry_bulk();
 }
 
 // --- calls -------------------------------------------------------------------
@@ -377,9 +386,15 @@ FrameReader::Next RemoteLink::on_header(const wire::Header& header, std::span<st
     if (header.type == Type::kRead && header.error == 0) {
       const wire::Header& asked = receiving_->header;
       const bool checked = header.flags & wire::flag::kChecksum;
+      const bool zeros = header.flags & wire::flag::kZeros;
       if (header.offset != asked.offset || header.length != asked.length ||
-          header.payload != asked.length || checked != checksums_)
+          (zeros ? !zeros_ || header.payload != 0
+                 : header.payload != asked.length || checked != checksums_))
         return violated("a reply that does not fit its READ");
+      if (zeros) {
+        zeros_came(*receiving_);
+        return FrameReader::Next::kGoOn;
+      }
       if (receiving_->receiver != nullptr) return FrameReader::Next::kAside;
       place = receiving_->in;
       return FrameReader::Next::kGoOn;
@@ -388,6 +403,13 @@ FrameReader::Next RemoteLink::on_header(const wire::Header& header, std::span<st
   if (header.payload > control_.size()) return violated("an overlong reply");
   place = std::span(control_).first(header.payload);
   return FrameReader::Next::kGoOn;
+}
+
+void RemoteLink::zeros_came(Call& call) {
+  if (call.receiver == nullptr)
+    std::ranges::fill(call.in, std::byte{0});
+  else
+    call.unwanted = !call.receiver->zeros(call.receiver_ctx);
 }
 
 FrameReader::Next RemoteLink::on_frame(const wire::Header& header, bool intact) {
@@ -601,6 +623,7 @@ void RemoteLink::on_tick() {
         Status(Code::kUnreachable,
                peer_ + " has been silent for " + std::to_string(3 * interval_.count()) + " ms", {},
                ETIMEDOUT));
+  carry_bulk();
   if (established_ && !pinging_ && 2 * quiet >= interval_) ping();
   next_tick();
 }

@@ -115,6 +115,9 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   // sliced.
   std::uint32_t slice() const { return std::min(max_payload_, wire::kSlice); }
   bool checksums() const { return checksums_; }
+  std::chrono::microseconds round_trip() const {
+    return connection_ ? connection_->round_trip() : std::chrono::microseconds{};
+  }
   // Whether the server knows what the role is about.
   bool lanes() const { return lanes_; }
   std::uint64_t checksum_errors() const { return checksum_errors_; }
@@ -141,6 +144,7 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   wire::FrameReader::Next on_frame(const wire::Header& header, bool intact) override;
 
   Call* find(const wire::Header& header);
+  void zeros_came(Call& call);
   wire::FrameReader::Next on_asked_header(const wire::Header& header, std::span<std::byte>& place);
   void asked_done(const Reply& reply, std::span<const std::byte> bytes);
   void pause_asker();
@@ -152,6 +156,7 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   void choose_staging();
   wire::FrameReader::Next violated(std::string_view how);
   void greeted(const Reply& reply);
+  void carry_bulk();
   void refused(const wire::Header& header, const std::string& text);
   void send();
   bool send_aside();
@@ -175,6 +180,7 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   bool heard_ = false;        // anything has ever been received
   bool checksums_ = false;
   bool lanes_ = false;
+  bool zeros_ = false;  // the server answers a READ of nothing but zeros without them
   std::uint32_t max_payload_;
   std::uint32_t max_calls_;
   std::uint64_t checksum_errors_ = 0;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -78,6 +79,8 @@ class Receiver {
   // `checksum`: CRC-32C of all of the read.
   virtual Taken receive(void* ctx, std::uint64_t offset, std::uint64_t length, int socket,
                         const std::optional<std::uint32_t>& checksum) = 0;
+  // All of the read is zeros, and nothing comes. False: the receiver wants no more.
+  virtual bool zeros(void* ctx) = 0;
 
  protected:
   ~Receiver() = default;
@@ -179,6 +182,10 @@ class Store {
   }
   // Whether that serves a read of so many bytes now, and is worth it.
   virtual bool can_receive(std::uint64_t /*length*/) const { return false; }
+  // Whether a demand does not wait behind what is bulk.
+  virtual bool overtakes() const { return false; }
+  // How long its answers are under way, of late; 0: not known.
+  virtual std::chrono::microseconds round_trip() const { return {}; }
   // Demands of at most `longest` bytes may be asked for by `asker` from now on, where
   // that is possible, until it is set to null, which ends it without answers.
   // `receives`: it is a receiver, too, where can_receive() says so.

@@ -20,6 +20,12 @@ namespace {
 constexpr int kBacklog = 128;
 constexpr int kUnsentBytes = 128 << 10;
 constexpr int kUnixBuffer = 1 << 20;
+// CUBIC fills the queue of the bottleneck, and takes each lost packet for a sign of that; BBR
+// does neither (Cardwell et al., "BBR: congestion-based congestion control", 2016). Nearer than
+// that there is no queue worth the cost of its timers.
+constexpr char kShortQueues[] = "bbr";
+constexpr auto kDistant = 1ms;
+constexpr int kDistantBuffer = 16 << 20;
 
 msghdr message(std::span<const iovec> buffers) {
   msghdr header = {};
@@ -117,6 +123,23 @@ IoResult SocketConnection::send(std::span<const iovec> buffers, bool more) {
                                 : ::sendmsg(fd_.get(), &header, flags);
   while (count < 0 && errno == EINTR);
   return result(count);
+}
+
+std::chrono::microseconds SocketConnection::round_trip() const {
+  tcp_info info = {};
+  socklen_t length = sizeof info;
+  (void)::getsockopt(fd_.get(), IPPROTO_TCP, TCP_INFO, &info, &length);
+  return std::chrono::microseconds(info.tcpi_rtt);
+}
+
+void SocketConnection::carry_bulk() {
+  if (round_trip() < kDistant) return;
+  // Where the system does not have it, what it has serves.
+  (void)::setsockopt(fd_.get(), IPPROTO_TCP, TCP_CONGESTION, kShortQueues, sizeof kShortQueues);
+  // What is under way beyond the system's limits, with privilege: a smaller buffer than those
+  // that it adjusts by itself would be none the better.
+  (void)::setsockopt(fd_.get(), SOL_SOCKET, SO_RCVBUFFORCE, &kDistantBuffer, sizeof kDistantBuffer);
+  (void)::setsockopt(fd_.get(), SOL_SOCKET, SO_SNDBUFFORCE, &kDistantBuffer, sizeof kDistantBuffer);
 }
 
 void SocketConnection::on_events(std::uint32_t events) {

@@ -23,6 +23,8 @@ class SocketConnection final : public Connection, private Reactor::Handler {
   void watch_end(bool writable) override;
   IoResult receive(std::span<const iovec> buffers) override;
   IoResult send(std::span<const iovec> buffers, bool more) override;
+  void carry_bulk() override;
+  std::chrono::microseconds round_trip() const override;
   int socket() const override { return fd_.get(); }
   bool local() const override { return local_; }
   const std::string& peer() const override { return peer_; }

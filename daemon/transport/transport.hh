@@ -5,6 +5,7 @@
 
 #include <sys/uio.h>
 
+#include <chrono>
 #include <cstddef>
 #include <memory>
 #include <span>
@@ -63,6 +64,14 @@ class Connection {
   virtual IoResult receive(std::span<const iovec> buffers) = 0;
   // `more` follows at once: what is sent now may wait for it.
   virtual IoResult send(std::span<const iovec> buffers, bool more = false) = 0;
+
+  // It carries much that nobody waits for, beside another connection to the same host that
+  // does not: it shall fill the way there and leave the queues on it short. To be called
+  // again now and then, as the way may have become a longer one.
+  virtual void carry_bulk() {}
+
+  // Smoothed, of late; 0: not known.
+  virtual std::chrono::microseconds round_trip() const { return {}; }
 
   // The socket whose stream is that of the connection, byte by byte, so that
   // others may receive from it or send to it; -1: there is none.

@@ -81,7 +81,7 @@ fuse() { # NAME THREADS READ-AHEAD-KIB
 	arguments+=(--file "$1=$work/$1.mount/pattern")
 }
 
-modprobe -q -a sch_netem nbd fuse || true
+modprobe -q -a sch_netem nbd fuse tcp_bbr || true
 start peers rmem-bench serve --listen $server --size "$size"
 for peer in tcp uffd-4k uffd-64k uffd-bg anon tmpfs; do
 	! wanted $peer || arguments+=(--peer "$peer")
@@ -119,8 +119,18 @@ bench --rounds 1 --no-warm-up >"$work/.warm"
 kill $busy
 wait $busy || true
 
+# Connections begin as the link is; those of most peers are made by each run anyway.
+reconnect() {
+	ss -K dport = :7070 >"$work/.ss"
+	sleep 1
+	local chunk
+	for chunk in "${chunks[@]}"; do wait_for region_is "$chunk" active; done
+}
+region_is() { [[ $(region "$1" state) == "$2" ]]; }
+
 for name in "$@"; do
 	use_link "$name"
+	reconnect
 	note "link $name: $(link "$name")"
 	bench --rounds "$rounds" --tsv "/out/$name.tsv"
 done

@@ -8,7 +8,10 @@
 . "$(dirname "$0")/lib.sh"
 
 hosts_up
-rmem-load make "$work/file" $((1 << 20)) 3
+# Where each loss finds nothing resident: no read-ahead spans the gaps.
+places=($((24 << 20)) $((48 << 20)) $((72 << 20)))
+truncate -s 96M "$work/file"
+for at in "${places[@]}"; do rmem-load poke "$work/file" "$at" $((at / 4096)); done
 policies=(error kill wait)
 exports=()
 for policy in "${policies[@]}"; do
@@ -68,21 +71,21 @@ found() {
 
 note "the server is gone"
 stop server KILL
-at=65536
+at=${places[0]}
 lost 0x5 $at
 start_server "${exports[@]}"
 found
 
 note "the daemon is gone"
 stop rmemd KILL
-at=262144
+at=${places[1]}
 lost 0x5 $at
 start_rmemd
 found
 
 note "the daemon is silent"
 silence
-at=524288
+at=${places[2]}
 lost 0x5 $at
 silence_ends
 found

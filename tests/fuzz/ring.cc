@@ -30,6 +30,7 @@ class Kernel final : public kchan::KernelChannel {
     FUZZ_CHECK(offset == 0 && bytes.size() <= kChunk);
     return end(cookie);
   }
+  int fill_zeros(std::uint64_t, std::uint64_t, std::uint32_t) override { std::abort(); }
   bool receives() const override { return false; }
   Received receive(std::uint64_t, std::uint64_t, std::uint64_t, int, std::uint32_t,
                    const std::optional<std::uint32_t>&) override {

@@ -175,6 +175,9 @@ class Kernel final : public kchan::KernelChannel, public control::Kernel {
     filled(cookie);
     return 0;
   }
+  int fill_zeros(std::uint64_t cookie, std::uint64_t length, std::uint32_t flags) override {
+    return fill(cookie, 0, std::vector<std::byte>(length), flags);
+  }
   bool receives() const override { return receives_; }
   Received receive(std::uint64_t cookie, std::uint64_t offset, std::uint64_t length, int socket,
                    std::uint32_t, const std::optional<std::uint32_t>&) override {

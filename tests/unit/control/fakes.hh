@@ -192,6 +192,7 @@ class NoChannel final : public kchan::KernelChannel {
   int fill(std::uint64_t, std::uint64_t, std::span<const std::byte>, std::uint32_t) override {
     return 0;
   }
+  int fill_zeros(std::uint64_t, std::uint64_t, std::uint32_t) override { return 0; }
   bool receives() const override { return false; }
   Received receive(std::uint64_t, std::uint64_t, std::uint64_t, int, std::uint32_t,
                    const std::optional<std::uint32_t>&) override {

@@ -70,6 +70,9 @@ class FakeKernel final : public kchan::KernelChannel {
     fills.push_back({cookie, flags, bytes.front(), bytes.size()});
     return 0;
   }
+  int fill_zeros(std::uint64_t cookie, std::uint64_t length, std::uint32_t flags) override {
+    return fill(cookie, 0, std::vector<std::byte>(length), flags | RMEM_FILL_ZERO);
+  }
   bool receives() const override { return can_receive; }
   Received receive(std::uint64_t cookie, std::uint64_t offset, std::uint64_t length, int,
                    std::uint32_t flags, const std::optional<std::uint32_t>&) override {
@@ -234,6 +237,7 @@ class FakeStore final : public store::Store {
     take({Kind::kRead, offset, length, nullptr, {}, done, &receiver, ctx, urgency});
   }
   bool can_receive(std::uint64_t) const override { return receivable; }
+  bool overtakes() const override { return has_page_lane; }
   void set_asker(store::Asker* now, std::uint64_t, bool) override { asker = now; }
   void take_answers(std::uint32_t lane) override { answers_of.push_back(lane); }
   void write(std::uint64_t offset, std::span<const std::byte> from, store::Done done) override {
@@ -291,6 +295,7 @@ class FakeStore final : public store::Store {
   std::vector<Operation> operations;
   bool immediate = false;
   bool receivable = false;
+  bool has_page_lane = false;
   std::uint64_t least_sendable = ~0ull;
   store::Sender::Sent last_sent;
   store::Asker* asker = nullptr;

@@ -60,6 +60,113 @@ TEST_F(PagerFetch, DemandIsAskedForAsSuch) {
   }
 }
 
+// Who joins far back is asked for a second time, once; whichever comes first fills, and
+// the other is thrown away: the kernel may want the chunk once more by then, under the
+// same cookie, since something has been written.
+class PagerTwice : public PagerFetch {
+ protected:
+  void SetUp() override {
+    PagerFetch::SetUp();
+    store.has_page_lane = true;
+    for (std::uint64_t i = 0; i < 12; ++i) fetch(10 + i, i, RMEM_REQ_PREFETCH);
+    pager->pump();
+  }
+  void join(std::uint64_t chunk) {
+    fetch(10 + chunk, chunk, RMEM_REQ_JOINED);
+    pager->pump();
+  }
+  void answer_last() {
+    std::rotate(store.operations.begin(), store.operations.end() - 1, store.operations.end());
+    store.answer(Kind::kRead);
+  }
+  std::size_t fills_of(std::uint64_t cookie) const {
+    return static_cast<std::size_t>(
+        std::count_if(kernel.fills.begin(), kernel.fills.end(),
+                      [&](const auto& f) { return f.cookie == cookie; }));
+  }
+};
+
+TEST_F(PagerTwice, NearTheFrontNobodyIs) {
+  join(3);
+  EXPECT_EQ(store.reads, 12u);
+}
+
+TEST_F(PagerTwice, WithoutAPageLaneNobodyIs) {
+  store.has_page_lane = false;
+  join(9);
+  EXPECT_EQ(store.reads, 12u);
+}
+
+TEST_F(PagerTwice, TheDemandComesFirst) {
+  join(9);
+  join(9);
+  ASSERT_EQ(store.reads, 13u);
+  EXPECT_EQ(store.operations.back().offset, 9 * kChunk);
+  EXPECT_EQ(store.operations.back().urgency, store::Urgency::kDemand);
+  answer_last();
+  EXPECT_EQ(fills_of(19), 1u);
+  // As after a write that has overtaken it.
+  fetch(19, 9, RMEM_REQ_AGAIN);
+  pager->pump();
+  store.answer_all(Kind::kRead);
+  EXPECT_EQ(fills_of(19), 2u);
+  EXPECT_EQ(kernel.fills.size(), 13u);
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+}
+
+TEST_F(PagerTwice, TheBulkComesFirst) {
+  join(9);
+  for (int i = 0; i < 12; ++i) store.answer(Kind::kRead);
+  EXPECT_EQ(fills_of(19), 1u);
+  store.answer_all(Kind::kRead);
+  EXPECT_EQ(fills_of(19), 1u);
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+}
+
+TEST_F(PagerTwice, WhatFailsLeavesItToTheOther) {
+  join(9);
+  std::rotate(store.operations.begin(), store.operations.end() - 1, store.operations.end());
+  store.answer(Kind::kRead, EIO);
+  EXPECT_TRUE(kernel.completions.empty());
+  store.answer_all(Kind::kRead);
+  EXPECT_EQ(fills_of(19), 1u);
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+}
+
+TEST_F(PagerTwice, BothFail) {
+  join(9);
+  store.answer_all(Kind::kRead, EIO);
+  EXPECT_EQ(kernel.completed_with(19), EIO);
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+}
+
+TEST_F(PagerTwice, TheConnectionIsLost) {
+  join(9);
+  store.answer_everything(EAGAIN);
+  pass(std::chrono::milliseconds(100));
+  store.answer_all(Kind::kRead);
+  EXPECT_EQ(fills_of(19), 1u);
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+}
+
+// The module has what one of them has brought so far, until the other one begins.
+TEST_F(PagerTwice, IntoThePageCacheBothBegin) {
+  store.answer_all(Kind::kRead);
+  store.receivable = kernel.can_receive = true;
+  for (std::uint64_t i = 12; i < 24; ++i) fetch(10 + i, i, RMEM_REQ_PREFETCH);
+  pager->pump();
+  join(21);
+  ASSERT_EQ(store.receives, 13u);
+  for (int i = 0; i < 9; ++i) store.answer(Kind::kRead);
+  kernel.receive_results = {{0, ESPIPE, 0}};
+  store.answer(Kind::kRead);
+  EXPECT_EQ(store.last_taken.err, ECANCELED);
+  EXPECT_EQ(kernel.completed_with(31), -1);
+  store.answer_all(Kind::kRead);
+  EXPECT_EQ(kernel.received.back().cookie, 31u);
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+}
+
 // The entry lay in the ring while the prefetch was filled or given back.
 TEST_F(PagerFetch, WhoJoinsAPrefetchTooLateAsksForNothing) {
   fetch(10, 1, RMEM_REQ_PREFETCH);

@@ -7,6 +7,7 @@
 #include <map>
 #include <random>
 #include <set>
+#include <utility>
 
 #include "fakes.hh"
 
@@ -25,60 +26,85 @@ TEST(ReadAhead, RandomReaderFetchesNothingAhead) {
   }
 }
 
-TEST(ReadAhead, TwoNeighboursAreNoStream) {
-  ReadAhead policy(kSize, kChunk);
-  EXPECT_TRUE(policy.on_miss(0, 1).empty());
-  EXPECT_TRUE(policy.on_miss(kChunk, 1).empty());
-  EXPECT_TRUE(policy.on_miss(100 * kChunk, 1).empty());
-  EXPECT_TRUE(policy.on_miss(101 * kChunk, 1).empty());
+// The window after two misses in a row, far from the region's beginning.
+ReadAhead::Window begin_walk(ReadAhead& policy, std::uint64_t chunk, std::uint64_t first = 8) {
+  EXPECT_TRUE(policy.on_miss(first * chunk, 1).empty());
+  return policy.on_miss((first + 1) * chunk, 1);
 }
 
-TEST(ReadAhead, WindowsDoubleUpToTheirLimit) {
+TEST(ReadAhead, TheSecondNeighbourBeginsAStream) {
   ReadAhead policy(kSize, kChunk);
-  policy.on_miss(0, 1);
-  policy.on_miss(kChunk, 1);
-  ReadAhead::Window w = policy.on_miss(2 * kChunk, 1);
-  EXPECT_EQ(w.offset, 3 * kChunk);
-  EXPECT_EQ(w.length, 2 * kChunk);
-  std::uint64_t expected = 2 * kChunk;
-  for (int i = 0; i < 10; ++i) {
-    ASSERT_TRUE(policy.take_mark(w.offset));
-    EXPECT_FALSE(policy.take_mark(w.offset + kChunk));  // one mark a window
-    const ReadAhead::Window next = policy.on_hit(w.offset);
-    EXPECT_EQ(next.offset, w.offset + w.length);
-    expected = std::min<std::uint64_t>(2 * expected, ReadAhead::kMaxWindow);
-    EXPECT_EQ(next.length, expected);
-    w = next;
+  const ReadAhead::Window w = begin_walk(policy, kChunk);
+  EXPECT_EQ(w.offset, 10 * kChunk);
+  EXPECT_EQ(w.length, 4 * kChunk);
+  EXPECT_TRUE(policy.on_miss(100 * kChunk, 1).empty());
+  EXPECT_TRUE(policy.on_miss(102 * kChunk, 1).empty());
+}
+
+TEST(ReadAhead, TheBeginningOfTheRegionIsOneAtOnce) {
+  ReadAhead policy(kSize, kChunk);
+  const ReadAhead::Window w = policy.on_miss(17, 1);
+  EXPECT_EQ(w.offset, kChunk);
+  EXPECT_EQ(w.length, 4 * kChunk);
+}
+
+TEST(ReadAhead, TheFirstWindowIsNeitherTinyNorHuge) {
+  for (const auto& [chunk, length] : {std::pair<std::uint64_t, std::uint64_t>{4 << 10, 64 << 10},
+                                      {64 << 10, 256 << 10},
+                                      {1 << 20, 2 << 20},
+                                      {2 << 20, 4 << 20}}) {
+    ReadAhead policy(64 << 20, chunk);
+    EXPECT_EQ(begin_walk(policy, chunk).length, length);
   }
+}
+
+// Its reader reaches each window; `late`: and has to wait for it.
+std::uint64_t walk_on(ReadAhead& policy, ReadAhead::Window& w, bool late) {
+  EXPECT_TRUE(policy.take_mark(w.offset));
+  EXPECT_FALSE(policy.take_mark(w.offset + kChunk));  // one mark a window
+  if (late) policy.on_late(w.offset);
+  const ReadAhead::Window next = policy.on_hit(w.offset);
+  EXPECT_EQ(next.offset, w.offset + w.length);
+  w = next;
+  return w.length;
+}
+
+TEST(ReadAhead, WindowsGrowAsFarAsTheirReaderWaits) {
+  ReadAhead policy(kSize * 1024, kChunk);
+  ReadAhead::Window w = begin_walk(policy, kChunk);
+  EXPECT_EQ(walk_on(policy, w, false), 16 * kChunk);
+  EXPECT_EQ(walk_on(policy, w, false), ReadAhead::kEnough);
+  EXPECT_EQ(walk_on(policy, w, true), 2 * ReadAhead::kEnough);
+  EXPECT_EQ(walk_on(policy, w, false), 2 * ReadAhead::kEnough);
+  EXPECT_EQ(walk_on(policy, w, true), ReadAhead::kMaxWindow);
+  EXPECT_EQ(walk_on(policy, w, true), ReadAhead::kMaxWindow);
+}
+
+TEST(ReadAhead, FarAwayTheFirstWindowIsALongOne) {
+  ReadAhead policy(kSize * 1024, kChunk);
+  policy.set_far(true);
+  ReadAhead::Window w = begin_walk(policy, kChunk);
+  EXPECT_EQ(w.length, ReadAhead::kEnough);
+  EXPECT_EQ(walk_on(policy, w, false), ReadAhead::kEnough);
+  EXPECT_EQ(walk_on(policy, w, true), ReadAhead::kMaxWindow);
 }
 
 TEST(ReadAhead, KeepsToTheLongestWindow) {
   ReadAhead policy(kSize * 1024, kChunk, 4 * kChunk);
-  policy.on_miss(0, 1);
-  policy.on_miss(kChunk, 1);
-  ReadAhead::Window w = policy.on_miss(2 * kChunk, 1);
-  for (int i = 0; i < 5; ++i) {
-    EXPECT_LE(w.length, 4 * kChunk);
-    ASSERT_TRUE(policy.take_mark(w.offset));
-    w = policy.on_hit(w.offset);
-  }
-  EXPECT_EQ(w.length, 4 * kChunk);
+  ReadAhead::Window w = begin_walk(policy, kChunk);
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(walk_on(policy, w, true), 4 * kChunk);
   // Two chunks at least: one to be used, one on its way.
   ReadAhead small(kSize, kChunk, 1);
-  small.on_miss(0, 1);
-  small.on_miss(kChunk, 1);
-  EXPECT_EQ(small.on_miss(2 * kChunk, 1).length, 2 * kChunk);
+  EXPECT_EQ(begin_walk(small, kChunk).length, 2 * kChunk);
 }
 
 TEST(ReadAhead, StopsAtTheEnd) {
-  ReadAhead policy(5 * kChunk + 10, kChunk);
-  policy.on_miss(0, 1);
-  policy.on_miss(kChunk, 1);
-  ReadAhead::Window w = policy.on_miss(2 * kChunk, 1);
-  EXPECT_EQ(w.length, 2 * kChunk);
+  ReadAhead policy(7 * kChunk + 10, kChunk);
+  ReadAhead::Window w = begin_walk(policy, kChunk, 1);
+  EXPECT_EQ(w.length, 4 * kChunk);
   ASSERT_TRUE(policy.take_mark(w.offset));
   w = policy.on_hit(w.offset);
-  EXPECT_EQ(w.offset, 5 * kChunk);
+  EXPECT_EQ(w.offset, 7 * kChunk);
   EXPECT_EQ(w.length, 10u);
   ASSERT_TRUE(policy.take_mark(w.offset));
   EXPECT_TRUE(policy.on_hit(w.offset).empty());
@@ -86,48 +112,38 @@ TEST(ReadAhead, StopsAtTheEnd) {
 
 TEST(ReadAhead, ReaderThatMissedTheMarkGoesOn) {
   ReadAhead policy(kSize, kChunk);
-  policy.on_miss(0, 1);
-  policy.on_miss(kChunk, 1);
-  const ReadAhead::Window w = policy.on_miss(2 * kChunk, 1);
+  const ReadAhead::Window w = begin_walk(policy, kChunk);
   const ReadAhead::Window next = policy.on_miss(w.offset + w.length, 1);
   EXPECT_EQ(next.offset, w.offset + w.length + kChunk);
-  EXPECT_EQ(next.length, 4 * kChunk);
+  EXPECT_EQ(next.length, 16 * kChunk);
 }
 
 TEST(ReadAhead, ChunksThatWereEvictedBeforeUseShrinkTheWindow) {
   ReadAhead policy(kSize, kChunk);
-  policy.on_miss(0, 1);
-  policy.on_miss(kChunk, 1);
-  ReadAhead::Window w = policy.on_miss(2 * kChunk, 1);
+  ReadAhead::Window w = begin_walk(policy, kChunk);
   policy.take_mark(w.offset);
   w = policy.on_hit(w.offset);
   policy.take_mark(w.offset);
   EXPECT_TRUE(policy.on_miss(w.offset, 1).empty());
-  EXPECT_TRUE(policy.on_miss(w.offset + kChunk, 1).empty());
-  const ReadAhead::Window again = policy.on_miss(w.offset + 2 * kChunk, 1);
-  EXPECT_EQ(again.length, 2 * kChunk);
+  EXPECT_EQ(policy.on_miss(w.offset + kChunk, 1).length, 4 * kChunk);
 }
 
 TEST(ReadAhead, ReaderThatRanPastItsWindowKeepsIt) {
   ReadAhead policy(kSize, kChunk);
-  policy.on_miss(0, 1);
-  policy.on_miss(kChunk, 1);
-  ReadAhead::Window w = policy.on_miss(2 * kChunk, 1);
+  ReadAhead::Window w = begin_walk(policy, kChunk);
   policy.take_mark(w.offset);
   // Both lay in the ring: it entered the window, and it missed behind it.
   w = policy.on_hit(w.offset);
-  EXPECT_EQ(w.length, 4 * kChunk);
+  EXPECT_EQ(w.length, 16 * kChunk);
   EXPECT_TRUE(policy.on_miss(w.offset, 1).empty());
   // The second chunk of the window is the first that was fetched ahead.
   EXPECT_TRUE(policy.take_mark(w.offset + kChunk));
-  EXPECT_EQ(policy.on_hit(w.offset + kChunk).length, 8 * kChunk);
+  EXPECT_EQ(policy.on_hit(w.offset + kChunk).length, ReadAhead::kEnough);
 }
 
 TEST(ReadAhead, RandomReadersDoNotDriveOutASequentialOne) {
   ReadAhead policy(kSize * 1024, kChunk);
-  policy.on_miss(0, 1);
-  policy.on_miss(kChunk, 1);
-  const ReadAhead::Window w = policy.on_miss(2 * kChunk, 1);
+  const ReadAhead::Window w = begin_walk(policy, kChunk);
   policy.take_mark(w.offset);
   std::mt19937 random(2);
   for (int i = 0; i < 1000; ++i) policy.on_miss((1000 + random() % 100000) * kChunk, 2 + i % 50);
@@ -183,17 +199,17 @@ class Reader : public PagerTest {
   std::size_t seen_fills_ = 0;
 };
 
-TEST_F(Reader, SequentialWaitsThreeTimesOnly) {
+TEST_F(Reader, SequentialWaitsOnceOnly) {
   int waited = 0;
   for (std::uint64_t i = 0; i < kSize / kChunk; ++i) waited += !read_chunk(i);
-  EXPECT_EQ(waited, 3);
+  EXPECT_EQ(waited, 1);
   EXPECT_EQ(store.reads, kSize / kChunk);  // each chunk once
 }
 
 TEST_F(Reader, WhoJoinsLateWalksOn) {
   int waited = 0;
   for (std::uint64_t i = 0; i < kSize / kChunk; ++i) waited += !read_chunk(i, 1, true);
-  EXPECT_EQ(waited, 3);
+  EXPECT_EQ(waited, 1);
   EXPECT_EQ(store.reads, kSize / kChunk);
 }
 
@@ -202,7 +218,7 @@ TEST_F(Reader, InterleavedSequentialReadersEach) {
   for (std::uint64_t i = 0; i < 60; ++i) {
     for (std::uint32_t t = 0; t < 4; ++t) waited += !read_chunk(t * 64 + i, 100 + t);
   }
-  EXPECT_EQ(waited, 4 * 3);
+  EXPECT_EQ(waited, 1 + 3 * 2);
 }
 
 TEST_F(Reader, OneThreadInTwoPlaces) {
@@ -211,12 +227,12 @@ TEST_F(Reader, OneThreadInTwoPlaces) {
     waited += !read_chunk(i, 1);
     waited += !read_chunk(128 + i, 1);
   }
-  EXPECT_EQ(waited, 6);
+  EXPECT_EQ(waited, 1 + 2);
 }
 
 TEST_F(Reader, IndexedQueryFetchesOnlyWhatItTouches) {
-  for (std::uint64_t chunk : {0, 1, 17, 200, 3, 120, 121, 0, 17}) read_chunk(chunk);
-  EXPECT_EQ(store.reads, 7u);
+  for (std::uint64_t chunk : {2, 17, 200, 4, 120, 2, 17}) read_chunk(chunk);
+  EXPECT_EQ(store.reads, 5u);
 }
 
 TEST_F(Reader, GivesUpWhereTheKernelRefuses) {

@@ -447,7 +447,14 @@ struct Module final : Receiver {
   std::uint64_t refuses_from = ~0ull;  // an offset
   std::uint64_t next = 0;
   int calls = 0;
+  bool was_zeros = false;
 
+  bool zeros(void* ctx) override {
+    EXPECT_EQ(ctx, this);
+    std::ranges::fill(bytes, std::byte{0});
+    was_zeros = true;
+    return refuses_from != 0;
+  }
   Taken receive(void* ctx, std::uint64_t offset, std::uint64_t length, int socket,
                 const std::optional<std::uint32_t>& checksum) override {
     EXPECT_EQ(ctx, this);
@@ -504,6 +511,46 @@ TEST_F(RemoteStoreTest, ReceiversTakeTheirPayloadsAndNothingElse) {
       EXPECT_TRUE(
           std::ranges::equal(into[i], std::span(content).subspan(i * 300'000, into[i].size())));
     }
+    EXPECT_EQ(heard.downs, 0);
+    ASSERT_TRUE(release(*store).ok());
+  }
+}
+
+// A READ of zeros is answered without them, with and without checksums, to whoever takes them.
+TEST_F(RemoteStoreTest, ZerosTravelWithoutBeingSent) {
+  for (const bool checksum : {false, true}) {
+    const auto store = writer("mem", {.checksum = checksum});
+    test::StoreOps ops(loop, *store);
+    ASSERT_EQ(ops.zero(0, 1 << 20).err, 0);
+    std::vector<std::byte> last(1, std::byte{'x'});
+    ASSERT_EQ(ops.write((256 << 10) - 1, last).err, 0);
+
+    Module zeros(64 << 10), not_quite(64 << 10), unwilling(64 << 10);
+    std::ranges::fill(zeros.bytes, std::byte{'?'});
+    unwilling.refuses_from = 0;
+    Pending first, second, third;
+    store->receive(0, zeros.bytes.size(), zeros, &zeros, first.done());
+    store->receive(192 << 10, not_quite.bytes.size(), not_quite, &not_quite, second.done());
+    store->receive(0, unwilling.bytes.size(), unwilling, &unwilling, third.done());
+    loop.until([&] { return first.over && second.over && third.over; });
+    EXPECT_EQ(first.outcome.err, 0);
+    EXPECT_EQ(first.outcome.epoch, store->geometry().epoch);
+    EXPECT_TRUE(zeros.was_zeros);
+    EXPECT_EQ(zeros.calls, 0);
+    EXPECT_EQ(zeros.bytes, std::vector<std::byte>(64 << 10));
+    EXPECT_EQ(second.outcome.err, 0);
+    EXPECT_FALSE(not_quite.was_zeros);
+    EXPECT_EQ(not_quite.bytes.back(), std::byte{'x'});
+    EXPECT_EQ(third.outcome.err, ECANCELED);
+    EXPECT_EQ(store->counters().bytes_read, not_quite.bytes.size());
+
+    // In several slices, of which the first has the byte.
+    std::vector<std::byte> into(1 << 20, std::byte{'?'});
+    EXPECT_EQ(ops.read(0, std::span(into)).err, 0);
+    std::vector<std::byte> expected(1 << 20);
+    expected[(256 << 10) - 1] = std::byte{'x'};
+    EXPECT_EQ(into, expected);
+    EXPECT_EQ(store->counters().bytes_read, not_quite.bytes.size() + wire::kSlice);
     EXPECT_EQ(heard.downs, 0);
     ASSERT_TRUE(release(*store).ok());
   }
@@ -1033,6 +1080,11 @@ struct Tasks final : Asker {
   Taken receive(void* ctx, std::uint64_t offset, std::uint64_t length, int socket,
                 const std::optional<std::uint32_t>& checksum) override {
     return module->receive(ctx, offset, length, socket, checksum);
+  }
+  // Not asked for on a page lane.
+  bool zeros(void*) override {
+    ADD_FAILURE();
+    return false;
   }
 
   void ask(std::uint64_t cookie, std::uint64_t offset, std::uint64_t length, bool waits = true) {

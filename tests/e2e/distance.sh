@@ -1,0 +1,54 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# Over a distance what nobody waits for travels by BBR, in both directions, if the
+# kernel has it, and what somebody waits for as the system says; on a near link both do
+# as the system says. Zeros are not sent at all.
+. "$(dirname "$0")/lib.sh"
+
+modprobe -q tcp_bbr || true
+bbr=0
+! grep -qw bbr /proc/sys/net/ipv4/tcp_available_congestion_control || bbr=1
+
+size=$((64 << 20))
+truncate -s $size "$work/file"
+rmem-load poke "$work/file" $((size - 4096)) 7
+hosts_up
+start_server "near=file://$work/file" "far=file://$work/file"
+start_rmemd
+
+# Connections of the server's side (sport) or the client's (dport) that travel so.
+connections() { # srv|cli CONGESTION-CONTROL
+	local side=sport
+	[[ $1 == srv ]] || side=dport
+	ip netns exec "$1" ss -Htin state established $side = :7070 | grep -cE "^\s+$2 " || true
+}
+near_rtt() { awk '{ exit !($1 < 0.9) }' <<<"$1"; }
+
+attach near --read-only
+wait_for at_least 2 daemon_says near lanes
+rtt=$(in_srv ss -Htin state established sport = :7070 | sed -n 's/.* rtt:\([0-9.]*\).*/\1/p' | sort -n | tail -n 1)
+note "the near link: $rtt ms"
+if near_rtt "$rtt"; then
+	assert_eq 0 "$(connections srv bbr)" "connections of the near region by BBR"
+fi
+assert_exit 0 rmemctl detach near
+
+in_srv tc qdisc add dev srv0 root netem delay 10ms
+attach far --read-only
+wait_for at_least 2 daemon_says far lanes
+assert_eq $bbr "$(connections srv bbr)" "connections by BBR, of the server"
+assert_eq $bbr "$(connections cli bbr)" "connections by BBR, of the client"
+usual=$(</proc/sys/net/ipv4/tcp_congestion_control)
+assert_eq $((2 - bbr)) "$(connections srv "$usual")" "connections by $usual"
+
+received() { in_cli awk '$1 == "cli0:" { print $2 }' /proc/net/dev; }
+before=$(received)
+assert_exit 0 rmemctl pull far --wait
+assert_eq $size "$(region far resident_bytes)" "bytes in memory"
+came=$(($(received) - before))
+note "$came bytes came for $size"
+assert_le $came $((size / 16)) "bytes that came for zeros"
+assert_eq 0x7 "$(rmem-load peek /dev/rmem-far $((size - 4096)))" "the word that is there"
+cmp "$work/file" /run/rmem/regions/far
+assert_exit 0 rmemctl detach far
