@@ -24,6 +24,8 @@ int Attachment::serve(const kchan::RegionInfo& info) {
   config.read_only = info.read_only();
   config.push_interval = options().push_interval;
   config.resident_limit = info.resident_limit;
+  config.pull_rate = options().pull_rate;
+  config.push_rate = options().push_rate;
   pager_.add(std::move(config));
   in_pager_ = true;
   const int err = kernel_.serve(info.id);
@@ -54,6 +56,14 @@ void Attachment::keep_notes() {
   if (const Status s = kernel_.set_blob(id_, notes_.to_blob()); !s.ok()) {
     log_.warning("{}; after a restart the writer claim may have to be taken over", s.cause());
   }
+}
+
+void Attachment::limit(std::uint64_t pull_rate, std::uint64_t push_rate) {
+  notes_.options.pull_rate = pull_rate;
+  notes_.options.push_rate = push_rate;
+  pager_.limit(id_, pull_rate, push_rate);
+  if (const Status s = kernel_.set_blob(id_, notes_.to_blob()); !s.ok())
+    log_.warning("{}; after a restart the rates are as they were", s.cause());
 }
 
 void Attachment::strand(Status why) {

@@ -52,6 +52,8 @@ class Attachment final : public Source::Listener {
   void leave_pager(std::function<void()> quiet);
   // The claim is held, or is not needed: go.
   void opened();
+  // Bytes a second from now on, also for a successor; 0: no limit.
+  void limit(std::uint64_t pull_rate, std::uint64_t push_rate);
   // Writes the notes to the kernel if the claim's generation has changed.
   void keep_notes();
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <string>
 
@@ -44,6 +45,11 @@ class Fields {
     } else {
       out = v->get<std::uint64_t>();
     }
+  }
+  // Any number; left empty when the member is absent.
+  void take(const char* name, std::optional<std::uint64_t>& out) {
+    if (!object_.is_object() || !object_.contains(name)) return;
+    take(name, out.emplace(), ~std::uint64_t{0});
   }
   // A member for somebody else to look at.
   void skip(const char* name) { taken_.insert(name); }

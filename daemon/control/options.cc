@@ -111,6 +111,8 @@ nlohmann::json to_json(const AttachOptions& o) {
           {"sync_timeout_ms", o.sync_timeout.count()},
           {"push_interval_ms", o.push_interval.count()},
           {"pull", o.pull},
+          {"pull_rate", o.pull_rate},
+          {"push_rate", o.push_rate},
           {"insecure", o.insecure},
           {"take_over", o.take_over}};
 }
@@ -144,6 +146,8 @@ Result<AttachOptions> options_from_json(const nlohmann::json& where) {
   ms("sync_timeout_ms", o.sync_timeout);
   ms("push_interval_ms", o.push_interval);
   fields.take("pull", o.pull);
+  fields.take("pull_rate", o.pull_rate, ~std::uint64_t{0});
+  fields.take("push_rate", o.push_rate, ~std::uint64_t{0});
   fields.take("insecure", o.insecure);
   fields.take("take_over", o.take_over);
   if (Status s = fields.status(); !s.ok()) return s;

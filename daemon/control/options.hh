@@ -37,7 +37,9 @@ struct AttachOptions {
   std::chrono::milliseconds fault_timeout{30'000};
   std::chrono::milliseconds sync_timeout{30'000};
   std::chrono::milliseconds push_interval{5'000};
-  std::string pull = "none";  // in the background: all, or what was recorded
+  std::string pull = "none";    // in the background: all, or what was recorded
+  std::uint64_t pull_rate = 0;  // bytes a second; 0: no limit. May have been changed since:
+  std::uint64_t push_rate = 0;  // not compared either
   bool insecure = false;
   bool take_over = false;
 

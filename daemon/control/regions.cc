@@ -161,6 +161,15 @@ void Regions::begin_pull(const Attachment& a, std::uint64_t size) {
   pager_.pull(a.id(), std::move(*ranges));
 }
 
+Status Regions::limit(const std::string& name, std::optional<std::uint64_t> pull_rate,
+                      std::optional<std::uint64_t> push_rate) {
+  const auto found = find(name);
+  if (!found.ok()) return found.status();
+  Attachment& a = **found;
+  a.limit(pull_rate.value_or(a.options().pull_rate), push_rate.value_or(a.options().push_rate));
+  return Status();
+}
+
 void Regions::record(const std::string& name, Finished done) {
   const auto found = find(name);
   if (!found.ok()) return done(found.status());
@@ -260,6 +269,8 @@ nlohmann::json Regions::status() const {
                     {"repeated", stats.repeated},
                     {"damaged", stats.damaged},
                     {"malformed", stats.malformed},
+                    {"pull_rate", a->options().pull_rate},
+                    {"push_rate", a->options().push_rate},
                     {"buffer_bytes", pager_.buffer_bytes(a->id())}});
     if (const auto chunks = pager_.recorded(a->id()))
       list.back()["recording"] = {{"chunks", *chunks}};

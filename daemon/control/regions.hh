@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -62,6 +63,11 @@ class Regions {
   void drop(const std::string& name, Finished done);
   // Begins to make the range resident; length 0: to the end. The pull's number.
   Result<std::uint64_t> pull(const std::string& name, std::uint64_t offset, std::uint64_t length);
+
+  // Bytes a second that may be pulled, and pushed while nobody waits for it; 0: no limit, nothing:
+  // as it is.
+  Status limit(const std::string& name, std::optional<std::uint64_t> pull_rate,
+               std::optional<std::uint64_t> push_rate);
 
   // From now on notes in what order the region is touched, of which nothing but what cannot be
   // made durable is resident any more.

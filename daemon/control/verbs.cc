@@ -31,8 +31,8 @@ void Verbs::handle(const Peer& peer, const nlohmann::json& request, const Server
   fields.skip("id");
   if (verb == "attach") return attach(peer, request, reply);
 
-  const bool named =
-      verb == "detach" || verb == "sync" || verb == "drop" || verb == "pull" || verb == "record";
+  const bool named = verb == "detach" || verb == "sync" || verb == "drop" || verb == "pull" ||
+                     verb == "record" || verb == "limit";
   bool force = false, stop = false;
   if (named) fields.take("name", name);
   if (verb == "detach") fields.take("force", force);
@@ -41,6 +41,11 @@ void Verbs::handle(const Peer& peer, const nlohmann::json& request, const Server
   if (verb == "pull") {
     fields.take("offset", offset, INT64_MAX);
     fields.take("length", length, INT64_MAX);
+  }
+  std::optional<std::uint64_t> pull_rate, push_rate;
+  if (verb == "limit") {
+    fields.take("pull_rate", pull_rate);
+    fields.take("push_rate", push_rate);
   }
   if (const Status s = fields.status(); !s.ok()) return reply(Server::error(malformed(s)));
   if (named && !valid_region_name(name)) {
@@ -63,6 +68,7 @@ void Verbs::handle(const Peer& peer, const nlohmann::json& request, const Server
     const auto number = regions_.pull(name, offset, length);
     return reply(number.ok() ? success({{"pull", *number}}) : Server::error(number.status()));
   }
+  if (verb == "limit") return reply(result(regions_.limit(name, pull_rate, push_rate)));
   if (verb == "record" && !stop) {
     return regions_.record(name, [reply](const Status& s) { reply(result(s)); });
   }

@@ -227,6 +227,14 @@ void Pager::wake_no_later_than(Clock::time_point due) {
   wake_(due);
 }
 
+void Pager::limit(std::uint32_t id, std::uint64_t pull_rate, std::uint64_t push_rate) {
+  Region* region = find(id);
+  if (!region) return;
+  region->pull_limit().set(pull_rate, options_.now());
+  region->push_limit().set(push_rate, options_.now());
+  kick(*region);
+}
+
 int Pager::push(std::uint32_t id) { return channel_.push(id); }
 
 std::uint64_t Pager::pull(std::uint32_t id, std::vector<Range> ranges) {

@@ -79,6 +79,8 @@ class Pager {
   // Does what is due by time, and calls back for regions that have become quiet.
   void tick();
 
+  // Bytes a second from now on; 0: no limit.
+  void limit(std::uint32_t id, std::uint64_t pull_rate, std::uint64_t push_rate);
   // Dirty pages become requests now. 0 or a positive errno.
   int push(std::uint32_t id);
   // What the ranges lack is prefetched in their order, before anybody asks; at least one, each

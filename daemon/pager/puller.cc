@@ -52,13 +52,15 @@ bool Puller::has_enough() const {
 bool Puller::advance() {
   if (pulls_.empty() || !region_.ready()) return false;
   const Pull& pull = pulls_.front();
-  if (!at_end() && has_enough()) return false;
+  if (!at_end() && (has_enough() || !region_.pull_limit().may(shared_.now()))) return false;
   // What was asked for is in the ring, if not here.
   if (!shared_.pager.drain()) return false;
   if (!at_end()) {
     if (has_enough()) return false;
     // A window is made of as many ranges as it takes.
     std::uint64_t left = window() * region_.config().chunk;
+    if (region_.pull_limit().rate() != 0)
+      left = std::clamp<std::uint64_t>(region_.pull_limit().burst(), region_.config().chunk, left);
     while (left != 0 && !at_end()) {
       const Range& range = pull.ranges[range_];
       const std::uint64_t length = std::min(left, range.length - at_);
@@ -75,6 +77,7 @@ bool Puller::advance() {
           region_.log().warning("pull at {}: {}", range.offset + at_, std::strerror(err));
         return false;  // at the next tick
       }
+      region_.pull_limit().took(std::uint64_t{queued} * region_.config().chunk, shared_.now());
       // A short range takes a chunk, too.
       left -= std::min(left, std::max<std::uint64_t>(length, region_.config().chunk));
       at_ += length;

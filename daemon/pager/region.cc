@@ -17,7 +17,10 @@ Region::Region(RegionConfig config, Shared& shared)
                     : shared.now() + config_.push_interval),
       fetcher_(*this, shared),
       write_back_(*this, shared),
-      puller_(*this, shared) {}
+      puller_(*this, shared) {
+  pull_limit_.set(config_.pull_rate, shared.now());
+  push_limit_.set(config_.push_rate, shared.now());
+}
 
 void Region::connect(store::Store& store) {
   if (gone_) return;
@@ -92,7 +95,7 @@ void Region::tick(Clock::time_point now) {
 Region::Clock::time_point Region::due() const {
   if (gone_) return Clock::time_point::max();
   Clock::time_point due = push_due_;
-  if (ready()) due = std::min(due, write_back_.flush_due());
+  if (ready()) due = std::min({due, write_back_.flush_due(), write_back_.held_until()});
   if (paused_until_ != Clock::time_point{}) due = std::min(due, paused_until_);
   if (ready() && puller_.active()) due = std::min(due, shared_.now() + kPullInterval);
   if (fetcher_.has_unfilled()) due = std::min(due, shared_.now() + kPauseOnNoMemory);

@@ -13,6 +13,7 @@
 #include "pager/arena.hh"
 #include "pager/fetcher.hh"
 #include "pager/puller.hh"
+#include "pager/rate_limit.hh"
 #include "pager/request.hh"
 #include "pager/write_back.hh"
 #include "store/store.hh"
@@ -29,6 +30,8 @@ struct RegionConfig {
   bool read_only = false;
   std::chrono::milliseconds push_interval{0};  // 0: only on demand
   std::uint64_t resident_limit = 0;            // bytes; 0: none
+  std::uint64_t pull_rate = 0;                 // bytes a second at first; 0: no limit
+  std::uint64_t push_rate = 0;                 // likewise
 };
 
 // Since this daemon serves the region; the kernel's own counters live longer.
@@ -85,6 +88,9 @@ class Region {
   WriteBack& write_back() { return write_back_; }
   Puller& puller() { return puller_; }
   const Puller& puller() const { return puller_; }
+  // Of what is pulled, and of writes that nobody waits for.
+  RateLimit& pull_limit() { return pull_limit_; }
+  RateLimit& push_limit() { return push_limit_; }
 
   // `store` is reachable and stays valid until disconnect() or until the region
   // is gone. Tells the kernel: active.
@@ -148,6 +154,8 @@ class Region {
   Clock::time_point paused_until_{};  // zero: not paused
   Clock::time_point push_due_;
   Clock::time_point complained_{};
+  RateLimit pull_limit_;
+  RateLimit push_limit_;
   Fetcher fetcher_;
   WriteBack write_back_;
   Puller puller_;

@@ -56,8 +56,19 @@ bool WriteBack::issue() {
     issue_zero(r);
     return true;
   }
-  if (zeros_ != 0) return false;
+  if (zeros_ != 0 || held()) return false;
   return issue_write(r);
+}
+
+// Nobody waits for any of them, and enough has gone of late. Who waits for one does for those
+// in front of it, too.
+bool WriteBack::held() const {
+  return sync_to_ack_ == 0 && !queue_.empty() && queue_.first()->op == RMEM_OP_WRITE &&
+         !region_.push_limit().may(shared_.now());
+}
+
+Reactor::Clock::time_point WriteBack::held_until() const {
+  return held() ? region_.push_limit().due() : Reactor::Clock::time_point::max();
 }
 
 void WriteBack::begin(Request* r) {
@@ -68,6 +79,7 @@ void WriteBack::begin(Request* r) {
   r->wrote = r->epochs_differ = false;
   r->pending = 1;  // held until everything has been issued
   writing_bytes_ += weight(r);
+  if (r->op == RMEM_OP_WRITE) region_.push_limit().took(r->payload, shared_.now());
 }
 
 // One more call of the store for it.

@@ -41,6 +41,9 @@ class WriteBack final : private store::Sender {
   // When the window is due at the latest; time_point::max(): no window.
   Reactor::Clock::time_point flush_due() const;
 
+  // When what the region's push limit holds back may go; time_point::max(): nothing.
+  Reactor::Clock::time_point held_until() const;
+
   // Nothing is queued, under way or waiting for its flush.
   bool idle() const {
     return queue_.empty() && writing_.empty() && acked_.empty() && flushing_.empty();
@@ -65,6 +68,7 @@ class WriteBack final : private store::Sender {
   // store::Sender
   Sent send(std::uint64_t offset, std::uint64_t length, int socket) override;
   bool directly(const Request* r) const;
+  bool held() const;
   bool issue_write(Request* r);
   bool issue_directly(Request* r);
   void issue_zero(Request* r);

@@ -72,6 +72,10 @@ class Attach final : public Command {
                    "fetch in the background: none, all, or recorded, what `rmemctl record' has "
                    "noted, in that order [none]")
         ->type_name("WHAT");
+    cli::add_size(app, "--pull-rate", options_.pull_rate,
+                  "bytes a second that may be pulled [no limit]");
+    cli::add_size(app, "--push-rate", options_.push_rate,
+                  "bytes a second that may be pushed while nobody waits [no limit]");
     app.add_flag("--take-over", options_.take_over, "be the writer even if another one is");
     app.add_flag("--insecure", options_.insecure, "allow plain TCP to another host");
   }

@@ -45,6 +45,7 @@ std::unique_ptr<Command> status_command(CLI::App& program);
 std::unique_ptr<Command> sync_command(CLI::App& program);
 std::unique_ptr<Command> pull_command(CLI::App& program);
 std::unique_ptr<Command> record_command(CLI::App& program);
+std::unique_ptr<Command> limit_command(CLI::App& program);
 std::unique_ptr<Command> drop_command(CLI::App& program);
 std::unique_ptr<Command> abort_command(CLI::App& program);
 std::unique_ptr<Command> events_command(CLI::App& program);

@@ -115,9 +115,9 @@ nlohmann::ordered_json region_json(const kchan::RegionInfo& r, const nlohmann::j
       {"memory", memory_json(r, daemon, mine)},
   };
   if (r.daemon_pid) j["daemon_pid"] = *r.daemon_pid;
-  // What goes on at the daemon, while it does.
+  // The daemon's own, and what goes on there, while it does.
   if (mine != nullptr)
-    for (const char* what : {"pull", "recording"})
+    for (const char* what : {"pull_rate", "push_rate", "pull", "recording"})
       if (const auto it = mine->find(what); it != mine->end()) j[what] = *it;
   return j;
 }

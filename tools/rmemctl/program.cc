@@ -6,8 +6,8 @@ namespace rmem::ctl {
 namespace {
 
 constexpr std::unique_ptr<Command> (*kCommands[])(CLI::App&) = {
-    attach_command, detach_command, status_command, sync_command,    pull_command,   record_command,
-    drop_command,   abort_command,  events_command, salvage_command, doctor_command,
+    attach_command, detach_command, status_command, sync_command,   pull_command,    record_command,
+    limit_command,  drop_command,   abort_command,  events_command, salvage_command, doctor_command,
 };
 
 }  // namespace

@@ -569,6 +569,35 @@ TEST_F(RegionsTest, PullAllBeginsWithTheAttachAndAfterARestart) {
   EXPECT_EQ(pager->puller(r->id)->done() + pager->puller(r->id)->active(), 1u);
 }
 
+TEST_F(RegionsTest, RatesMayChangeAndOutliveTheDaemon) {
+  AttachOptions o = options();
+  o.pull_rate = 1000;
+  const auto r = attach(o);
+  ASSERT_TRUE(r.ok());
+  const auto rates = [&] {
+    const auto region = ask({{"verb", "status"}})["regions"][0];
+    return std::pair(region["pull_rate"].get<int>(), region["push_rate"].get<int>());
+  };
+  EXPECT_EQ(rates(), std::pair(1000, 0));
+  EXPECT_TRUE(ask({{"verb", "limit"}, {"name", "data"}, {"push_rate", 7}})["ok"]);
+  EXPECT_EQ(rates(), std::pair(1000, 7));
+  EXPECT_TRUE(ask({{"verb", "limit"}, {"name", "data"}, {"pull_rate", 0}})["ok"]);
+  EXPECT_EQ(rates(), std::pair(0, 7));
+  EXPECT_EQ(ask({{"verb", "limit"}, {"name", "data"}, {"pull_rate", -1}})["error"]["code"],
+            static_cast<int>(Code::kUsage));
+  EXPECT_EQ(ask({{"verb", "limit"}, {"name", "nobody"}})["error"]["code"],
+            static_cast<int>(Code::kNotFound));
+  // As it was attached: that is no other region.
+  const auto again = attach(o);
+  ASSERT_TRUE(again.ok());
+  EXPECT_FALSE(again->made);
+  pager->remove(r->id, [] {});  // whose store goes with the daemon
+  restart();
+  ASSERT_TRUE(adopt().ok());
+  reactor->run();
+  EXPECT_EQ(rates(), std::pair(0, 7));
+}
+
 TEST_F(RegionsTest, WhatIsRecordedIsPulledInThatOrder) {
   const auto r = attach(options());
   ASSERT_TRUE(r.ok());

@@ -153,7 +153,8 @@ class FakeKernel final : public kchan::KernelChannel {
     prefetch_flags = flags;
     if (prefetch_error) return prefetch_error;
     windows.push_back({offset, length});
-    queued = prefetch_queues ? 1 : 0;
+    constexpr std::uint64_t kChunk = 256 << 10;
+    queued = prefetch_queues ? static_cast<std::uint32_t>((length + kChunk - 1) / kChunk) : 0;
     return 0;
   }
   int set_state(std::uint32_t, std::uint32_t state, std::string_view reason) override {

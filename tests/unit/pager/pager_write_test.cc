@@ -32,6 +32,30 @@ TEST_F(PagerWrite, OneFlushForAWindowOfAnImmediateStore) {
   EXPECT_EQ(store.flushes, 1u);
 }
 
+TEST_F(PagerWrite, WhatNobodyWaitsForKeepsToTheRegionsRate) {
+  using namespace std::chrono_literals;
+  store.immediate = true;
+  pager->limit(kId, 0, 10 * 4096);
+  for (std::uint64_t i = 1; i <= 40; ++i) write(i);
+  pager->pump();
+  for (int i = 0; i < 200; ++i) {
+    EXPECT_LE(woken, fake_now + 501ms);  // somebody comes back for the rest
+    pass(10ms);
+  }
+  EXPECT_NEAR(static_cast<double>(kernel.completions.size()), 20, 7);
+  // An fsync waits for one, hence for all in front of it.
+  write(41, RMEM_REQ_SYNC);
+  pager->pump();
+  EXPECT_EQ(kernel.completions.size(), 41u);
+  // It was paid for, too.
+  for (std::uint64_t i = 42; i <= 60; ++i) write(i);
+  pass(10ms);
+  EXPECT_EQ(kernel.completions.size(), 41u);
+  pager->limit(kId, 0, 0);
+  pass(10ms);
+  EXPECT_EQ(kernel.completions.size(), 60u);
+}
+
 TEST_F(PagerWrite, WritesDuringAFlushMakeTheNextWindow) {
   write(1);
   pager->pump();

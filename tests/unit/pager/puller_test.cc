@@ -76,6 +76,30 @@ TEST_F(PullerTest, WhatLiesInTheRingIsUnderWay) {
   EXPECT_EQ(pager->puller(kId)->done(), 0u);
 }
 
+TEST_F(PullerTest, KeepsToTheRegionsRateWhichMayChange) {
+  using namespace std::chrono_literals;
+  const auto chunks_in_two_seconds = [&] {
+    const std::size_t before = resident_.size();
+    for (int i = 0; i < 200; ++i) {
+      pass(10ms);
+      settle();
+    }
+    return resident_.size() - before;
+  };
+  pager->limit(kId, 10 * kChunk, 0);
+  pager->pull(kId, {{0, kSize}});
+  EXPECT_NEAR(static_cast<double>(chunks_in_two_seconds()), 20, 3);
+  pager->limit(kId, 50 * kChunk, 0);
+  EXPECT_NEAR(static_cast<double>(chunks_in_two_seconds()), 100, 6);
+  // Nobody who waits is held back.
+  fetch(5000, 250);
+  pager->pump();
+  EXPECT_TRUE(kernel.filled(5000));
+  pager->limit(kId, 0, 0);
+  settle();
+  EXPECT_EQ(resident_.size(), kSize / kChunk);
+}
+
 TEST_F(PullerTest, OneRangeAfterTheOther) {
   kernel.prefetch_queues = false;
   pager->disconnect(kId, "gone");

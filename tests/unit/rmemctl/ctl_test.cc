@@ -311,6 +311,10 @@ TEST_F(Ctl, AttachSendsEveryOption) {
                  "1GiB",
                  "--dirty-limit",
                  "64MiB",
+                 "--pull-rate",
+                 "20MiB",
+                 "--push-rate",
+                 "1000",
                  "--take-over",
                  "--insecure"}),
             0)
@@ -332,6 +336,8 @@ TEST_F(Ctl, AttachSendsEveryOption) {
                          {"sync_timeout_ms", 3000},
                          {"push_interval_ms", 250},
                          {"pull", "all"},
+                         {"pull_rate", 20 << 20},
+                         {"push_rate", 1000},
                          {"insecure", true},
                          {"take_over", true}};
   EXPECT_EQ(daemon->request(), expected);
@@ -361,6 +367,16 @@ TEST_F(Ctl, OtherVerbsNameTheRegion) {
     ASSERT_EQ(run({verb, "a"}), 0);
     EXPECT_EQ(daemon->request(), (json{{"verb", verb}, {"name", "a"}}));
   }
+}
+
+TEST_F(Ctl, LimitSendsWhatIsGiven) {
+  regions = {region("a")};
+  answer("{\"ok\":true}\n");
+  ASSERT_EQ(run({"limit", "a", "--pull-rate", "20MiB"}), 0);
+  EXPECT_EQ(daemon->request(), (json{{"verb", "limit"}, {"name", "a"}, {"pull_rate", 20 << 20}}));
+  ASSERT_EQ(run({"limit", "a", "--push-rate", "0"}), 0);
+  EXPECT_EQ(daemon->request(), (json{{"verb", "limit"}, {"name", "a"}, {"push_rate", 0}}));
+  EXPECT_EQ(run({"limit", "a"}), 2);
 }
 
 TEST_F(Ctl, ForceLeavesItToADaemonThatAnswers) {
