@@ -537,10 +537,7 @@ static void taker_goes(struct rmem_region *region)
  * Both
  */
 
-/*
- * Is the chunk the next one of somebody who walks, or the first that anybody would
- * begin with? The daemon may want to go ahead.
- */
+/* Is the chunk the next one of somebody who walks? The daemon may want to go ahead. */
 static bool lane_step(struct rmem_region *region, pgoff_t chunk)
 {
 	int i;
@@ -553,7 +550,7 @@ static bool lane_step(struct rmem_region *region, pgoff_t chunk)
 		}
 	}
 	region->steps[region->next_step++ % RMEM_STEPS] = chunk + 1;
-	return !chunk;
+	return false;
 }
 
 /*

@@ -36,8 +36,7 @@ ReadAhead::Window ReadAhead::on_miss(std::uint64_t offset, std::uint32_t tid) {
   }
   Stream& s = replace(tid);
   s = Stream{.used = true, .tid = tid, .next = chunk + chunk_, .last_use = ++uses_};
-  // Who begins at the beginning mostly means to go on.
-  return chunk == 0 ? advance(s, s.next) : Window{};
+  return {};
 }
 
 ReadAhead::Window ReadAhead::on_hit(std::uint64_t offset) {
@@ -87,7 +86,7 @@ std::uint64_t ReadAhead::next_window(const Stream& s) const {
   const std::uint64_t longest = std::max(shortest, most_);
   std::uint64_t window = s.window;
   if (window == 0)
-    window = far_ ? kEnough : std::clamp(kFirstChunks * chunk_, kLeastFirst, kMostFirst);
+    window = far_ ? kFirstFar : std::clamp(kFirstChunks * chunk_, kLeastFirst, kMostFirst);
   else if (window < kEnough)
     window = std::min(4 * window, kEnough);
   else if (s.late)

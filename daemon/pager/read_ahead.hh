@@ -11,12 +11,12 @@ namespace rmem::pager {
 // Recognises sequential readers of one region, several at a time, and says how
 // far ahead of each to fetch. Pure policy: it knows offsets, nothing else.
 //
-// A reader counts as sequential once it has missed two chunks in a row, or the first of
-// the region. Until then, and for a reader that jumps about, nothing is fetched ahead; that it
-// misses neighbours by chance happens in small regions only, of which most is wanted then. Each
+// A reader counts as sequential once it has missed two chunks in a row. Until then, and for
+// a reader that jumps about, nothing is fetched ahead; that it misses neighbours by
+// chance happens in small regions only, of which most is wanted then. Each
 // window is four times as long as the one before, as far as kEnough. From there on it grows only
 // for a reader that has to wait for what is under way to him: the distance is then what the link
-// takes. Where a round trip takes long, the first window is that long at once: to be wrong costs
+// takes. Where a round trip takes long, the first window is a long one: to be wrong costs
 // no time there, to hesitate costs round trips. The first chunk of a window is filled with a mark;
 // when the reader gets there, the kernel tells (a hit) and the next window is fetched while the
 // reader still has this one to go. (After Linux' mm/readahead.c, which has no second step.)
@@ -27,6 +27,7 @@ class ReadAhead {
   static constexpr std::uint64_t kLeastFirst = std::uint64_t{64} << 10;
   static constexpr std::uint64_t kMostFirst = std::uint64_t{1} << 20;
   static constexpr std::uint64_t kFirstChunks = 4;
+  static constexpr std::uint64_t kFirstFar = std::uint64_t{8} << 20;
   static constexpr std::uint64_t kEnough = std::uint64_t{4} << 20;
   static constexpr std::uint64_t kMaxWindow = std::uint64_t{16} << 20;
 
