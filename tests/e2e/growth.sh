@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # what lib.sh has
 # SPDX-License-Identifier: MIT
 #
 # Does something grow with use? For tests that source it behind lib.sh and say

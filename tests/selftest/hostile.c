@@ -292,14 +292,14 @@ static void on_fault(int sig)
 	siglongjmp(touch_jmp, 1);
 }
 
-static void touch(volatile unsigned char *at, bool write)
+static void touch(unsigned char *at, bool write)
 {
 	if (sigsetjmp(touch_jmp, 1))
 		return;
 	if (write)
-		*at = 1;
+		poke(at, 1);
 	else
-		(void)*at;
+		peek(at);
 	count(&shared->touched);
 }
 
@@ -551,7 +551,7 @@ static void user_ioctl(int fd)
 	}
 	switch (c->nr) {
 	case RMEM_IOC_ATTACH:
-		strcpy(a.attach.name, mine.name);
+		memcpy(a.attach.name, mine.name, sizeof(a.attach.name));
 		break;
 	case RMEM_IOC_PUNCH:
 	case RMEM_IOC_DROP:

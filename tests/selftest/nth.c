@@ -253,7 +253,7 @@ static long long run_file(void)
 	return fd < 0 ? fd : close(fd);
 }
 
-static char dir[] = "/tmp/nth.XXXXXX";
+static char dir[16] = "/tmp/nth.XXXXXX";
 
 static long long run_mount(void)
 {
