@@ -184,7 +184,7 @@ class Store {
   virtual bool can_receive(std::uint64_t /*length*/) const { return false; }
   // Whether a demand does not wait behind what is bulk.
   virtual bool overtakes() const { return false; }
-  // How long its answers are under way, of late; 0: not known.
+  // How long its answers are under way at least; 0: not known.
   virtual std::chrono::microseconds round_trip() const { return {}; }
   // Demands of at most `longest` bytes may be asked for by `asker` from now on, where
   // that is possible, until it is set to null, which ends it without answers.

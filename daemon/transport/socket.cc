@@ -2,14 +2,15 @@
 #include "transport/socket.hh"
 
 #include <fcntl.h>
+#include <linux/tcp.h>  // tcp_info as the kernel has it
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <climits>
+#include <limits>
 
 namespace rmem::transport {
 
@@ -26,6 +27,7 @@ constexpr int kUnixBuffer = 1 << 20;
 constexpr char kShortQueues[] = "bbr";
 constexpr auto kDistant = 1ms;
 constexpr int kDistantBuffer = 16 << 20;
+constexpr auto kNoSample = std::numeric_limits<std::uint32_t>::max();
 
 msghdr message(std::span<const iovec> buffers) {
   msghdr header = {};
@@ -128,8 +130,10 @@ IoResult SocketConnection::send(std::span<const iovec> buffers, bool more) {
 std::chrono::microseconds SocketConnection::round_trip() const {
   tcp_info info = {};
   socklen_t length = sizeof info;
-  (void)::getsockopt(fd_.get(), IPPROTO_TCP, TCP_INFO, &info, &length);
-  return std::chrono::microseconds(info.tcpi_rtt);
+  if (::getsockopt(fd_.get(), IPPROTO_TCP, TCP_INFO, &info, &length) != 0 ||
+      info.tcpi_min_rtt == kNoSample)
+    return {};
+  return std::chrono::microseconds(info.tcpi_min_rtt);
 }
 
 void SocketConnection::carry_bulk() {

@@ -70,7 +70,7 @@ class Connection {
   // again now and then, as the way may have become a longer one.
   virtual void carry_bulk() {}
 
-  // Smoothed, of late; 0: not known.
+  // The least of late (minutes), so without what queues and busy hosts add; 0: not known.
   virtual std::chrono::microseconds round_trip() const { return {}; }
 
   // The socket whose stream is that of the connection, byte by byte, so that
