@@ -19,6 +19,7 @@ ReadAhead::Window ReadAhead::on_miss(std::uint64_t offset, std::uint32_t tid) {
       s.tid = tid;
       s.last_use = ++uses_;
       s.next = chunk + chunk_;
+      if (++s.steps < (far_ ? kStepsFar : kSteps)) return {};
       return advance(s, s.next);
     }
     if (s.window != 0 && chunk == s.begin && s.marked != chunk) {
@@ -86,7 +87,7 @@ std::uint64_t ReadAhead::next_window(const Stream& s) const {
   const std::uint64_t longest = std::max(shortest, most_);
   std::uint64_t window = s.window;
   if (window == 0)
-    window = far_ ? kFirstFar : std::clamp(kFirstChunks * chunk_, kLeastFirst, kMostFirst);
+    window = far_ ? kFirstFar : std::min(kFirstChunks * chunk_, kMostFirst);
   else if (window < kEnough)
     window = std::min(4 * window, kEnough);
   else if (s.late)

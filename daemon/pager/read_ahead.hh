@@ -11,20 +11,18 @@ namespace rmem::pager {
 // Recognises sequential readers of one region, several at a time, and says how
 // far ahead of each to fetch. Pure policy: it knows offsets, nothing else.
 //
-// A reader counts as sequential once it has missed two chunks in a row. Until then, and for
-// a reader that jumps about, nothing is fetched ahead; that it misses neighbours by
-// chance happens in small regions only, of which most is wanted then. Each
-// window is four times as long as the one before, as far as kEnough. From there on it grows only
-// for a reader that has to wait for what is under way to him: the distance is then what the link
-// takes. Where a round trip takes long, the first window is a long one: to be wrong costs
-// no time there, to hesitate costs round trips. The first chunk of a window is filled with a mark;
-// when the reader gets there, the kernel tells (a hit) and the next window is fetched while the
-// reader still has this one to go. (After Linux' mm/readahead.c, which has no second step.)
+// A reader counts as sequential once it has missed three chunks in a row, or two where a
+// round trip takes long: there to be wrong costs no time, and to hesitate costs round trips. Until
+// then, and for a reader that jumps about, nothing is fetched ahead. Each window is four times as
+// long as the one before, as far as kEnough; far away the first is a long one. From there on it
+// grows only for a reader that has to wait for what is under way to him: the distance is
+// then what the link takes. The first chunk of a window is filled with a mark; when the reader gets
+// there, the kernel tells (a hit) and the next window is fetched while the reader still
+// has this one to go. (After Linux' mm/readahead.c, which has no second step.)
 class ReadAhead {
  public:
   // Bytes: of the first window, within kFirstChunks of them; where growing ends for who never
   // waits, and for all.
-  static constexpr std::uint64_t kLeastFirst = std::uint64_t{64} << 10;
   static constexpr std::uint64_t kMostFirst = std::uint64_t{1} << 20;
   static constexpr std::uint64_t kFirstChunks = 4;
   static constexpr std::uint64_t kFirstFar = std::uint64_t{8} << 20;
@@ -68,6 +66,7 @@ class ReadAhead {
   struct Stream {
     bool used = false;
     std::uint32_t tid = 0;
+    unsigned steps = 0;            // misses in a row, each right behind the last
     std::uint64_t next = 0;        // where the reader's next miss would be
     std::uint64_t window = 0;      // bytes of the latest window; 0: none yet
     std::uint64_t begin = 0;       // of the latest window; it ends at `next`
@@ -79,6 +78,9 @@ class ReadAhead {
   static constexpr std::uint64_t kNone = ~std::uint64_t{0};
 
   std::uint64_t next_window(const Stream& stream) const;
+  static constexpr unsigned kSteps = 2;
+  static constexpr unsigned kStepsFar = 1;
+
   Stream& replace(std::uint32_t tid);
   Window advance(Stream& stream, std::uint64_t from);
   std::uint64_t chunk_of(std::uint64_t offset) const { return offset & ~(chunk_ - 1); }

@@ -26,23 +26,36 @@ TEST(ReadAhead, RandomReaderFetchesNothingAhead) {
   }
 }
 
-// The window after two misses in a row, far from the region's beginning.
+// The first window of a reader that begins at chunk `first`.
 ReadAhead::Window begin_walk(ReadAhead& policy, std::uint64_t chunk, std::uint64_t first = 8) {
   EXPECT_TRUE(policy.on_miss(first * chunk, 1).empty());
-  return policy.on_miss((first + 1) * chunk, 1);
+  EXPECT_TRUE(policy.on_miss((first + 1) * chunk, 1).empty());
+  return policy.on_miss((first + 2) * chunk, 1);
 }
 
-TEST(ReadAhead, TheSecondNeighbourBeginsAStream) {
+TEST(ReadAhead, TwoNeighboursAreNoStream) {
   ReadAhead policy(kSize, kChunk);
+  for (const std::uint64_t chunk : {0, 1, 100, 101})
+    EXPECT_TRUE(policy.on_miss(chunk * kChunk, 1).empty());
   const ReadAhead::Window w = begin_walk(policy, kChunk);
-  EXPECT_EQ(w.offset, 10 * kChunk);
+  EXPECT_EQ(w.offset, 11 * kChunk);
   EXPECT_EQ(w.length, 4 * kChunk);
-  EXPECT_TRUE(policy.on_miss(100 * kChunk, 1).empty());
-  EXPECT_TRUE(policy.on_miss(102 * kChunk, 1).empty());
 }
 
-TEST(ReadAhead, TheFirstWindowIsNeitherTinyNorHuge) {
-  for (const auto& [chunk, length] : {std::pair<std::uint64_t, std::uint64_t>{4 << 10, 64 << 10},
+TEST(ReadAhead, FarAwayTheyAreAndTheFirstWindowIsALongOne) {
+  ReadAhead policy(kSize * 1024, kChunk);
+  policy.set_far(true);
+  EXPECT_TRUE(policy.on_miss(8 * kChunk, 1).empty());
+  const ReadAhead::Window w = policy.on_miss(9 * kChunk, 1);
+  EXPECT_EQ(w.offset, 10 * kChunk);
+  EXPECT_EQ(w.length, ReadAhead::kFirstFar);
+  ASSERT_TRUE(policy.take_mark(w.offset));
+  policy.on_late(w.offset);
+  EXPECT_EQ(policy.on_hit(w.offset).length, ReadAhead::kMaxWindow);
+}
+
+TEST(ReadAhead, TheFirstWindowIsNotHuge) {
+  for (const auto& [chunk, length] : {std::pair<std::uint64_t, std::uint64_t>{4 << 10, 16 << 10},
                                       {64 << 10, 256 << 10},
                                       {1 << 20, 2 << 20},
                                       {2 << 20, 4 << 20}}) {
@@ -73,15 +86,6 @@ TEST(ReadAhead, WindowsGrowAsFarAsTheirReaderWaits) {
   EXPECT_EQ(walk_on(policy, w, true), ReadAhead::kMaxWindow);
 }
 
-TEST(ReadAhead, FarAwayTheFirstWindowIsALongOne) {
-  ReadAhead policy(kSize * 1024, kChunk);
-  policy.set_far(true);
-  ReadAhead::Window w = begin_walk(policy, kChunk);
-  EXPECT_EQ(w.length, ReadAhead::kFirstFar);
-  EXPECT_EQ(walk_on(policy, w, false), ReadAhead::kFirstFar);
-  EXPECT_EQ(walk_on(policy, w, true), ReadAhead::kMaxWindow);
-}
-
 TEST(ReadAhead, KeepsToTheLongestWindow) {
   ReadAhead policy(kSize * 1024, kChunk, 4 * kChunk);
   ReadAhead::Window w = begin_walk(policy, kChunk);
@@ -92,12 +96,12 @@ TEST(ReadAhead, KeepsToTheLongestWindow) {
 }
 
 TEST(ReadAhead, StopsAtTheEnd) {
-  ReadAhead policy(7 * kChunk + 10, kChunk);
+  ReadAhead policy(8 * kChunk + 10, kChunk);
   ReadAhead::Window w = begin_walk(policy, kChunk, 1);
   EXPECT_EQ(w.length, 4 * kChunk);
   ASSERT_TRUE(policy.take_mark(w.offset));
   w = policy.on_hit(w.offset);
-  EXPECT_EQ(w.offset, 7 * kChunk);
+  EXPECT_EQ(w.offset, 8 * kChunk);
   EXPECT_EQ(w.length, 10u);
   ASSERT_TRUE(policy.take_mark(w.offset));
   EXPECT_TRUE(policy.on_hit(w.offset).empty());
@@ -118,7 +122,8 @@ TEST(ReadAhead, ChunksThatWereEvictedBeforeUseShrinkTheWindow) {
   w = policy.on_hit(w.offset);
   policy.take_mark(w.offset);
   EXPECT_TRUE(policy.on_miss(w.offset, 1).empty());
-  EXPECT_EQ(policy.on_miss(w.offset + kChunk, 1).length, 4 * kChunk);
+  EXPECT_TRUE(policy.on_miss(w.offset + kChunk, 1).empty());
+  EXPECT_EQ(policy.on_miss(w.offset + 2 * kChunk, 1).length, 4 * kChunk);
 }
 
 TEST(ReadAhead, ReaderThatRanPastItsWindowKeepsIt) {
@@ -192,17 +197,17 @@ class Reader : public PagerTest {
   std::size_t seen_fills_ = 0;
 };
 
-TEST_F(Reader, SequentialWaitsTwiceOnly) {
+TEST_F(Reader, SequentialWaitsThreeTimesOnly) {
   int waited = 0;
   for (std::uint64_t i = 0; i < kSize / kChunk; ++i) waited += !read_chunk(i);
-  EXPECT_EQ(waited, 2);
+  EXPECT_EQ(waited, 3);
   EXPECT_EQ(store.reads, kSize / kChunk);  // each chunk once
 }
 
 TEST_F(Reader, WhoJoinsLateWalksOn) {
   int waited = 0;
   for (std::uint64_t i = 0; i < kSize / kChunk; ++i) waited += !read_chunk(i, 1, true);
-  EXPECT_EQ(waited, 2);
+  EXPECT_EQ(waited, 3);
   EXPECT_EQ(store.reads, kSize / kChunk);
 }
 
@@ -211,7 +216,7 @@ TEST_F(Reader, InterleavedSequentialReadersEach) {
   for (std::uint64_t i = 0; i < 60; ++i) {
     for (std::uint32_t t = 0; t < 4; ++t) waited += !read_chunk(t * 64 + i, 100 + t);
   }
-  EXPECT_EQ(waited, 4 * 2);
+  EXPECT_EQ(waited, 4 * 3);
 }
 
 TEST_F(Reader, OneThreadInTwoPlaces) {
@@ -220,12 +225,12 @@ TEST_F(Reader, OneThreadInTwoPlaces) {
     waited += !read_chunk(i, 1);
     waited += !read_chunk(128 + i, 1);
   }
-  EXPECT_EQ(waited, 2 * 2);
+  EXPECT_EQ(waited, 2 * 3);
 }
 
 TEST_F(Reader, IndexedQueryFetchesOnlyWhatItTouches) {
-  for (std::uint64_t chunk : {0, 17, 200, 3, 120, 0, 17}) read_chunk(chunk);
-  EXPECT_EQ(store.reads, 5u);
+  for (std::uint64_t chunk : {0, 1, 17, 200, 3, 120, 121, 0, 17}) read_chunk(chunk);
+  EXPECT_EQ(store.reads, 7u);
 }
 
 TEST_F(Reader, GivesUpWhereTheKernelRefuses) {
