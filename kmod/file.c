@@ -56,15 +56,6 @@ ssize_t rmem_read_iter(struct kiocb *iocb, struct iov_iter *to)
 	return done ?: err;
 }
 
-static ssize_t write_absent(struct kiocb *iocb, u64 pos, u64 bytes, struct iov_iter *from)
-{
-	ssize_t n = rmem_overwrite(iocb->ki_filp->private_data, pos, bytes, from);
-
-	if (n > 0)
-		balance_dirty_pages_ratelimited(iocb->ki_filp->f_mapping);
-	return n;
-}
-
 /* By write_begin and write_end, which fetch what is absent. */
 static ssize_t write_present(struct kiocb *iocb, u64 pos, u64 bytes, struct iov_iter *from)
 {
@@ -105,7 +96,7 @@ ssize_t rmem_write_iter(struct kiocb *iocb, struct iov_iter *from)
 		n = 0;
 		bytes = iov_iter_count(from);
 		if (rmem_overwrite_piece(region, pos + written, &bytes))
-			n = write_absent(iocb, pos + written, bytes, from);
+			n = rmem_overwrite(region, pos + written, bytes, from);
 		if (!n)
 			n = write_present(iocb, pos + written, bytes, from);
 		if (n > 0)
@@ -214,50 +205,17 @@ int rmem_fsync(struct file *file, loff_t start, loff_t end, int datasync)
 	return err;
 }
 
-/* Clips a range that may be changed. 0: there is something left of it. */
-static int changed_range(struct rmem_region *region, u64 offset, u64 *length)
+/* A change of the range, as far as it lies in the region; @length 0: up to the end. */
+static long change(struct rmem_region *region, u64 offset, u64 length,
+		   int (*how)(struct rmem_region *region, u64 offset, u64 end))
 {
 	if (region->flags & RMEM_REGION_READ_ONLY)
 		return -EROFS;
 	if (offset >= region->size)
-		return -ERANGE;
-	if (!*length || *length > region->size - offset)
-		*length = region->size - offset;
-	return 0;
-}
-
-static long punch(struct rmem_region *region, u64 offset, u64 length)
-{
-	int err = changed_range(region, offset, &length);
-
-	if (err)
-		return err == -ERANGE ? 0 : err;
-	return rmem_region_punch(region, offset, offset + length);
-}
-
-/* RMEM_IOC_OVERWRITE: absent pages become dirty ones of zeros. */
-static long will_overwrite(struct file *file, u64 offset, u64 length)
-{
-	struct rmem_region *region = file->private_data;
-	int err = changed_range(region, offset, &length);
-	u64 pos = round_up(offset, PAGE_SIZE), end = offset + length, bytes;
-
-	if (err)
-		return err == -ERANGE ? 0 : err;
-	for (; pos < end; pos += bytes) {
-		ssize_t n = 0;
-
-		bytes = end - pos;
-		if (rmem_overwrite_piece(region, pos, &bytes))
-			n = rmem_overwrite(region, pos, bytes, NULL);
-		if (n < 0)
-			return n == -ERESTARTSYS ? -EINTR : n;
-		balance_dirty_pages_ratelimited(file->f_mapping);
-		if (fatal_signal_pending(current))
-			return -EINTR;
-		cond_resched();
-	}
-	return 0;
+		return 0;
+	if (!length || length > region->size - offset)
+		length = region->size - offset;
+	return how(region, offset, offset + length);
 }
 
 long rmem_fallocate(struct file *file, int mode, loff_t offset, loff_t len)
@@ -265,7 +223,7 @@ long rmem_fallocate(struct file *file, int mode, loff_t offset, loff_t len)
 	struct rmem_region *region = file->private_data;
 
 	if (mode == (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE))
-		return punch(region, offset, len);
+		return change(region, offset, len, rmem_region_punch);
 	if (!(mode & ~FALLOC_FL_KEEP_SIZE) && offset + len > region->size)
 		return -EPERM;
 	return -EOPNOTSUPP;
@@ -331,9 +289,8 @@ static long ioctl_range(struct file *file, unsigned int nr, unsigned long arg)
 	}
 	if (!(file->f_mode & FMODE_WRITE))
 		return -EBADF;
-	if (nr == _IOC_NR(RMEM_IOC_OVERWRITE))
-		return will_overwrite(file, range.offset, range.length);
-	return punch(region, range.offset, range.length);
+	return change(region, range.offset, range.length,
+		      nr == _IOC_NR(RMEM_IOC_OVERWRITE) ? rmem_overwrite_range : rmem_region_punch);
 }
 
 long rmem_file_ioctl(struct file *file, unsigned int cmd, unsigned long arg)

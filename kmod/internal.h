@@ -465,6 +465,7 @@ int rmem_pages_gather(struct rmem_region *region, struct list_head *folios, pgof
 		      pgoff_t end, unsigned int order);
 void rmem_pages_unlist(struct rmem_region *region, struct folio *folio);
 void rmem_pages_release(struct rmem_region *region, struct list_head *folios);
+int rmem_pages_add(struct rmem_region *region, struct folio *folio, pgoff_t index, gfp_t gfp);
 int rmem_pages_alloc(struct rmem_req *req);
 int rmem_pages_copy(struct rmem_req *req, u64 offset, u64 length, const void __user *from);
 int rmem_pages_zero(struct rmem_req *req, u64 offset, u64 length);
@@ -513,6 +514,7 @@ void rmem_dirty_free(struct rmem_region *region);
 /* overwrite.c */
 bool rmem_overwrite_piece(struct rmem_region *region, u64 pos, u64 *bytes);
 ssize_t rmem_overwrite(struct rmem_region *region, u64 pos, u64 bytes, struct iov_iter *from);
+int rmem_overwrite_range(struct rmem_region *region, u64 offset, u64 end);
 
 /* writeback.c */
 int rmem_writepages(struct address_space *mapping, struct writeback_control *wbc);

@@ -13,6 +13,7 @@
  */
 #include <linux/highmem.h>
 #include <linux/uio.h>
+#include <linux/writeback.h>
 
 #include "internal.h"
 
@@ -131,18 +132,13 @@ static int overwrite_admit(struct overwrite *ow)
 static int overwrite_insert(struct overwrite *ow, struct folio *folio, pgoff_t index)
 {
 	struct rmem_region *region = ow->region;
-	struct address_space *mapping = region->inode->i_mapping;
-	gfp_t gfp = rmem_pages_gfp(mapping);
+	gfp_t gfp = rmem_pages_gfp(region->inode->i_mapping);
 	int err;
 
 	/* a full cgroup finds room for pages sooner than for a large folio */
 	if (folio_test_large(folio))
 		gfp |= __GFP_NORETRY | __GFP_NOWARN;
-	folio_mark_uptodate(folio);
-	/* not to be evicted as soon as it is clean */
-	if (READ_ONCE(region->resident_limit))
-		__folio_set_referenced(folio);
-	err = filemap_add_folio(mapping, folio, index, gfp);
+	err = rmem_pages_add(region, folio, index, gfp);
 	if (!err) {
 		/* what was promised needs no memory */
 		rmem_dirty_set(region, index, folio_nr_pages(folio));
@@ -231,7 +227,33 @@ ssize_t rmem_overwrite(struct rmem_region *region, u64 pos, u64 bytes, struct io
 	done = overwrite(&ow, from, region->folio_order);
 	if (done == -ENOMEM && region->folio_order)
 		done = overwrite(&ow, from, 0);
-	if (done > 0)
+	if (done > 0) {
 		rmem_room_push_ahead(region);
+		balance_dirty_pages_ratelimited(region->inode->i_mapping);
+	}
 	return done == -ENOMEM ? 0 : done;
+}
+
+/*
+ * rmem_overwrite_range() - RMEM_IOC_OVERWRITE: absent pages become dirty ones of zeros
+ *
+ * Those from @offset to before @end, as wholes. Return: 0, EINTR, EIO, ESTALE.
+ */
+int rmem_overwrite_range(struct rmem_region *region, u64 offset, u64 end)
+{
+	u64 pos = round_up(offset, PAGE_SIZE), bytes;
+
+	for (; pos < end; pos += bytes) {
+		ssize_t n = 0;
+
+		bytes = end - pos;
+		if (rmem_overwrite_piece(region, pos, &bytes))
+			n = rmem_overwrite(region, pos, bytes, NULL);
+		if (n < 0)
+			return n == -ERESTARTSYS ? -EINTR : n;
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		cond_resched();
+	}
+	return 0;
 }

@@ -218,6 +218,16 @@ int rmem_pages_zero(struct rmem_req *req, u64 offset, u64 length)
 	return pages_set(req, offset, length, NULL);
 }
 
+/* A folio with all of its bytes becomes visible; 0, and it is locked, or what is in the way. */
+int rmem_pages_add(struct rmem_region *region, struct folio *folio, pgoff_t index, gfp_t gfp)
+{
+	folio_mark_uptodate(folio);
+	/* not to be evicted before it was used */
+	if (READ_ONCE(region->resident_limit))
+		__folio_set_referenced(folio);
+	return filemap_add_folio(region->inode->i_mapping, folio, index, gfp);
+}
+
 /* Not as one folio: some of its pages are resident, or there is no room. Singly. */
 static int pages_insert_singly(struct rmem_req *req, struct folio *folio, pgoff_t index)
 {
@@ -289,7 +299,6 @@ static void pages_drain(struct rmem_region *region, pgoff_t index)
 int rmem_pages_insert(struct rmem_req *req, bool mark)
 {
 	struct rmem_region *region = req->region;
-	struct address_space *mapping = region->inode->i_mapping;
 	struct mem_cgroup *payer = set_active_memcg(pages_payer(req));
 	pgoff_t index = req->offset >> PAGE_SHIFT;
 	struct folio *folio, *next;
@@ -300,11 +309,7 @@ int rmem_pages_insert(struct rmem_req *req, bool mark)
 		long pages = folio_nr_pages(folio);
 
 		rmem_pages_unlist(region, folio);
-		folio_mark_uptodate(folio);
-		/* not to be evicted before it was used */
-		if (READ_ONCE(region->resident_limit))
-			__folio_set_referenced(folio);
-		err = filemap_add_folio(mapping, folio, index, pages_charge_gfp(req));
+		err = rmem_pages_add(region, folio, index, pages_charge_gfp(req));
 		if (!err) {
 			if (mark)
 				folio_set_readahead(folio);

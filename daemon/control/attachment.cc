@@ -53,17 +53,19 @@ void Attachment::keep_notes() {
   const std::uint64_t generation = source->claim_generation();
   if (generation == 0 || generation == notes_.claim_generation) return;
   notes_.claim_generation = generation;
-  if (const Status s = kernel_.set_blob(id_, notes_.to_blob()); !s.ok()) {
-    log_.warning("{}; after a restart the writer claim may have to be taken over", s.cause());
-  }
+  write_notes("after a restart the writer claim may have to be taken over");
+}
+
+void Attachment::write_notes(std::string_view otherwise) {
+  if (const Status s = kernel_.set_blob(id_, notes_.to_blob()); !s.ok())
+    log_.warning("{}; {}", s.cause(), otherwise);
 }
 
 void Attachment::limit(std::uint64_t pull_rate, std::uint64_t push_rate) {
   notes_.options.pull_rate = pull_rate;
   notes_.options.push_rate = push_rate;
   pager_.limit(id_, pull_rate, push_rate);
-  if (const Status s = kernel_.set_blob(id_, notes_.to_blob()); !s.ok())
-    log_.warning("{}; after a restart the rates are as they were", s.cause());
+  write_notes("after a restart the rates are as they were");
 }
 
 void Attachment::strand(Status why) {

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/log.hh"
@@ -76,6 +77,9 @@ class Attachment final : public Source::Listener {
   void on_failed(const Status& reason) override;
 
  private:
+  // `otherwise`: what it means if they cannot be kept.
+  void write_notes(std::string_view otherwise);
+
   Notes notes_;
   Kernel& kernel_;
   pager::Pager& pager_;

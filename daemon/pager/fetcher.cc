@@ -190,13 +190,16 @@ bool Fetcher::directly(const Request* r) const {
   return !r->by_copy && shared_.channel.receives() && region_.store().can_receive(r->length);
 }
 
+// As refused() has it: why nobody wants its bytes any more, or 0.
+int Fetcher::unwanted(const Request* r) const {
+  if (r->overtaken) return ENOENT;
+  return region_.gone() ? EAGAIN : 0;
+}
+
 store::Receiver::Taken Fetcher::receive(void* ctx, std::uint64_t offset, std::uint64_t length,
                                         int socket, const std::optional<std::uint32_t>& checksum) {
   auto* r = static_cast<Request*>(ctx);
-  if (region_.gone() || r->overtaken) {
-    r->err = r->overtaken ? ENOENT : EAGAIN;
-    return {0, false, ECANCELED};
-  }
+  if ((r->err = unwanted(r)) != 0) return {0, false, ECANCELED};
   const auto got = shared_.channel.receive(r->cookie, offset, length, socket,
                                            r->mark ? RMEM_FILL_MARK : 0, checksum);
   switch (got.err) {
@@ -218,10 +221,8 @@ store::Receiver::Taken Fetcher::receive(void* ctx, std::uint64_t offset, std::ui
 
 bool Fetcher::zeros(void* ctx) {
   auto* r = static_cast<Request*>(ctx);
-  r->err = r->overtaken ? ENOENT
-           : region_.gone()
-               ? EAGAIN
-               : shared_.channel.fill_zeros(r->cookie, r->length, r->mark ? RMEM_FILL_MARK : 0);
+  if ((r->err = unwanted(r)) != 0) return false;
+  r->err = shared_.channel.fill_zeros(r->cookie, r->length, r->mark ? RMEM_FILL_MARK : 0);
   return r->err == 0;
 }
 

@@ -41,9 +41,7 @@ void Puller::next_pull() {
   if (!pulls_.empty()) begin();
 }
 
-std::size_t Puller::window() const {
-  return std::max<std::size_t>(region_.fetcher().most_ahead() / 2, 1);
-}
+std::size_t Puller::window() const { return region_.fetcher().most_ahead() / 2; }
 
 bool Puller::has_enough() const {
   return region_.fetcher().under_way_ahead() > region_.fetcher().most_ahead() - window();

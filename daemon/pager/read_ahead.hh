@@ -18,7 +18,7 @@ namespace rmem::pager {
 // grows only for a reader that has to wait for what is under way to him: the distance is
 // then what the link takes. The first chunk of a window is filled with a mark; when the reader gets
 // there, the kernel tells (a hit) and the next window is fetched while the reader still
-// has this one to go. (After Linux' mm/readahead.c, which has no second step.)
+// has this one to go. (After Linux' mm/readahead.c.)
 class ReadAhead {
  public:
   // Bytes: of the first window, within kFirstChunks of them; where growing ends for who never

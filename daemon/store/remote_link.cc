@@ -112,12 +112,14 @@ void RemoteLink::greeted(const Reply& reply) {
   max_payload_ = hello->max_payload;
   max_calls_ = std::min(hello->max_requests, options_.max_calls);
   established_ = true;
-  carry_bulk();
+  look_how_far();
   std::exchange(greeted_, nullptr)();
 }
 
-void RemoteLink::carry_bulk() {
-  if (established_ && lanes_ && options_.role == wire::Role::kBulk) connection_->carry_bulk();
+void RemoteLink::look_how_far() {
+  if (!established_) return;
+  round_trip_ = connection_->round_trip();
+  if (lanes_ && options_.role == wire::Role::kBulk) connection_->carry_bulk();
 }
 
 // --- calls -------------------------------------------------------------------
@@ -623,7 +625,7 @@ void RemoteLink::on_tick() {
         Status(Code::kUnreachable,
                peer_ + " has been silent for " + std::to_string(3 * interval_.count()) + " ms", {},
                ETIMEDOUT));
-  carry_bulk();
+  look_how_far();
   if (established_ && !pinging_ && 2 * quiet >= interval_) ping();
   next_tick();
 }

@@ -115,9 +115,8 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   // sliced.
   std::uint32_t slice() const { return std::min(max_payload_, wire::kSlice); }
   bool checksums() const { return checksums_; }
-  std::chrono::microseconds round_trip() const {
-    return connection_ ? connection_->round_trip() : std::chrono::microseconds{};
-  }
+  // As it was when somebody last looked, which is with every keep-alive.
+  std::chrono::microseconds round_trip() const { return round_trip_; }
   // Whether the server knows what the role is about.
   bool lanes() const { return lanes_; }
   std::uint64_t checksum_errors() const { return checksum_errors_; }
@@ -156,7 +155,7 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   void choose_staging();
   wire::FrameReader::Next violated(std::string_view how);
   void greeted(const Reply& reply);
-  void carry_bulk();
+  void look_how_far();
   void refused(const wire::Header& header, const std::string& text);
   void send();
   bool send_aside();
@@ -180,6 +179,7 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   bool heard_ = false;        // anything has ever been received
   bool checksums_ = false;
   bool lanes_ = false;
+  std::chrono::microseconds round_trip_{};
   bool zeros_ = false;  // the server answers a READ of nothing but zeros without them
   std::uint32_t max_payload_;
   std::uint32_t max_calls_;

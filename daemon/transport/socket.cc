@@ -137,7 +137,8 @@ std::chrono::microseconds SocketConnection::round_trip() const {
 }
 
 void SocketConnection::carry_bulk() {
-  if (round_trip() < kDistant) return;
+  if (distant_ || round_trip() < kDistant) return;
+  distant_ = true;
   // Where the system does not have it, what it has serves.
   (void)::setsockopt(fd_.get(), IPPROTO_TCP, TCP_CONGESTION, kShortQueues, sizeof kShortQueues);
   // What is under way beyond the system's limits, with privilege: a smaller buffer than those

@@ -38,6 +38,7 @@ class SocketConnection final : public Connection, private Reactor::Handler {
   Connection::Handler* handler_ = nullptr;
   std::uint32_t watched_ = 0;
   bool local_;
+  bool distant_ = false;  // and has been told so
   std::string peer_;
   bool* destroyed_ = nullptr;  // set while on_events() runs, to notice that
 };

@@ -120,13 +120,19 @@ kill $busy
 wait $busy || true
 
 # Connections begin as the link is; those of most peers are made by each run anyway.
-reconnect() {
-	ss -K dport = :7070 >"$work/.ss"
-	sleep 1
-	local chunk
-	for chunk in "${chunks[@]}"; do wait_for region_is "$chunk" active; done
+ports() { ss -Htn state established dport = :7070 | awk '{ print $3 }' | sort; }
+reconnected() { # PORTS: of before
+	local now
+	now=$(ports)
+	[[ $(wc -l <<<"$now") == $(wc -l <<<"$1") && ! $(comm -12 <(echo "$1") <(echo "$now")) ]]
 }
-region_is() { [[ $(region "$1" state) == "$2" ]]; }
+reconnect() {
+	local before chunk
+	before=$(ports)
+	ss -K dport = :7070 >"$work/.ss"
+	wait_for reconnected "$before"
+	for chunk in "${chunks[@]}"; do wait_for region_is "$chunk" state active; done
+}
 
 for name in "$@"; do
 	use_link "$name"

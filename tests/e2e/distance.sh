@@ -23,16 +23,17 @@ connections() { # srv|cli CONGESTION-CONTROL
 	[[ $1 == srv ]] || side=dport
 	ip netns exec "$1" ss -Htin state established $side = :7070 | grep -cE "^\s+$2 " || true
 }
-near_rtt() { awk '{ exit !($1 < 0.9) }' <<<"$1"; }
 
-attach near --read-only
-wait_for at_least 2 daemon_says near lanes
-rtt=$(in_srv ss -Htin state established sport = :7070 | sed -n 's/.* rtt:\([0-9.]*\).*/\1/p' | sort -n | tail -n 1)
-note "the near link: $rtt ms"
-if near_rtt "$rtt"; then
-	assert_eq 0 "$(connections srv bbr)" "connections of the near region by BBR"
-fi
-assert_exit 0 rmemctl detach near
+# An emulated machine may take long over a handshake, and then it is a far one.
+near_is_as_the_system_says() {
+	local by_bbr
+	attach near --read-only
+	wait_for at_least 2 daemon_says near lanes
+	by_bbr=$(connections srv bbr)
+	assert_exit 0 rmemctl detach near
+	((by_bbr == 0))
+}
+wait_for near_is_as_the_system_says
 
 in_srv tc qdisc add dev srv0 root netem delay 10ms
 attach far --read-only

@@ -12,23 +12,24 @@ hosts_up
 start_server "f=file://$work/file"
 start_rmemd
 
-# What has gone by now is no more than what the rate allows since then.
-since() { # SECONDS BYTES WHAT
-	assert_le "$2" $(((SECONDS - $1 + 1) * rate + 2 * chunk)) "$3 after $((SECONDS - $1)) s"
+# Four seconds' worth goes, and never more than the rate allows.
+keeps_to_rate() { # SINCE-UPTIME COUNTER
+	local i bytes now
+	for ((i = 1; i <= 4; i++)); do
+		wait_for at_least $((i * rate)) region f "$2"
+		bytes=$(region f "$2")
+		uptime_is now
+		assert_le "$bytes" $(((now - $1 + 1) * rate + 2 * chunk)) "$2 after $((now - $1)) s"
+	done
+	note "$2: $bytes in $((now - $1)) s"
 }
 # A busy daemon may not tell in time.
 rates_are() { region_is f pull_rate "$1" && region_is f push_rate "$2"; }
 
-begun=$SECONDS
+uptime_is begun
 attach f --pull all --pull-rate 1MiB --push-rate 1MiB --push-interval 1s --sync-timeout 120s
 wait_for rates_are $rate $rate
-for ((i = 0; i < 4; i++)); do
-	sleep 1
-	came=$(region f fetched_bytes)
-	since $begun "$came" "bytes pulled"
-done
-note "pulled $came bytes in $((SECONDS - begun)) s"
-assert_ge "$came" $chunk "bytes pulled"
+keeps_to_rate "$begun" fetched_bytes
 assert_eq 0x2f00 "$(rmem-load peek /dev/rmem-f $((0x2f00 * 4096)))" "a page far from there"
 assert_le "$(region f resident_bytes)" $((size / 2)) "bytes in memory"
 
@@ -39,14 +40,9 @@ wait_for rates_are 0 $rate
 all_there() { (($(region f resident_bytes) == size)); }
 wait_for all_there
 
-begun=$SECONDS
+uptime_is begun
 rmem-load write /dev/rmem-f 8
-for ((i = 0; i < 4; i++)); do
-	sleep 1
-	gone=$(region f pushed_bytes)
-	since $begun "$gone" "bytes pushed"
-done
-note "pushed $gone bytes in $((SECONDS - begun)) s"
+keeps_to_rate "$begun" pushed_bytes
 stop rmemd KILL
 start_rmemd
 wait_for region_is f state active

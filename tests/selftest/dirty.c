@@ -19,12 +19,6 @@
 
 static const struct region_conf plain = { .size = SIZE, .order = -1 };
 
-/* Pages alone, and folios of a whole chunk. */
-#define for_each_order(conf)						\
-	for ((conf).order = 0;						\
-	     (conf).order <= 4 && (context("order %d", (conf).order), 1); \
-	     (conf).order += 4)
-
 static void start(struct fix *f, const struct region_conf *c)
 {
 	ASSERT_RET(fix_start(f, c), 0);
@@ -42,15 +36,6 @@ static void writes(struct fix *f, enum mini_mode mode, int err, int fails)
 	MINI_SET(f->m, write_errno, err);
 	MINI_SET(f->m, write_fails, fails);
 	MINI_SET(f->m, write_mode, mode);
-}
-
-static long long unclean(struct fix *f)
-{
-	struct region_stat st;
-
-	if (region_get(f->id, &st))
-		return -1;
-	return st.dirty + st.writeback;
 }
 
 static void load_all(struct fix *f)
@@ -98,7 +83,7 @@ TEST(first_write_is_noticed_once)
 		start(&f, &conf);
 		load_all(&f);
 		EXPECT_EQ(STAT(f.id, f_wp), 0);
-		EXPECT_EQ(unclean(&f), 0);
+		EXPECT_EQ(fix_unclean(&f), 0);
 		for (i = 0; i < 10; i++)
 			poke(f.map + CHUNK + PAGE + i, i + 1);
 		EXPECT_EQ(STAT(f.id, f_wp), 1);
@@ -126,9 +111,9 @@ TEST(rewrite_is_noticed_again)
 			poke(f.map + CHUNK, round);
 			poke(f.map + CHUNK + 1, round);
 			EXPECT_EQ(STAT(f.id, f_wp), round);
-			EXPECT_EQ(unclean(&f), PAGE);
+			EXPECT_EQ(fix_unclean(&f), PAGE);
 			EXPECT_RET(SYS(msync(f.map, SIZE, MS_SYNC)), 0);
-			EXPECT_EQ(unclean(&f), 0);
+			EXPECT_EQ(fix_unclean(&f), 0);
 			EXPECT_EQ(f.store[CHUNK], round);
 			EXPECT_EQ(mini_logged_bytes(f.m, MINI_RUN), PAGE);
 		}
@@ -148,16 +133,16 @@ TEST(two_mappings)
 		ASSERT(other != MAP_FAILED);
 		poke(f.map, 'a');
 		poke(other, 'b');
-		EXPECT_EQ(unclean(&f), PAGE);
+		EXPECT_EQ(fix_unclean(&f), PAGE);
 		EXPECT_RET(SYS(fsync(f.fd)), 0);
 		EXPECT_EQ(f.store[0], 'b');
 		/* Both are write-protected now. */
 		poke(other, 'c');
-		EXPECT_EQ(unclean(&f), PAGE);
+		EXPECT_EQ(fix_unclean(&f), PAGE);
 		EXPECT_RET(SYS(msync(other, PAGE, MS_SYNC)), 0);
 		EXPECT_EQ(f.store[0], 'c');
 		poke(f.map, 'd');
-		EXPECT_EQ(unclean(&f), PAGE);
+		EXPECT_EQ(fix_unclean(&f), PAGE);
 		EXPECT_RET(SYS(fsync(f.fd)), 0);
 		EXPECT_EQ(f.store[0], 'd');
 		EXPECT_EQ(peek(other), 'd');
@@ -176,18 +161,18 @@ TEST(pwrite_is_noticed)
 		start(&f, &conf);
 		load_all(&f);
 		EXPECT_RET(SYS(pwrite(f.fd, "x", 1, PAGE + 7)), 1);
-		EXPECT_EQ(unclean(&f), PAGE);
+		EXPECT_EQ(fix_unclean(&f), PAGE);
 		EXPECT_RET(SYS(pwritev(f.fd, iov, 2, 2 * CHUNK - 3)), 6);
-		EXPECT_EQ(unclean(&f), 3 * PAGE);
+		EXPECT_EQ(fix_unclean(&f), 3 * PAGE);
 		EXPECT_RET(SYS(fsync(f.fd)), 0);
-		EXPECT_EQ(unclean(&f), 0);
+		EXPECT_EQ(fix_unclean(&f), 0);
 		EXPECT_EQ(f.store[PAGE + 7], 'x');
 		EXPECT(!memcmp(f.store + 2 * CHUNK - 3, "onetwo", 6));
 		/* A store through the mapping after a clean pwrite page. */
 		poke(f.map + PAGE + 8, 'y');
-		EXPECT_EQ(unclean(&f), PAGE);
+		EXPECT_EQ(fix_unclean(&f), PAGE);
 		EXPECT_RET(SYS(pwrite(f.fd, "z", 1, PAGE + 9)), 1);
-		EXPECT_EQ(unclean(&f), PAGE);
+		EXPECT_EQ(fix_unclean(&f), PAGE);
 		EXPECT_RET(SYS(fsync(f.fd)), 0);
 		EXPECT(!memcmp(f.store + PAGE + 7, "xyz", 3));
 		stop(&f);
@@ -211,11 +196,11 @@ TEST(written_by_a_task_that_is_gone)
 	for_each_order(conf) {
 		start(&f, &conf);
 		EXPECT_EQ(reap(spawn(write_and_exit, &f), 20000), 0);
-		EXPECT_EQ(unclean(&f), PAGE);
+		EXPECT_EQ(fix_unclean(&f), PAGE);
 		EXPECT_RET(SYS(munmap(f.map, SIZE)), 0);
-		EXPECT_EQ(unclean(&f), PAGE);
+		EXPECT_EQ(fix_unclean(&f), PAGE);
 		EXPECT_RET(SYS(close(f.fd)), 0);
-		EXPECT_EQ(unclean(&f), PAGE);
+		EXPECT_EQ(fix_unclean(&f), PAGE);
 		f.fd = ASSERT_OK(region_open(f.name, O_RDWR));
 		f.map = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, f.fd, 0);
 		EXPECT(stamped(f.map + 2 * PAGE, 7));
@@ -254,10 +239,10 @@ TEST(fsync_pushes_exactly_the_dirty_runs)
 				stamp(f.map + runs[i].offset + at, runs[i].offset + at);
 			bytes += runs[i].length;
 		}
-		EXPECT_EQ(unclean(&f), bytes);
+		EXPECT_EQ(fix_unclean(&f), bytes);
 		mini_log_clear(f.m);
 		EXPECT_RET(SYS(fsync(f.fd)), 0);
-		EXPECT_EQ(unclean(&f), 0);
+		EXPECT_EQ(fix_unclean(&f), 0);
 		expect_runs(&f, runs, ARRAY_SIZE(runs));
 		EXPECT_EQ(STAT(f.id, pushed), bytes);
 		EXPECT(!memcmp(f.map, f.store, SIZE));
@@ -301,7 +286,7 @@ TEST(random_pages)
 			}
 			for (i = bytes = 0; i < PAGES; i++)
 				bytes += dirty[i] * PAGE;
-			EXPECT_EQ(unclean(&f), bytes);
+			EXPECT_EQ(fix_unclean(&f), bytes);
 			mini_log_clear(f.m);
 			EXPECT_RET(SYS(msync(f.map, SIZE, MS_SYNC)), 0);
 			EXPECT_EQ(mini_logged_bytes(f.m, MINI_RUN), bytes);
@@ -328,7 +313,7 @@ TEST(msync_of_a_range)
 		EXPECT_RET(SYS(msync(f.map, SIZE, MS_ASYNC)), 0);
 		EXPECT_RET(SYS(msync(f.map, SIZE, MS_SYNC)), 0);
 		EXPECT(stamped(f.store, 1));
-		EXPECT_EQ(unclean(&f), 0);
+		EXPECT_EQ(fix_unclean(&f), 0);
 		stop(&f);
 	}
 }
@@ -343,10 +328,10 @@ TEST(push)
 		start(&f, &conf);
 		stamp(f.map + PAGE, 1);
 		stamp(f.map + 9 * CHUNK, 2);
-		EXPECT_EQ(unclean(&f), 2 * PAGE);
+		EXPECT_EQ(fix_unclean(&f), 2 * PAGE);
 		mini_log_clear(f.m);
 		EXPECT_RET(fix_push(&f), 0);
-		EXPECT_SOON(unclean(&f) == 0);
+		EXPECT_SOON(fix_unclean(&f) == 0);
 		EXPECT(stamped(f.store + PAGE, 1));
 		EXPECT(stamped(f.store + 9 * CHUNK, 2));
 		EXPECT_EQ(mini_logged_bytes(f.m, MINI_RUN), 2 * PAGE);
@@ -374,7 +359,7 @@ TEST(push_does_not_wait)
 		EXPECT_EQ(MINI_GET(f.m, writes), 1);
 		EXPECT_EQ(MINI_GET(f.m, held), 1);
 		writes(&f, MINI_OK, 0, 0);
-		EXPECT_SOON(unclean(&f) == 0);
+		EXPECT_SOON(fix_unclean(&f) == 0);
 		EXPECT(stamped(f.store, 1));
 		stop(&f);
 	}
@@ -416,7 +401,7 @@ TEST(fsync_waits_for_a_push)
 		pthread_join(s.thread, &ret);
 		EXPECT_RET((long)ret, 0);
 		EXPECT(stamped(f.store, 1));
-		EXPECT_EQ(unclean(&f), 0);
+		EXPECT_EQ(fix_unclean(&f), 0);
 		stop(&f);
 	}
 }
@@ -451,7 +436,7 @@ TEST(write_while_under_writeback)
 		EXPECT_RET(SYS(fsync(f.fd)), 0);
 		EXPECT_EQ(mini_logged_bytes(f.m, MINI_RUN), 3 * PAGE);
 		EXPECT(!memcmp(f.map, f.store, SIZE));
-		EXPECT_EQ(unclean(&f), 0);
+		EXPECT_EQ(fix_unclean(&f), 0);
 		stop(&f);
 	}
 }
@@ -511,7 +496,7 @@ TEST(writers_against_fsync)
 			memcpy(&seen, f.store + w[i].page * PAGE, sizeof(seen));
 			EXPECT_EQ(seen, w[i].last);
 		}
-		EXPECT_EQ(unclean(&f), 0);
+		EXPECT_EQ(fix_unclean(&f), 0);
 		stop(&f);
 	}
 }
@@ -525,7 +510,7 @@ TEST(background_flusher)
 
 	ASSERT_RET(fix_start(&f, &plain), 0);
 	stamp(f.map, 1);
-	EXPECT_SOON(unclean(&f) == 0);
+	EXPECT_SOON(fix_unclean(&f) == 0);
 	EXPECT(stamped(f.store, 1));
 	stop(&f);
 	EXPECT_GE(sysctl_set("vm/dirty_expire_centisecs", expire), 0);
@@ -541,9 +526,9 @@ TEST(no_background_push_while_degraded)
 
 	start(&f, &plain);
 	stamp(f.map, 1);
-	EXPECT(STAYS_MS(unclean(&f) == PAGE && MINI_GET(f.m, writes) == 0, 700));
+	EXPECT(STAYS_MS(fix_unclean(&f) == PAGE && MINI_GET(f.m, writes) == 0, 700));
 	EXPECT_RET(mini_state(f.m, f.id, RMEM_STATE_ACTIVE), 0);
-	EXPECT_SOON(unclean(&f) == 0);
+	EXPECT_SOON(fix_unclean(&f) == 0);
 	EXPECT(stamped(f.store, 1));
 	stop(&f);
 	EXPECT_GE(sysctl_set("vm/dirty_expire_centisecs", expire), 0);
@@ -604,7 +589,7 @@ TEST(fsync_tells_the_errno)
 			EXPECT_RET(SYS(fsync(f.fd)), 0);
 			EXPECT(stamped(f.store + PAGE, 1));
 			EXPECT(stamped(f.store + 5 * CHUNK, 2));
-			EXPECT_EQ(unclean(&f), 0);
+			EXPECT_EQ(fix_unclean(&f), 0);
 			stop(&f);
 		}
 	}
@@ -628,7 +613,7 @@ TEST(fsync_never_lies)
 			writes(&f, full ? MINI_FAIL : MINI_OK, ENOSPC, -1);
 			if (!EXPECT_RET(SYS(fsync(f.fd)), full ? -ENOSPC : 0))
 				break;
-			if (!EXPECT_EQ(unclean(&f), full ? 4 * PAGE : 0))
+			if (!EXPECT_EQ(fix_unclean(&f), full ? 4 * PAGE : 0))
 				break;
 			if (full)
 				continue;
@@ -656,7 +641,7 @@ TEST(push_fails_then_fsync_succeeds)
 		writes(&f, MINI_OK, 0, 0);
 		EXPECT_RET(SYS(fsync(f.fd)), 0);
 		EXPECT(stamped(f.store, 1));
-		EXPECT_EQ(unclean(&f), 0);
+		EXPECT_EQ(fix_unclean(&f), 0);
 		stop(&f);
 	}
 }
@@ -679,7 +664,7 @@ TEST(partly_durable)
 		EXPECT_RET(SYS(fsync(f.fd)), 0);
 		for (i = 0; i < CHUNKS; i++)
 			EXPECT(stamped(f.store + i * CHUNK, i));
-		EXPECT_EQ(unclean(&f), 0);
+		EXPECT_EQ(fix_unclean(&f), 0);
 		stop(&f);
 	}
 }
@@ -699,7 +684,7 @@ TEST(eagain_is_tried_again)
 		EXPECT_EQ(MINI_GET(f.m, write_fails), 0);
 		EXPECT(stamped(f.store, 1));
 		EXPECT(stamped(f.store + CHUNK, 2));
-		EXPECT_EQ(unclean(&f), 0);
+		EXPECT_EQ(fix_unclean(&f), 0);
 		/* In the background nobody waits, nobody is told. */
 		stamp(f.map, 3);
 		writes(&f, MINI_FAIL, EAGAIN, -1);
@@ -743,7 +728,7 @@ TEST(sync_timeout)
 		EXPECT_EQ(STAT(f.id, dirty), PAGE);
 		EXPECT_RET(SYS(fsync(f.fd)), 0);
 		EXPECT(stamped(f.store, 2));
-		EXPECT_EQ(unclean(&f), 0);
+		EXPECT_EQ(fix_unclean(&f), 0);
 		stop(&f);
 	}
 }
@@ -856,7 +841,7 @@ TEST(write_while_being_punched)
 		writes(&f, MINI_OK, 0, 0);
 		EXPECT_EQ(reap(punch, 20000), 0);
 		EXPECT_EQ(reap(sync, 20000), 0);
-		EXPECT_EQ(unclean(&f), 0);
+		EXPECT_EQ(fix_unclean(&f), 0);
 		EXPECT(stamped(f.store + 4 * CHUNK + PAGE, 7));
 		EXPECT_RET(region_drop(f.fd, 0, 0), 0);
 		EXPECT(stamped(f.map + 4 * CHUNK + PAGE, 7));
@@ -951,7 +936,7 @@ TEST(sync_ends)
 		EXPECT_EQ(reap(spawn(do_sync, &f), 20000), 0);
 		stamp(f.map, 4);
 		EXPECT_EQ(reap(spawn(do_syncfs, &f), 20000), 0);
-		EXPECT_GE(unclean(&f), PAGE);
+		EXPECT_GE(fix_unclean(&f), PAGE);
 		EXPECT_RET(region_set(f.id, 30000, 60000, RMEM_ON_LOSS_WAIT), 0);
 		writes(&f, MINI_OK, 0, 0);
 		EXPECT_RET(SYS(fsync(f.fd)), 0);
@@ -991,7 +976,7 @@ TEST(info_counts)
 		EXPECT_EQ(info.writeback_bytes, 2 * PAGE);
 		EXPECT_EQ(info.pushed_bytes, 0);
 		writes(&f, MINI_OK, 0, 0);
-		EXPECT_SOON(unclean(&f) == 0 && STAT(f.id, pushed) == 2 * PAGE);
+		EXPECT_SOON(fix_unclean(&f) == 0 && STAT(f.id, pushed) == 2 * PAGE);
 		ASSERT_RET(region_info(f.fd, &info), 0);
 		EXPECT_EQ(info.pushed_bytes, 2 * PAGE);
 		/* Since the region was made: dropping takes nothing back. */

@@ -32,12 +32,6 @@ static const struct region_conf dirty = {
 	.size = SIZE, .order = -1, .dirty_limit = LIMIT,
 };
 
-/* Pages alone, and folios of a whole chunk. */
-#define for_each_order(conf)						\
-	for ((conf).order = 0;						\
-	     (conf).order <= 4 && (context("order %d", (conf).order), 1); \
-	     (conf).order += 4)
-
 static void start(struct fix *f, const struct region_conf *c)
 {
 	ASSERT_RET(fix_start(f, c), 0);

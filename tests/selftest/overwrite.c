@@ -19,12 +19,6 @@ static const struct region_conf plain = { .size = SIZE, .order = -1 };
 
 static unsigned char buf[CHUNKS * CHUNK];
 
-/* Pages alone, and folios of a whole chunk. */
-#define for_each_order(conf)						\
-	for ((conf).order = 0;						\
-	     (conf).order <= 4 && (context("order %d", (conf).order), 1); \
-	     (conf).order += 4)
-
 static void start(struct fix *f, const struct region_conf *c)
 {
 	ASSERT_RET(fix_start(f, c), 0);
@@ -37,11 +31,6 @@ static void stop(struct fix *f)
 	context(" ");
 }
 
-static long long unclean(struct fix *f)
-{
-	return STAT(f->id, dirty) + STAT(f->id, writeback);
-}
-
 /* [@from, @to) is @value, all else of the pattern: for programs and in the store. */
 static void expect_written(struct fix *f, __u64 from, __u64 to, unsigned char value)
 {
@@ -49,7 +38,7 @@ static void expect_written(struct fix *f, __u64 from, __u64 to, unsigned char va
 	size_t i;
 
 	EXPECT_RET(SYS(fsync(f->fd)), 0);
-	EXPECT_EQ(unclean(f), 0);
+	EXPECT_EQ(fix_unclean(f), 0);
 	EXPECT_RET(region_drop(f->fd, 0, 0), 0);
 	for (i = 0; i < ARRAY_SIZE(views); i++) {
 		EXPECT_EQ(pattern_diff(views[i], 0, from), -1);
@@ -79,7 +68,7 @@ TEST(whole_pages_are_not_fetched)
 
 			start(&f, &conf);
 			EXPECT_RET(SYS(pwrite(f.fd, buf, length, from)), (long)length);
-			EXPECT_EQ(unclean(&f), (long long)((length + PAGE - 1) & -PAGE));
+			EXPECT_EQ(fix_unclean(&f), (long long)((length + PAGE - 1) & -PAGE));
 			EXPECT_EQ(bytes_diff(f.map + from, 'w', length), -1);
 			EXPECT_EQ(MINI_GET(f.m, fetches), 0);
 			EXPECT_RET(SYS(fsync(f.fd)), 0);
@@ -104,7 +93,7 @@ TEST(pages_written_in_part_are_fetched)
 		EXPECT_RET(SYS(pwrite(f.fd, buf, to - from, from)), (long)(to - from));
 		EXPECT_EQ(MINI_GET(f.m, fetches), 2);
 		EXPECT_EQ(mini_logged(f.m, RMEM_OP_FETCH, 2 * CHUNK, 2 * CHUNK), 0);
-		EXPECT_EQ(unclean(&f), 2 * CHUNK + 2 * PAGE);
+		EXPECT_EQ(fix_unclean(&f), 2 * CHUNK + 2 * PAGE);
 		expect_written(&f, from, to, 'p');
 		stop(&f);
 	}
@@ -311,28 +300,26 @@ static long long resident(const struct fix *f)
 	return STAT(f->id, resident);
 }
 
-TEST(within_a_resident_limit)
+static void within(struct region_conf conf, long long (*used)(const struct fix *f))
 {
-	struct region_conf conf = { .size = 8 * LIMIT, .order = -1, .resident_limit = LIMIT };
 	struct fix f;
 
+	conf.size = 8 * LIMIT;
 	for_each_order(conf) {
 		ASSERT_RET(fix_start(&f, &conf), 0);
-		overwrite_all(&f, resident);
+		overwrite_all(&f, used);
 		stop(&f);
 	}
 }
 
+TEST(within_a_resident_limit)
+{
+	within((struct region_conf){ .resident_limit = LIMIT }, resident);
+}
+
 TEST(within_a_dirty_limit)
 {
-	struct region_conf conf = { .size = 8 * LIMIT, .order = -1, .dirty_limit = LIMIT };
-	struct fix f;
-
-	for_each_order(conf) {
-		ASSERT_RET(fix_start(&f, &conf), 0);
-		overwrite_all(&f, fix_at_risk);
-		stop(&f);
-	}
+	within((struct region_conf){ .dirty_limit = LIMIT }, fix_at_risk);
 }
 
 static void *write_two_megabytes(void *arg)
@@ -376,7 +363,7 @@ TEST(of_a_failed_region)
 	ASSERT_RET(mini_state(f.m, f.id, RMEM_STATE_FAILED), 0);
 	EXPECT_RET(SYS(pwrite(f.fd, buf, CHUNK, CHUNK)), -ESTALE);
 	EXPECT_RET(region_overwrite(f.fd, CHUNK, CHUNK), -ESTALE);
-	EXPECT_EQ(unclean(&f), 0);
+	EXPECT_EQ(fix_unclean(&f), 0);
 	EXPECT_RET(region_del_force(f.id, NULL), 0);
 	EXPECT_RET(SYS(pwrite(f.fd, buf, CHUNK, CHUNK)), -EIO);
 	EXPECT_RET(region_overwrite(f.fd, CHUNK, CHUNK), -EIO);
@@ -400,12 +387,12 @@ TEST(stores_that_were_announced)
 		/* what is there stays, and what the range only touches */
 		EXPECT_EQ(pattern_diff(f.map + 5 * CHUNK, 5 * CHUNK, CHUNK), -1);
 		EXPECT_EQ(bytes_diff(f.map + 2 * CHUNK, 0, 3 * CHUNK), -1);
-		EXPECT_EQ(unclean(&f), 5 * CHUNK);
+		EXPECT_EQ(fix_unclean(&f), 5 * CHUNK);
 		EXPECT_EQ(mini_logged(f.m, RMEM_OP_FETCH, 0, SIZE), 0);
 		for (at = 2 * CHUNK; at < 8 * CHUNK; at += PAGE)
 			memset(f.map + at, 's', PAGE);
 		EXPECT_EQ(mini_logged(f.m, RMEM_OP_FETCH, 0, SIZE), 0);
-		EXPECT_EQ(unclean(&f), 6 * CHUNK);
+		EXPECT_EQ(fix_unclean(&f), 6 * CHUNK);
 		expect_written(&f, 2 * CHUNK, 8 * CHUNK, 's');
 		stop(&f);
 	}
@@ -425,7 +412,7 @@ TEST(announced_and_not_written)
 		EXPECT_RET(region_overwrite(f.fd, SIZE, 0), 0);
 		EXPECT_RET(region_overwrite(f.fd, ~0ull, ~0ull), 0);
 		EXPECT_RET(region_overwrite(f.fd, 100, 100), 0);
-		EXPECT_EQ(unclean(&f), 0);
+		EXPECT_EQ(fix_unclean(&f), 0);
 		stop(&f);
 	}
 }
@@ -440,7 +427,7 @@ TEST(announced_by_those_who_may_not)
 	fd = ASSERT_OK(region_open(f.name, O_RDONLY));
 	EXPECT_RET(region_overwrite(fd, 0, CHUNK), -EBADF);
 	close(fd);
-	EXPECT_EQ(unclean(&f), 0);
+	EXPECT_EQ(fix_unclean(&f), 0);
 	stop(&f);
 }
 

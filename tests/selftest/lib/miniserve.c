@@ -784,6 +784,15 @@ long long fix_at_risk(const struct fix *f)
 	return pages * 4096;
 }
 
+long long fix_unclean(const struct fix *f)
+{
+	struct region_stat st;
+
+	if (region_get(f->id, &st))
+		return -1;
+	return st.dirty + st.writeback;
+}
+
 int fix_stop(struct fix *f)
 {
 	int ret = 0, busy = 0, i;

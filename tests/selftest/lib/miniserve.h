@@ -179,7 +179,15 @@ int fix_push(struct fix *f);
  * written is one of these, but both "dirty" and "writeback".
  */
 long long fix_at_risk(const struct fix *f);
+/* Bytes that are dirty or being written, or -1. */
+long long fix_unclean(const struct fix *f);
 /* Unmaps, closes, syncs and deletes: 0 if all of that works. */
 int fix_stop(struct fix *f);
+
+/* With harness.h. Pages alone, and folios of a whole chunk. */
+#define for_each_order(conf)						\
+	for ((conf).order = 0;						\
+	     (conf).order <= 4 && (context("order %d", (conf).order), 1); \
+	     (conf).order += 4)
 
 #endif /* SELFTEST_MINISERVE_H */
