@@ -10,6 +10,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace rmem::transport {
 
@@ -81,6 +82,13 @@ class Connection {
   virtual bool local() const = 0;
   // For logs: "192.0.2.1:4711", "unix socket".
   virtual const std::string& peer() const = 0;
+  // Who the peer has proved to be, under every name that was vouched for, each with its kind:
+  // "cn:alice", "dns:host.example", "email:a@b.example", "uri:...", "dn:CN=alice,O=Example" of
+  // a certificate, "psk:alice" of a shared key. Empty: nobody has asked.
+  virtual const std::vector<std::string>& identities() const {
+    static const std::vector<std::string> none;
+    return none;
+  }
 };
 
 // Waits for connections.
