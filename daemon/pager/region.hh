@@ -8,12 +8,12 @@
 #include <string_view>
 
 #include "base/log.hh"
+#include "base/rate_limit.hh"
 #include "base/reactor.hh"
 #include "kchan/kernel_channel.hh"
 #include "pager/arena.hh"
 #include "pager/fetcher.hh"
 #include "pager/puller.hh"
-#include "pager/rate_limit.hh"
 #include "pager/request.hh"
 #include "pager/write_back.hh"
 #include "store/store.hh"

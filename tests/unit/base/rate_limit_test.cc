@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-#include "pager/rate_limit.hh"
+#include "base/rate_limit.hh"
 
 #include <gtest/gtest.h>
 
-namespace rmem::pager {
+namespace rmem {
 namespace {
 
 using namespace std::chrono_literals;
@@ -58,4 +58,4 @@ TEST_F(RateLimitTest, ALowRateIsNotPaidForWhenItIsOver) {
 }
 
 }  // namespace
-}  // namespace rmem::pager
+}  // namespace rmem

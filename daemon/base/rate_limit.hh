@@ -8,7 +8,7 @@
 
 #include "base/reactor.hh"
 
-namespace rmem::pager {
+namespace rmem {
 
 // On average; a transfer that may begin is paid for afterwards, however long it is. Who has
 // been idle has saved up kBurst. (The generic cell rate algorithm: ITU-T I.371.)
@@ -44,4 +44,4 @@ class RateLimit {
   Clock::time_point free_at_{};
 };
 
-}  // namespace rmem::pager
+}  // namespace rmem
