@@ -121,9 +121,7 @@ Result<ExportSpec> ExportSpec::parse(std::string_view text) {
     return Status(Code::kUsage, "`" + std::string(text) + "': not of the form NAME=STORE[,ro]",
                   "as in data=file:///srv/data or scratch=mem://1GiB");
   spec.name = text.substr(0, equals);
-  if (!valid_name(spec.name))
-    return Status(Code::kUsage, "`" + spec.name + "' cannot be the name of an export",
-                  "names are letters, digits, `_', `.' and `-', starting with a letter or digit");
+  if (Status valid = check_name(spec.name); !valid.ok()) return valid;
   std::string_view store = text.substr(equals + 1);
   if (store.ends_with(",ro")) {
     spec.read_only = true;
@@ -135,64 +133,123 @@ Result<ExportSpec> ExportSpec::parse(std::string_view text) {
   return spec;
 }
 
+Status ExportSpec::check_name(std::string_view name) {
+  if (valid_name(name)) return Status();
+  return Status(Code::kUsage, "`" + std::string(name) + "' cannot be the name of an export",
+                "names are letters, digits, `_', `.' and `-', starting with a letter or digit");
+}
+
+Export::Export(Reactor& reactor, std::string name, store::Spec spec,
+               std::shared_ptr<ServedStore> store)
+    : name(std::move(name)),
+      spec(std::move(spec)),
+      store(std::move(store)),
+      reads(reactor),
+      writes(reactor) {}
+
+Access Export::access(const std::vector<std::string>& identities) const {
+  const bool fixed = read_only || store->store().geometry().read_only;
+  return std::min(allowed(allow, identities), fixed ? Access::kRead : Access::kWrite);
+}
+
 Result<Exports> Exports::open(Reactor& reactor, Workers& workers,
                               const std::vector<ExportSpec>& specs, const std::string& state_dir) {
-  Exports exports;
+  Exports exports(reactor, workers, state_dir);
+  if (Status opened = exports.replace(specs); !opened.ok()) return opened;
+  return exports;
+}
+
+Status Exports::replace(const std::vector<ExportSpec>& specs) {
+  decltype(exports_) next;
+  const auto fail = [this, &next](Status why) {
+    next.clear();
+    sweep();
+    return why;
+  };
   // Those for writing first: what has several names is opened once, for all.
   for (const bool read_only : {false, true})
     for (const ExportSpec& spec : specs) {
       if (spec.read_only != read_only) continue;
-      if (exports.find(spec.name) != nullptr)
-        return Status(Code::kUsage, "export `" + spec.name + "' is given twice");
-      auto served = exports.add(reactor, workers, spec, state_dir);
-      if (!served) return served.status().with_context("export `" + spec.name + "'");
-      exports.exports_.push_back({spec.name, spec.read_only, *served});
+      if (next.contains(spec.name))
+        return fail(Status(Code::kUsage, "export `" + spec.name + "' is given twice"));
+      auto served = store_for(spec);
+      if (!served) return fail(served.status().with_context("export `" + spec.name + "'"));
+      auto before = find(spec.name);
+      next[spec.name] = before != nullptr && before->store == *served
+                            ? before
+                            : std::make_shared<Export>(*reactor_, spec.name, spec.store, *served);
     }
-  return exports;
+  // From here on nothing fails.
+  for (const ExportSpec& spec : specs) {
+    Export& one = *next[spec.name];
+    one.read_only = spec.read_only;
+    one.allow = spec.allow.value_or(open_to_plain_connections());
+    one.reads.set_rate(spec.read_rate);
+    one.writes.set_rate(spec.write_rate);
+  }
+  exports_ = std::move(next);
+  sweep();
+  return Status();
 }
 
-Result<ServedStore*> Exports::add(Reactor& reactor, Workers& workers, const ExportSpec& spec,
-                                  const std::string& state_dir) {
-  if (ServedStore* const same = same_as(spec.store)) {
+// Who has it: the list, exports, requests under way.
+void Exports::sweep() {
+  std::erase_if(stores_, [](const auto& served) { return served.use_count() == 1; });
+}
+
+Result<std::shared_ptr<ServedStore>> Exports::store_for(const ExportSpec& spec) {
+  if (const auto before = find(spec.name);
+      before != nullptr && before->spec.base == spec.store.base &&
+      before->spec.filters == spec.store.filters &&
+      (spec.read_only || !before->store->store().geometry().read_only))
+    return before->store;
+  if (const auto same = same_as(spec.store, spec.read_only)) {
     if (const Status fits = same->check(spec.store); !fits.ok()) return fits;
     return same;
   }
   const bool lasts = spec.store.kind != store::Spec::Kind::kMem;
   if (lasts && !state_) {
-    auto state = StateDir::open(state_dir);
+    auto state = StateDir::open(state_dir_);
     if (!state) return state.status();
     state_ = std::make_unique<StateDir>(std::move(state).value());
   }
-  auto store = store::LocalStore::open(reactor, workers, spec.store, spec.read_only);
+  auto store = store::LocalStore::open(*reactor_, *workers_, spec.store, spec.read_only);
   if (!store) return store.status();
   if (!lasts) {
-    stores_.push_back(std::make_unique<ServedStore>(std::move(store).value()));
+    stores_.push_back(std::make_shared<ServedStore>(std::move(store).value()));
   } else {
     auto record = state_->load(*store->facts());
     if (!record) return record.status();
-    stores_.push_back(std::make_unique<ServedStore>(std::move(store).value(), *state_,
+    stores_.push_back(std::make_shared<ServedStore>(std::move(store).value(), *state_,
                                                     std::move(record).value()));
   }
-  return stores_.back().get();
+  return stores_.back();
 }
 
-// A directory can be opened only once, so it is looked for before.
-ServedStore* Exports::same_as(const store::Spec& spec) const {
+// A directory can be opened only once, so it is looked for before. What was opened for
+// reading is of no use to who wants to write.
+std::shared_ptr<ServedStore> Exports::same_as(const store::Spec& spec, bool read_only) const {
   struct stat info = {};
   if (spec.path.empty() || ::stat(spec.path.c_str(), &info) != 0) return nullptr;
   const std::uint64_t device = std::uint64_t{major(info.st_dev)} << 32 | minor(info.st_dev);
   for (const auto& served : stores_) {
     const store::FileFacts* const facts = served->facts();
-    if (facts != nullptr && facts->device == device && facts->inode == info.st_ino)
-      return served.get();
+    if (facts != nullptr && facts->device == device && facts->inode == info.st_ino &&
+        (read_only || !served->store().geometry().read_only))
+      return served;
   }
   return nullptr;
 }
 
-const Export* Exports::find(std::string_view name) const {
-  const auto found = std::find_if(exports_.begin(), exports_.end(),
-                                  [name](const Export& one) { return one.name == name; });
-  return found != exports_.end() ? &*found : nullptr;
+std::shared_ptr<Export> Exports::find(std::string_view name) const {
+  const auto found = exports_.find(name);
+  return found != exports_.end() ? found->second : nullptr;
+}
+
+bool Exports::has_secrets() const {
+  return std::any_of(exports_.begin(), exports_.end(), [](const auto& one) {
+    return one.second->allow != open_to_plain_connections();
+  });
 }
 
 }  // namespace rmem::server

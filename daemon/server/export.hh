@@ -4,7 +4,9 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,8 +14,10 @@
 #include "base/reactor.hh"
 #include "base/result.hh"
 #include "base/workers.hh"
+#include "server/access.hh"
 #include "server/claims.hh"
 #include "server/state_dir.hh"
+#include "server/throttle.hh"
 #include "store/local_store.hh"
 #include "store/spec.hh"
 #include "store/store.hh"
@@ -85,20 +89,36 @@ class ServedStore {
   std::vector<Waiting> waiting_;   // granted, to be told when modifying_ is 0
 };
 
-// NAME=STORE[,ro]
+// What is to be served.
 struct ExportSpec {
   std::string name;
   store::Spec store;
   bool read_only = false;
+  std::optional<AllowList> allow;  // unset: open_to_plain_connections()
+  std::uint64_t read_rate = 0;     // bytes a second of all its sessions; 0: no limit
+  std::uint64_t write_rate = 0;
 
-  // kUsage for anything else.
+  // NAME=STORE[,ro]; kUsage for anything else.
   static Result<ExportSpec> parse(std::string_view text);
+  // kUsage: cannot be the name of an export.
+  static Status check_name(std::string_view name);
 };
 
+// A store under a name. Sessions that have it open keep it, also when it is not exported
+// any more.
 struct Export {
-  std::string name;
+  Export(Reactor& reactor, std::string name, store::Spec spec, std::shared_ptr<ServedStore> store);
+
+  const std::string name;
+  const store::Spec spec;
+  const std::shared_ptr<ServedStore> store;
+  // What may change while it is served.
   bool read_only = false;
-  ServedStore* store = nullptr;
+  AllowList allow;
+  Throttle reads;
+  Throttle writes;
+
+  Access access(const std::vector<std::string>& identities) const;
 };
 
 // All that a server exports.
@@ -108,18 +128,32 @@ class Exports {
   static Result<Exports> open(Reactor& reactor, Workers& workers,
                               const std::vector<ExportSpec>& specs, const std::string& state_dir);
 
+  // Exports these from now on, and nothing else; what stays the same goes on as it is.
+  // Otherwise says what is wrong, and nothing has changed. Blocks on the disk, as open().
+  Status replace(const std::vector<ExportSpec>& specs);
+  // Closes the stores that nobody has any more.
+  void sweep();
+
   // Null if there is none.
-  const Export* find(std::string_view name) const;
-  const std::vector<std::unique_ptr<ServedStore>>& stores() const { return stores_; }
+  std::shared_ptr<Export> find(std::string_view name) const;
+  // Is anything not for everybody? Then those whom it is not for cannot tell it from what
+  // there is not.
+  bool has_secrets() const;
+  // Those that are not exported any more, but in use, as well.
+  const std::vector<std::shared_ptr<ServedStore>>& stores() const { return stores_; }
 
  private:
-  Result<ServedStore*> add(Reactor& reactor, Workers& workers, const ExportSpec& spec,
-                           const std::string& state_dir);
-  ServedStore* same_as(const store::Spec& spec) const;
+  Exports(Reactor& reactor, Workers& workers, std::string state_dir)
+      : reactor_(&reactor), workers_(&workers), state_dir_(std::move(state_dir)) {}
+  Result<std::shared_ptr<ServedStore>> store_for(const ExportSpec& spec);
+  std::shared_ptr<ServedStore> same_as(const store::Spec& spec, bool read_only) const;
 
+  Reactor* reactor_;
+  Workers* workers_;
+  std::string state_dir_;
   std::unique_ptr<StateDir> state_;
-  std::vector<std::unique_ptr<ServedStore>> stores_;
-  std::vector<Export> exports_;
+  std::vector<std::shared_ptr<ServedStore>> stores_;
+  std::map<std::string, std::shared_ptr<Export>, std::less<>> exports_;
 };
 
 }  // namespace rmem::server

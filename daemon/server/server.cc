@@ -11,6 +11,9 @@ namespace {
 
 const log::Source kLog("server");
 
+// Connections beyond the limits that are told so at a time. Even more are just closed.
+constexpr std::size_t kMostTurnedAway = 1024;
+
 }  // namespace
 
 Result<std::unique_ptr<Server>> Server::create(Reactor& reactor, const ServerOptions& options) {
@@ -28,17 +31,15 @@ Server::Server(Reactor& reactor, const ServerOptions& options, std::unique_ptr<W
       options_(options),
       exports_(std::move(exports)),
       workers_(std::move(workers)),
+      admission_(options.limits),
       bury_(reactor, [this] { bury(); }),
-      patience_(reactor, [this] {
-        kLog.warning("{} sessions did not end in time: cut off", sessions_.size());
-        for (const auto& session : sessions_) session->close();
-      }) {}
+      patience_(reactor, [this] { out_of_patience(); }) {}
 
 Server::~Server() {
   listeners_.clear();
   // First the threads, which use the buffers of sessions and stores.
   workers_.reset();
-  sessions_.clear();
+  guests_.clear();
 }
 
 Status Server::may_listen(const transport::SocketAddress& address, const std::string& name) const {
@@ -78,16 +79,34 @@ std::vector<transport::SocketAddress> Server::addresses() const {
 }
 
 void Server::adopt(std::unique_ptr<transport::Connection> connection) {
-  const bool full = sessions_.size() >= options_.max_sessions;
+  const std::string host = Admission::host_of(connection->peer());
+  const std::string_view why_not = admission_.enter(host);
+  if (!why_not.empty() && turned_away_ >= kMostTurnedAway)
+    return audits_.protocol.refused(host, connection->peer(), std::string(why_not));
   Session::Owner& owner = *this;  // a private base, which make_unique does not see
-  sessions_.push_back(std::make_unique<Session>(reactor_, std::move(connection), exports_,
-                                                options_.session, owner));
-  if (full) sessions_.back()->refuse(wire::error::kBusy, "too many connections");
-  if (stopped_) sessions_.back()->drain();
+  guests_.push_back({std::make_unique<Session>(reactor_, std::move(connection), exports_,
+                                               options_.session, audits_, owner),
+                     why_not.empty()});
+  Session& session = *guests_.back().session;
+  if (!why_not.empty()) {
+    ++turned_away_;
+    session.refuse(wire::error::kBusy, why_not);
+  }
+  if (stopping_) session.drain();
 }
 
 void Server::on_accept(std::unique_ptr<transport::Connection> connection) {
   adopt(std::move(connection));
+}
+
+Server::Guest& Server::guest(const Session& session) {
+  return *std::find_if(guests_.begin(), guests_.end(),
+                       [&session](const Guest& one) { return one.session.get() == &session; });
+}
+
+void Server::on_session_opened(Session& session) {
+  guest(session).opened = true;
+  admission_.opened(session.host());
 }
 
 void Server::on_session_over(Session& session) {
@@ -96,21 +115,56 @@ void Server::on_session_over(Session& session) {
 }
 
 void Server::bury() {
-  for (Session* const session : std::exchange(over_, {}))
-    std::erase_if(sessions_, [session](const auto& one) { return one.get() == session; });
-  if (stopped_ && sessions_.empty() && flushes_ == 0) flush_all();
+  for (Session* const session : std::exchange(over_, {})) {
+    Guest& gone = guest(*session);
+    if (gone.admitted)
+      admission_.leave(session->host(), gone.opened);
+    else
+      --turned_away_;
+    guests_.erase(guests_.begin() + (&gone - guests_.data()));
+  }
+  if (!stopping_) return exports_.sweep();
+  if (guests_.empty() && flushes_ == 0) flush_all();
+}
+
+Status Server::reload(const ServerOptions& options) {
+  if (stopping_) return Status();
+  if (Status replaced = exports_.replace(options.exports); !replaced.ok()) return replaced;
+  options_.exports = options.exports;
+  options_.limits = options.limits;
+  options_.session = options.session;
+  admission_.set_limits(options.limits);
+  for (const Guest& one : guests_) one.session->check_rights();
+  return Status();
 }
 
 void Server::stop(std::chrono::milliseconds patience, Stopped stopped) {
+  stopping_ = true;
   stopped_ = std::move(stopped);
   listeners_.clear();
+  patience_given_ = patience;
   patience_.arm(patience);
-  for (const auto& session : sessions_) session->drain();
+  for (const Guest& one : guests_) one.session->drain();
   bury_.schedule();
 }
 
-void Server::flush_all() {
+void Server::out_of_patience() {
+  if (cut_off_ || flushes_ > 0)
+    return report(Status(Code::kTimeout, "a store did not finish and flush in time",
+                         "what was not flushed may get to the disk yet, or not"));
+  kLog.warning("{} sessions did not end in time: cut off", guests_.size());
+  cut_off_ = true;
+  for (const Guest& one : guests_) one.session->close();
+  patience_.arm(patience_given_);
+}
+
+void Server::report(const Status& status) {
   patience_.disarm();
+  if (stopped_) std::exchange(stopped_, nullptr)(status);
+}
+
+void Server::flush_all() {
+  patience_.arm(patience_given_);
   flushes_ = 1;  // so that none of those that complete at once is taken for the last
   for (const auto& served : exports_.stores()) {
     if (served->store().geometry().read_only) continue;
@@ -125,7 +179,7 @@ void Server::flush_all() {
 
 void Server::flushed(int err) {
   if (err != 0) flush_status_ = Status::from_errno(err, "cannot flush a store");
-  if (--flushes_ == 0) std::exchange(stopped_, nullptr)(flush_status_);
+  if (--flushes_ == 0) report(flush_status_);
 }
 
 }  // namespace rmem::server

@@ -10,6 +10,7 @@
 #include "base/reactor.hh"
 #include "base/unique_fd.hh"
 #include "base/workers.hh"
+#include "server/admission.hh"
 #include "server/export.hh"
 #include "server/session.hh"
 #include "transport/address.hh"
@@ -23,7 +24,7 @@ struct ServerOptions {
   // Allow plain TCP off loopback.
   bool insecure = false;
   unsigned workers = 4;
-  std::size_t max_sessions = 4096;
+  Admission::Limits limits;
   SessionOptions session;
 };
 
@@ -45,13 +46,20 @@ class Server final : private transport::Listener::Handler, private Session::Owne
   // Serves a connection that came about elsewhere.
   void adopt(std::unique_ptr<transport::Connection> connection);
 
+  // Exports and limits as `options` have them from now on: what is new can be opened, what
+  // is gone cannot, and stays with those who have it open; whoever has lost a right loses
+  // the connection. Limits of a session are for those to come. On an error nothing has
+  // changed. Blocks on the disk where something new is to be opened.
+  Status reload(const ServerOptions& options);
+
   // Stops accepting, answers what has been received, flushes every store; then
   // calls `stopped` with what went wrong, from the loop. Sessions that are not
-  // done within `patience` are cut off.
+  // done within `patience` are cut off; stores have as long again to flush, then they are
+  // not waited for (kTimeout).
   using Stopped = std::function<void(const Status&)>;
   void stop(std::chrono::milliseconds patience, Stopped stopped);
 
-  std::size_t sessions() const { return sessions_.size(); }
+  std::size_t sessions() const { return guests_.size(); }
   const Exports& exports() const { return exports_; }
 
  private:
@@ -59,20 +67,36 @@ class Server final : private transport::Listener::Handler, private Session::Owne
          Exports exports);
   Status may_listen(const transport::SocketAddress& address, const std::string& name) const;
   void on_accept(std::unique_ptr<transport::Connection> connection) override;
+  void on_session_opened(Session& session) override;
   void on_session_over(Session& session) override;
+  struct Guest;
+  Guest& guest(const Session& session);
   void bury();
+  void out_of_patience();
+  void report(const Status& status);
   void flush_all();
   void flushed(int err);
 
   Reactor& reactor_;
-  const ServerOptions options_;
+  ServerOptions options_;
   Exports exports_;
   std::unique_ptr<Workers> workers_;  // goes before the stores that have jobs there
-  std::vector<std::unique_ptr<Session>> sessions_;
-  std::vector<Session*> over_;  // of sessions_, to be destroyed
+  Audits audits_;
+  Admission admission_;
+  struct Guest {
+    std::unique_ptr<Session> session;
+    bool admitted = false;  // else it is told why not
+    bool opened = false;
+  };
+  std::vector<Guest> guests_;
+  std::size_t turned_away_ = 0;  // of these
+  std::vector<Session*> over_;   // of these, to be destroyed
   std::vector<std::unique_ptr<transport::SocketListener>> listeners_;
   Reactor::TurnEnd bury_;
+  std::chrono::milliseconds patience_given_{};
   Reactor::Timer patience_;
+  bool stopping_ = false;
+  bool cut_off_ = false;
   Stopped stopped_;
   std::size_t flushes_ = 0;  // under way, while stopping
   Status flush_status_;

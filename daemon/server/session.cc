@@ -8,6 +8,7 @@
 
 #include "base/bytes.hh"
 #include "base/crc32c.hh"
+#include "server/admission.hh"
 #include "wire/errors.hh"
 
 namespace rmem::server {
@@ -36,9 +37,9 @@ std::string versions(std::uint16_t low, std::uint16_t high) {
 
 // What one OPEN gave.
 struct Session::Handle final : Claimant {
-  Handle(Session& session, const Export& opened, bool read_only)
-      : session(session), exported(opened), read_only(read_only) {}
-  ~Handle() { exported.store->leave(*this); }
+  Handle(Session& session, std::shared_ptr<Export> opened, bool read_only)
+      : session(session), exported(std::move(opened)), read_only(read_only) {}
+  ~Handle() { exported->store->leave(*this); }
 
   // Nothing that this session still sends may be applied, and it has to learn
   // that: the connection goes.
@@ -50,12 +51,12 @@ struct Session::Handle final : Claimant {
   }
   void fenced() override {
     session.log_.warning("{}: fenced, its claim on `{}' was taken over", session.peer_,
-                         exported.name);
+                         exported->name);
     stale = true;
   }
 
   Session& session;
-  const Export& exported;
+  const std::shared_ptr<Export> exported;
   const bool read_only;
   bool stale = false;
 };
@@ -63,8 +64,9 @@ struct Session::Handle final : Claimant {
 // A request from its header to its reply.
 struct Session::Request {
   Session* session = nullptr;
-  wire::Header header;  // the request's; then the reply's
-  ServedStore* modifies = nullptr;
+  wire::Header header;                 // the request's; then the reply's
+  std::shared_ptr<ServedStore> store;  // which is at work on it
+  bool modifies = false;
   // Payload of the request, then of the reply.
   std::unique_ptr<std::byte[]> buffer;
   std::size_t capacity = 0;
@@ -73,13 +75,16 @@ struct Session::Request {
 };
 
 Session::Session(Reactor& reactor, std::unique_ptr<transport::Connection> connection,
-                 const Exports& exports, const SessionOptions& options, Owner& owner)
+                 const Exports& exports, const SessionOptions& options, Audits& audits,
+                 Owner& owner)
     : reactor_(reactor),
       connection_(std::move(connection)),
       exports_(exports),
       options_(options),
+      audits_(audits),
       owner_(owner),
       peer_(connection_->peer()),
+      host_(Admission::host_of(peer_)),
       log_("session"),
       reader_(*this, kStaging),
       silence_(options_.silence),
@@ -148,6 +153,8 @@ FrameReader::Next Session::on_frame(const wire::Header& header, bool intact) {
     log_.warning("{}: {} with a wrong checksum", peer_, wire::type_name(header.type));
     reply_error(request, wire::error::kBadMessage, "checksum of the payload");
     refuse(wire::error::kBadMessage, "a payload with a wrong checksum", header.request);
+  } else if (has_to_wait(request)) {
+    held_ = &request;  // and nothing is read that came after it
   } else {
     dispatch(request);
   }
@@ -156,7 +163,7 @@ FrameReader::Next Session::on_frame(const wire::Header& header, bool intact) {
 }
 
 bool Session::overloaded() const {
-  if (draining_) return true;
+  if (draining_ || held_ != nullptr) return true;
   if (phase_ == Phase::kHello || phase_ == Phase::kOpening) return under_way_ > 0;
   return under_way_ >= options_.max_requests || bytes_under_way_ >= options_.max_bytes;
 }
@@ -269,23 +276,33 @@ void Session::hello(Request& request) {
 
 void Session::open(Request& request) {
   const std::string name = wire::clean_text({request.buffer.get(), request.header.payload});
-  const Export* const exported =
-      request.header.payload <= wire::kMaxName ? exports_.find(name) : nullptr;
-  if (exported == nullptr)
+  const auto exported = request.header.payload <= wire::kMaxName ? exports_.find(name) : nullptr;
+  const auto& identities = connection_->identities();
+  if (exported == nullptr && identities.empty() && !exports_.has_secrets())
     return reply_error(request, wire::error::kNoEntry, "there is no export `" + name + "'");
-  const bool read_only = exported->read_only || exported->store->store().geometry().read_only;
-  if (read_only && !(request.header.flags & wire::flag::kReadOnly))
-    return reply_error(request, wire::error::kReadOnly, "export `" + name + "' is read-only");
+  const Access access = exported != nullptr ? exported->access(identities) : Access::kNone;
+  if (access == Access::kNone)
+    return refuse_open(request, name, wire::error::kAccess,
+                       "there is no export `" + name + "', or it is not for this peer");
+  if (access == Access::kRead && !(request.header.flags & wire::flag::kReadOnly)) {
+    const bool granted = allowed(exported->allow, identities) == Access::kWrite;
+    if (granted)
+      return reply_error(request, wire::error::kReadOnly, "export `" + name + "' is read-only");
+    return refuse_open(request, name, wire::error::kReadOnly,
+                       "export `" + name + "' is read-only for this peer");
+  }
   if (handles_.size() >= wire::kMaxHandles)
     return reply_error(request, wire::error::kTooManyHandles, "too many handles");
 
-  const bool reader = read_only || request.header.flags & wire::flag::kReadOnly;
-  handles_.push_back(std::make_unique<Handle>(*this, *exported, reader));
+  const bool reader = access == Access::kRead || request.header.flags & wire::flag::kReadOnly;
+  handles_.push_back(std::make_unique<Handle>(*this, exported, reader));
   if (phase_ == Phase::kOpening) {
     phase_ = Phase::kOpen;
     reader_.set_max_payload(wire::kMaxPayload);
     deadline_.arm(silence_);
-    log_.info("{}: opened `{}'{}", peer_, name, reader ? " for reading" : "");
+    log_.info("{}: opened `{}'{}{}", peer_, name, reader ? " for reading" : "",
+              identities.empty() ? "" : " as " + describe(identities));
+    owner_.on_session_opened(*this);
   }
   const store::Geometry& geometry = exported->store->store().geometry();
   const auto payload =
@@ -296,6 +313,61 @@ void Session::open(Request& request) {
   request.header.flags = reader ? wire::flag::kReadOnly : 0;
   reply(request, {0, geometry.epoch});
 }
+
+// The peer is told who it is taken for; what else it could be, is not its business.
+void Session::refuse_open(Request& request, const std::string& name, std::uint32_t error,
+                          const std::string& why) {
+  const std::string who = describe(connection_->identities());
+  const bool writing = !(request.header.flags & wire::flag::kReadOnly);
+  audits_.access.refused(
+      host_, peer_,
+      "`" + name + "' " + (writing ? "for writing" : "for reading") + " to " + who + ": " + why);
+  reply_error(request, error, why + " (" + who + ")");
+}
+
+void Session::check_rights() {
+  if (phase_ != Phase::kOpen) return;
+  for (const auto& handle : handles_) {
+    if (handle == nullptr) continue;
+    const auto& identities = connection_->identities();
+    if (handle->exported->access(identities) >=
+        (handle->read_only ? Access::kRead : Access::kWrite))
+      continue;
+    const std::string& name = handle->exported->name;
+    return refuse(wire::error::kAccess,
+                  "the right to `" + name + "' was taken from " + describe(identities));
+  }
+}
+
+// --- rates ---------------------------------------------------------------------
+
+bool Session::has_to_wait(const Request& request) {
+  const wire::Header& header = request.header;
+  if (header.type != Type::kRead && header.type != Type::kWrite) return false;
+  const Handle* const handle = find_handle(header.handle);
+  if (handle == nullptr || handle->stale || header.length > wire::kMaxPayload) return false;
+  Throttle& throttle =
+      header.type == Type::kRead ? handle->exported->reads : handle->exported->writes;
+  if (throttle.take(header.length, *this, role_ == wire::Role::kPages)) return false;
+  throttled_by_ = handle->exported;
+  return true;
+}
+
+void Session::may_go() {
+  may_go_ = true;
+  turn_end_.schedule();
+}
+
+void Session::let_go_held() {
+  if (throttled_by_ != nullptr) {
+    throttled_by_->reads.leave(*this);
+    throttled_by_->writes.leave(*this);
+    throttled_by_.reset();
+  }
+  may_go_ = false;
+}
+
+// --- requests of an open export --------------------------------------------------
 
 void Session::claim(Request& request, Handle& handle) {
   ClaimRequest wish;
@@ -311,22 +383,22 @@ void Session::claim(Request& request, Handle& handle) {
   if (role_ == wire::Role::kPages) {
     if (wish.take_over)
       return reply_error(request, wire::error::kInvalid, "a page connection cannot take over");
-    const int err = handle.exported.store->join(wish, handle);
+    const int err = handle.exported->store->join(wish, handle);
     return claim_answered(request, handle, wish.writer, err, wish.known);
   }
   // The answer may come later, when this session is already gone; then the
   // handle has left the store, which forgets the call.
   claiming_ = true;
-  handle.exported.store->claim(wish, handle,
-                               [this, &request, &handle, wish](int err, std::uint64_t generation) {
-                                 claim_answered(request, handle, wish.writer, err, generation);
-                               });
+  handle.exported->store->claim(wish, handle,
+                                [this, &request, &handle, wish](int err, std::uint64_t generation) {
+                                  claim_answered(request, handle, wish.writer, err, generation);
+                                });
   claiming_ = false;
 }
 
 void Session::claim_answered(Request& request, Handle& handle, const Uuid& writer, int err,
                              std::uint64_t generation) {
-  const std::string& name = handle.exported.name;
+  const std::string& name = handle.exported->name;
   if (err == EBUSY)
     return reply_error(request, wire::error::kBusy, "another writer has claimed `" + name + "'");
   if (err == ESTALE)
@@ -340,17 +412,17 @@ void Session::claim_answered(Request& request, Handle& handle, const Uuid& write
   request.header.length = generation;
   request.header.payload = 0;
   request.header.flags = 0;
-  reply(request, {0, handle.exported.store->store().geometry().epoch});
+  reply(request, {0, handle.exported->store->store().geometry().epoch});
 }
 
 void Session::release(Request& request, Handle& handle) {
   if (handle.stale)
     return reply_error(request, wire::error::kStale, "another writer has taken over");
-  const int err = handle.exported.store->release(handle);
+  const int err = handle.exported->store->release(handle);
   if (err == EPERM) return reply_error(request, wire::error::kPerm, "there is no claim to release");
   if (err != 0) return reply_error(request, wire::wire_from_errno(err), "cannot release");
-  log_.info("{}: released `{}'", peer_, handle.exported.name);
-  reply(request, {0, handle.exported.store->store().geometry().epoch});
+  log_.info("{}: released `{}'", peer_, handle.exported->name);
+  reply(request, {0, handle.exported->store->store().geometry().epoch});
 }
 
 void Session::read(Request& request, Handle& handle) {
@@ -360,7 +432,8 @@ void Session::read(Request& request, Handle& handle) {
   const std::span<std::byte> into = room(request, header.length);
   header.payload = static_cast<std::uint32_t>(header.length);
   ++in_store_;
-  handle.exported.store->store().read(
+  request.store = handle.exported->store;
+  request.store->store().read(
       header.offset, into,
       {[](void* ctx, const store::Outcome& outcome) {
          auto& done = *static_cast<Request*>(ctx);
@@ -378,15 +451,16 @@ void Session::modify(Request& request, Handle& handle) {
     return reply_error(request, wire::error::kInvalid, "length and payload disagree");
   if (writing && checksums_ && !(header.flags & wire::flag::kChecksum))
     return refuse(wire::error::kProtocol, "a WRITE without the agreed checksum", header.request);
-  request.modifies = handle.exported.store;
-  request.modifies->modification_started();
+  request.store = handle.exported->store;
+  request.modifies = true;
+  request.store->modification_started();
   ++in_store_;
   const store::Done done = {[](void* ctx, const store::Outcome& outcome) {
                               auto& finished = *static_cast<Request*>(ctx);
                               finished.session->finished_by_store(finished, outcome);
                             },
                             &request};
-  store::Store& store = request.modifies->store();
+  store::Store& store = request.store->store();
   if (writing)
     store.write(header.offset, {request.buffer.get(), header.payload}, done);
   else
@@ -396,17 +470,18 @@ void Session::modify(Request& request, Handle& handle) {
 void Session::flush(Request& request, Handle& handle) {
   if (!may_write(request, handle)) return;
   ++in_store_;
-  handle.exported.store->store().flush({[](void* ctx, const store::Outcome& outcome) {
-                                          auto& done = *static_cast<Request*>(ctx);
-                                          done.session->finished_by_store(done, outcome);
-                                        },
-                                        &request});
+  request.store = handle.exported->store;
+  request.store->store().flush({[](void* ctx, const store::Outcome& outcome) {
+                                  auto& done = *static_cast<Request*>(ctx);
+                                  done.session->finished_by_store(done, outcome);
+                                },
+                                &request});
 }
 
 bool Session::may_write(Request& request, const Handle& handle) {
   if (handle.read_only) {
     reply_error(request, wire::error::kReadOnly, "opened for reading only");
-  } else if (!handle.exported.store->claimed_by(handle)) {
+  } else if (!handle.exported->store->claimed_by(handle)) {
     reply_error(request, wire::error::kPerm, "claim first");
   } else {
     return true;
@@ -421,8 +496,8 @@ Session::Handle* Session::find_handle(std::uint32_t number) const {
 
 void Session::finished_by_store(Request& request, const store::Outcome& outcome) {
   --in_store_;
-  if (ServedStore* const store = std::exchange(request.modifies, nullptr))
-    store->modification_finished();
+  const auto store = std::exchange(request.store, nullptr);
+  if (std::exchange(request.modifies, false)) store->modification_finished();
   if (outcome.err == 0) return reply(request, outcome);
   // A full disk fails many requests; once is enough to be told.
   if (std::exchange(last_error_, outcome.err) != outcome.err)
@@ -520,7 +595,9 @@ void Session::enqueue(Request& request) {
 
 void Session::refuse(std::uint32_t error, std::string_view why, std::uint64_t number) {
   if (phase_ == Phase::kLeaving || phase_ == Phase::kClosed) return;
-  log_.warning("{}: refused: {}", peer_, why);
+  audits_.protocol.refused(host_, peer_, std::string(why));
+  if (held_ != nullptr) recycle(*std::exchange(held_, nullptr));
+  let_go_held();
   wire::Header header;
   header.type = Type::kRefuse;
   Request& request = take_request(header);
@@ -542,6 +619,10 @@ void Session::refuse(std::uint32_t error, std::string_view why, std::uint64_t nu
 }
 
 void Session::send() {
+  if (may_go_ && held_ != nullptr) {
+    let_go_held();
+    dispatch(*std::exchange(held_, nullptr));
+  }
   for (std::size_t turn = 0; out_first_ != nullptr && phase_ != Phase::kClosed;) {
     if (turn >= kSendPerTurn) {
       blocked_ = true;  // it is not, so the next turn goes on
@@ -617,9 +698,10 @@ void Session::on_deadline() {
   if (phase_ == Phase::kLeaving) return close();
   if (phase_ != Phase::kOpen)
     return refuse(wire::error::kTimedOut, "no OPEN within the time allowed");
-  // What waits for the store is the server's own slowness.
+  // What waits for the store, or for its rate, is the server's own slowness.
+  const bool ours = in_store_ > 0 || held_ != nullptr;
   const auto quiet =
-      in_store_ > 0 ? Reactor::Clock::duration::zero() : Reactor::Clock::now() - last_progress_;
+      ours ? Reactor::Clock::duration::zero() : Reactor::Clock::now() - last_progress_;
   if (quiet >= silence_) {
     log_.warning("{}: silent for too long", peer_);
     return close();
@@ -630,6 +712,7 @@ void Session::on_deadline() {
 void Session::drain() {
   if (phase_ == Phase::kClosed || draining_) return;
   draining_ = true;
+  if (held_ != nullptr) may_go();  // soon is better than at its rate
   if (receiving_ != nullptr) recycle(*std::exchange(receiving_, nullptr));
   if (under_way_ == 0) return close();
   update_watch();
@@ -640,6 +723,8 @@ void Session::close() {
   if (phase_ == Phase::kOpen) log_.info("{}: closed", peer_);
   phase_ = Phase::kClosed;
   deadline_.disarm();
+  let_go_held();
+  if (held_ != nullptr) recycle(*std::exchange(held_, nullptr));
   connection_.reset();
   handles_.clear();
   while (out_first_ != nullptr) {

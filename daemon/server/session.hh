@@ -12,6 +12,7 @@
 
 #include "base/log.hh"
 #include "base/reactor.hh"
+#include "server/audit.hh"
 #include "server/export.hh"
 #include "transport/transport.hh"
 #include "wire/codec.hh"
@@ -29,11 +30,21 @@ struct SessionOptions {
   std::size_t max_bytes = 16 << 20;
 };
 
+// Where sessions tell what they have refused.
+struct Audits {
+  Audit access{"access"};     // an export, to somebody
+  Audit protocol{"session"};  // a connection
+};
+
 // Lives until its connection is gone *and* its operations have completed.
-class Session final : private transport::Connection::Handler, private wire::FrameReader::Sink {
+class Session final : private transport::Connection::Handler,
+                      private wire::FrameReader::Sink,
+                      private Throttle::Waiter {
  public:
   class Owner {
    public:
+    // It has opened an export, the first time.
+    virtual void on_session_opened(Session& session) = 0;
     // Nothing refers to the session any more; destroy it, but not from within
     // this call.
     virtual void on_session_over(Session& session) = 0;
@@ -42,14 +53,16 @@ class Session final : private transport::Connection::Handler, private wire::Fram
     ~Owner() = default;
   };
 
-  // `exports` must outlive the session. A session beyond the limits is made to
-  // be refused at once.
+  // `exports` and `audits` must outlive the session. A session beyond the limits is made
+  // to be refused at once.
   Session(Reactor& reactor, std::unique_ptr<transport::Connection> connection,
-          const Exports& exports, const SessionOptions& options, Owner& owner);
+          const Exports& exports, const SessionOptions& options, Audits& audits, Owner& owner);
   ~Session();
 
   // Says why and ends the connection.
   void refuse(std::uint32_t error, std::string_view why, std::uint64_t request = 0);
+  // Exports have changed: refuses, if the peer may not any more what it does.
+  void check_rights();
   // Takes nothing more; ends when everything under way has been answered.
   void drain();
   // Ends the connection now.
@@ -57,6 +70,8 @@ class Session final : private transport::Connection::Handler, private wire::Fram
 
   // For logs: "192.0.2.1:4711 (rmemd 0.1.0)".
   const std::string& peer() const { return peer_; }
+  // What counts as one peer.
+  const std::string& host() const { return host_; }
 
  private:
   struct Handle;
@@ -77,6 +92,8 @@ class Session final : private transport::Connection::Handler, private wire::Fram
   wire::FrameReader::Next on_header(const wire::Header& header,
                                     std::span<std::byte>& place) override;
   wire::FrameReader::Next on_frame(const wire::Header& header, bool intact) override;
+  // throttle
+  void may_go() override;
 
   void judge(wire::FrameReader::State state);
   void dispatch(Request& request);
@@ -90,6 +107,11 @@ class Session final : private transport::Connection::Handler, private wire::Fram
   void modify(Request& request, Handle& handle);
   void flush(Request& request, Handle& handle);
   Handle* find_handle(std::uint32_t number) const;
+  // Whether the request has to wait for the rate of its export.
+  bool has_to_wait(const Request& request);
+  void let_go_held();
+  void refuse_open(Request& request, const std::string& name, std::uint32_t error,
+                   const std::string& why);
   // Whether the handle may modify its store; answers the request if not.
   bool may_write(Request& request, const Handle& handle);
 
@@ -113,8 +135,10 @@ class Session final : private transport::Connection::Handler, private wire::Fram
   std::unique_ptr<transport::Connection> connection_;
   const Exports& exports_;
   const SessionOptions options_;
+  Audits& audits_;
   Owner& owner_;
   std::string peer_;
+  const std::string host_;
   log::Source log_;
   wire::FrameReader reader_;
   Phase phase_ = Phase::kHello;
@@ -139,8 +163,12 @@ class Session final : private transport::Connection::Handler, private wire::Fram
 
   std::vector<std::unique_ptr<Request>> requests_;
   std::vector<Request*> free_;
-  std::size_t kept_bytes_ = 0;       // buffers in free_
-  Request* receiving_ = nullptr;     // whose payload is being received
+  std::size_t kept_bytes_ = 0;    // buffers in free_
+  Request* receiving_ = nullptr;  // whose payload is being received
+  // Received, and waits for the rate of an export, unless may_go_.
+  Request* held_ = nullptr;
+  std::shared_ptr<Export> throttled_by_;
+  bool may_go_ = false;
   std::uint32_t under_way_ = 0;      // received, reply not yet sent
   std::uint32_t in_store_ = 0;       // of these, not yet completed by the store
   std::size_t bytes_under_way_ = 0;  // their buffers

@@ -20,8 +20,8 @@ std::uint64_t boot_and_process() {
 
 }  // namespace
 
-std::uint64_t local_epoch(std::uint64_t failed_flushes) {
-  const std::uint64_t epoch = hash(std::to_string(failed_flushes), boot_and_process());
+std::uint64_t local_epoch(std::uint64_t losses) {
+  const std::uint64_t epoch = hash(std::to_string(losses), boot_and_process());
   return epoch != 0 ? epoch : 1;
 }
 

@@ -38,11 +38,11 @@ std::uint64_t hash(std::string_view text, std::uint64_t seed);
 // A UUID that is a function of `text`. Not for secrets.
 Uuid uuid_from(std::string_view text);
 
-// The durability epoch of this host's boot and this process after so many
-// failed flushes; never 0. The kernel tells about a failed write-back only once
-// and may have dropped the pages, so a later flush that succeeds says nothing
-// about them.
-std::uint64_t local_epoch(std::uint64_t failed_flushes);
+// The durability epoch of this host's boot and this process after so many possible
+// losses: stores opened, flushes failed; never 0. The kernel tells about a failed
+// write-back only once and may have dropped the pages, so a later flush that succeeds
+// says nothing about them.
+std::uint64_t local_epoch(std::uint64_t losses);
 
 // `err` as a client can make something of it: out of Outcome's dictionary.
 int store_errno(int err);

@@ -230,6 +230,9 @@ struct RemoteStore::Impl {
     switch (reply.err) {
       case ENOENT:
         return Status(Code::kNotFound, text, "check the export's name at the server", ENOENT);
+      case EACCES:
+        return Status(Code::kPermission, text,
+                      "check the export's name, and who may use it at the server", EACCES);
       case EROFS:
         return Status(Code::kPermission, text, "use --read-only", EROFS);
       default:

@@ -1,18 +1,29 @@
 // SPDX-License-Identifier: MIT
 #include "store/worker_store.hh"
 
+#include <atomic>
 #include <cerrno>
 
 #include "store/local_fs.hh"
 #include "store/range.hh"
 
 namespace rmem::store {
+namespace {
+
+// A store that is closed and opened again may not have what it had acknowledged (of a
+// directory the manifest), as little as after a flush that failed.
+std::uint64_t another_epoch() {
+  static std::atomic<std::uint64_t> losses{0};
+  return local_epoch(losses++);
+}
+
+}  // namespace
 
 WorkerStore::WorkerStore(Workers& workers, std::uint64_t size, const Uuid& identity, bool read_only)
     : geometry_{.size = size,
                 .read_only = read_only,
                 .identity = identity,
-                .epoch = local_epoch(0)},
+                .epoch = another_epoch()},
       workers_(workers) {
   batch_.store = flush_.store = this;
   batch_.run = [](Workers::Job& job) {
@@ -37,7 +48,7 @@ WorkerStore::WorkerStore(Workers& workers, std::uint64_t size, const Uuid& ident
     Outcome outcome{0, self.geometry_.epoch};
     if (self.flush_.err != 0) {
       outcome = {store_errno(self.flush_.err), 0};
-      self.geometry_.epoch = local_epoch(++self.failed_flushes_);
+      self.geometry_.epoch = another_epoch();
     }
     for (std::size_t i = 0; i < self.flush_.callbacks.size(); ++i)
       self.flush_.callbacks[i](outcome);

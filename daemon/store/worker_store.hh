@@ -75,7 +75,6 @@ class WorkerStore : public Store {
   void start_flush();
 
   Workers& workers_;
-  std::uint64_t failed_flushes_ = 0;
   std::vector<std::unique_ptr<Op>> ops_;
   std::vector<Op*> free_;
   std::vector<Op*> waiting_;  // writes and zeros behind the batch

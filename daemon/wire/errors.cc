@@ -16,6 +16,7 @@ constexpr struct {
     {error::kPerm, EPERM},
     {error::kNoEntry, ENOENT},
     {error::kIo, EIO},
+    {error::kAccess, EACCES},
     {error::kBusy, EBUSY},
     {error::kInvalid, EINVAL},
     {error::kTooManyHandles, EMFILE},

@@ -76,6 +76,7 @@ namespace error {
 inline constexpr std::uint32_t kPerm = 1;
 inline constexpr std::uint32_t kNoEntry = 2;
 inline constexpr std::uint32_t kIo = 5;
+inline constexpr std::uint32_t kAccess = 13;
 inline constexpr std::uint32_t kBusy = 16;
 inline constexpr std::uint32_t kInvalid = 22;
 inline constexpr std::uint32_t kTooManyHandles = 24;

@@ -149,6 +149,7 @@ class Judge final : public FrameReader::Sink {
 };
 
 struct Owner final : server::Session::Owner {
+  void on_session_opened(server::Session&) override {}
   void on_session_over(server::Session&) override {
     FUZZ_CHECK(!over);
     over = true;
@@ -186,9 +187,10 @@ FUZZ_TARGET(session) {
   auto exports = server::Exports::open(*reactor, *workers, {*spec}, "/nowhere");
   FUZZ_CHECK(exports.ok());
   Owner owner;
+  server::Audits audits;
   {
     server::Session session(*reactor, std::make_unique<fuzz::Scripted>(script, -1), *exports, {},
-                            owner);
+                            audits, owner);
     while (script.stir()) {
       fuzz::turn(*reactor);
       if (script.to_come.empty()) script.ended = true;

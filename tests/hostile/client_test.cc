@@ -33,7 +33,7 @@ class HostileClient : public testing::Test {
   void SetUp() override {
     log::set_level(log::Level::kNone);
     options.state_dir = dir / "state";
-    options.max_sessions = kMostSessions;
+    options.limits.connections = kMostSessions;
     options.session.linger = 20ms;
     options.session.handshake_timeout = 400ms;
     options.exports = {*ExportSpec::parse("mem=mem://16MiB"),

@@ -219,9 +219,9 @@ RMEM_SIM_CALL(kFile, ENOSPC, int, rename, (const char* a, const char* b) noexcep
 
 namespace rmem::store {
 
-std::uint64_t local_epoch(std::uint64_t failed_flushes) {
+std::uint64_t local_epoch(std::uint64_t losses) {
   const std::uint64_t life = sim::g_host != nullptr ? sim::g_host->life : 1;
-  return life << 20 | (failed_flushes + 1);
+  return life << 20 | (losses + 1);
 }
 
 }  // namespace rmem::store

@@ -125,7 +125,7 @@ TEST_F(ExportsTest, DirectoryIsMadeAndFoundAgain) {
   {
     const auto exports = open({"a=dir://DIR/new?size=1TiB&chunk=4MiB", "b=dir://DIR/new,ro"});
     ASSERT_TRUE(exports.ok()) << exports.status().cause();
-    ServedStore* const served = exports->find("a")->store;
+    const auto served = exports->find("a")->store;
     EXPECT_EQ(served->store().geometry().size, 1ull << 40);
     EXPECT_EQ(exports->find("b")->store, served);
     identity = served->store().geometry().identity;
@@ -144,7 +144,7 @@ TEST_F(ExportsTest, FiltersAreOnTheStoreNotOnTheName) {
                              "b=error+file://DIR/f?error.read=1,ro", "c=mem://1"});
   ASSERT_TRUE(exports.ok()) << exports.status().cause();
   ServedStore& served = *exports->find("a")->store;
-  EXPECT_EQ(exports->find("b")->store, &served);
+  EXPECT_EQ(exports->find("b")->store.get(), &served);
   std::byte byte{};
   int err = 0;
   served.store().read(

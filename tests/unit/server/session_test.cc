@@ -218,7 +218,7 @@ TEST_F(SessionTest, ManyRequestsBeforeOpenAreAnsweredOneByOne) {
 }
 
 TEST_F(SessionTest, TooManyConnectionsAreRefused) {
-  options.max_sessions = 2;
+  options.limits.connections = 2;
   start();
   const auto one = connect(), two = connect(), three = connect();
   expect_refused(*three, wire::error::kBusy, "too many connections");

@@ -11,7 +11,7 @@ namespace rmem::wire {
 namespace {
 
 TEST(WireErrors, ThereAndBack) {
-  for (const int err : {0, EPERM, ENOENT, EIO, EBUSY, EINVAL, EMFILE, ENOSPC, EROFS, EPROTO,
+  for (const int err : {0, EPERM, ENOENT, EIO, EACCES, EBUSY, EINVAL, EMFILE, ENOSPC, EROFS, EPROTO,
                         EBADMSG, EMSGSIZE, EPROTONOSUPPORT, EOPNOTSUPP, ETIMEDOUT, ESTALE})
     EXPECT_EQ(errno_from_wire(wire_from_errno(err)), err);
 }
