@@ -118,6 +118,7 @@ format: ## clang-format the C++ sources
 installed := \
 	$(foreach f,$(wildcard uapi/linux/*.h),$f:include/linux/$(notdir $f)) \
 	$(foreach f,$(wildcard docs/man/*.[1-8]),$f:share/man/man$(subst .,,$(suffix $f))/$(notdir $f)) \
+	$(foreach p,rmemd rmem-server,tools/config/$p.toml:share/doc/$p/examples/$p.toml) \
 	$(foreach p,$(programs),tools/completion/rmem.bash:share/bash-completion/completions/$p) \
 	$(foreach p,$(programs),tools/completion/rmem.fish:share/fish/vendor_completions.d/$p.fish) \
 	tools/completion/_rmem:share/zsh/$(ZSH_DIR)/_rmem \
@@ -125,7 +126,7 @@ installed := \
 	$(foreach d,sysusers tmpfiles modules-load,$(foreach f,$(wildcard tools/systemd/*.$d),$f:lib/$d.d/$(basename $(notdir $f)).conf)) \
 	$(foreach f,$(wildcard tools/systemd/*.rules),$f:lib/udev/rules.d/$(notdir $f))
 
-install: programs ## programs, manuals, headers, units and completions below DESTDIR and PREFIX
+install: programs ## programs, manuals, headers, units, completions and examples below DESTDIR and PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install $(STRIP) -m 0755 $(programs:%=$(B)/%) $(DESTDIR)$(PREFIX)/bin
 	@set -e; for f in $(installed); do \

@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# Do the manual pages and the programs of build/ name the same options and
-# commands? Says what is missing on either side and fails.
+# Do the manual pages and the programs of build/ name the same options, commands and
+# keys of configuration files, and the examples of these, too? Says what is missing on either
+# side and fails.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -34,4 +35,31 @@ for program in rmemd rmem-server rmemctl; do
 		grep -qxF -- "$o" <<<"$options" || { echo "$program.8: $program has no $o"; bad=1; }
 	done
 done
+
+# The keys of a file: which there are, is told to whoever tries another one.
+file=$(mktemp)
+trap 'rm -f "$file"' EXIT
+keys() { # PROGRAM [TABLE]
+	printf '%s\nnone = 1\n' "${2:-}" >"$file"
+	{ "build/$1" --config "$file" --check-config 2>&1 || true; } | sed -n 's/.*keys here are //p' | tr -d ' ' | tr , '\n'
+}
+keys_are() { # PROGRAM TABLE...
+	local program=$1 known said example=tools/config/$1.toml
+	known=$(for table in '' "${@:2}"; do keys "$program" "$table"; done | sort -u)
+	said=$(sed 's/\\-/-/g' "docs/man/$program.toml.5" |
+		sed -n '/^\.SH KEYS/,/^\.SH [^K]/s/^\.BI \([a-z-]*\) .*/\1/p; s/^\.SS \[*\([a-z]*\)\]*$/\1/p' | sort -u)
+	diff <(echo "$known") <(echo "$said") >"$file" || {
+		echo "$program.toml.5: keys of the program (<) and of the page (>) differ:"
+		grep '^[<>]' "$file"
+		bad=1
+	}
+	sed 's/^#\([^ ]\)/\1/' "$example" >"$file"
+	"build/$program" --config "$file" --check-config || { echo "$example: uncommented, it is wrong"; bad=1; }
+	for key in $known; do
+		grep -qE "^#(\[+$key\]|$key = |.*\{ .*$key = )" "$example" || { echo "$example: $key is missing"; bad=1; }
+	done
+}
+element='export = [{ name = "a", store = "mem://1", allow = [{ none = 1 }] }]'
+keys_are rmem-server '[limits]' '[[export]]' "$element"
+keys_are rmemd '[region]'
 exit $bad

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "base/cli.hh"
 
+#include <unistd.h>
+
+#include <cerrno>
 #include <cstdio>
 #include <exception>
 #include <iostream>
@@ -36,6 +39,18 @@ CLI::Option* add_duration(CLI::App& app, const std::string& name, std::chrono::m
           },
           help)
       ->type_name("TIME");
+}
+
+void ConfigFile::find(const std::string& usual) {
+  // What is there and cannot be read is a mistake that reading it tells.
+  if (path.empty() && (::access(usual.c_str(), F_OK) == 0 || errno != ENOENT)) path = usual;
+}
+
+void add_config(CLI::App& app, ConfigFile& file, const std::string& usual) {
+  app.add_option("--config", file.path, "configuration file [" + usual + ", if it is there]")
+      ->type_name("PATH");
+  app.add_flag("--check-config", file.check,
+               "look for mistakes in configuration file and command line, and do nothing else");
 }
 
 std::optional<int> parse(CLI::App& app, int argc, const char* const* argv) {

@@ -31,6 +31,15 @@ std::optional<int> parse(CLI::App& app, int argc, const char* const* argv);
 // {"schema":1,"error":{"code":7,"name":"unreachable","cause":"...","hint":"..."}}
 std::string error_json(const Status& status);
 
+// --config and --check-config, of a program that has a file of its own.
+struct ConfigFile {
+  std::string path;    // empty: there is none
+  bool check = false;  // and nothing else
+  // `usual` is used where it exists and --config names no other; call after parsing.
+  void find(const std::string& usual);
+};
+void add_config(CLI::App& app, ConfigFile& file, const std::string& usual);
+
 // Runs a program: hands on what `body` returns. An exception, out of memory most
 // likely since nothing else throws, is told on stderr and is kFailed.
 int guard(const char* program, int (*body)(int, char**), int argc, char** argv) noexcept;

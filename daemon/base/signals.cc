@@ -16,6 +16,7 @@ Result<std::unique_ptr<Signals>> Signals::create(Reactor& reactor,
   ::sigemptyset(&set);
   ::sigaddset(&set, SIGTERM);
   ::sigaddset(&set, SIGINT);
+  ::sigaddset(&set, SIGHUP);
   ::sigaddset(&set, SIGUSR1);
   if (const int err = ::pthread_sigmask(SIG_BLOCK, &set, nullptr); err != 0)
     return Status::from_errno(err, "cannot block signals");

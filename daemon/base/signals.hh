@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// SIGTERM, SIGINT and SIGUSR1 as events of the loop.
+// SIGTERM, SIGINT, SIGHUP and SIGUSR1 as events of the loop.
 #pragma once
 
 #include <functional>
@@ -10,8 +10,8 @@
 
 namespace rmem {
 
-// Blocks SIGTERM, SIGINT and SIGUSR1 for the calling thread and those it starts later
-// (so make it before any thread), and calls `on_signal` on the reactor's thread
+// Blocks SIGTERM, SIGINT, SIGHUP and SIGUSR1 for the calling thread and those it starts
+// later (so make it before any thread), and calls `on_signal` on the reactor's thread
 // for each that arrives. SIGPIPE and SIGXFSZ are ignored from then on: a peer that
 // went away is an EPIPE, a file that may not grow is an EFBIG. Must not outlive the reactor.
 class Signals final : private Reactor::Handler {

@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: MIT
-// rmem-server: exports stores to rmemd. Reads the command line, assembles the
-// objects, nothing else.
+// rmem-server: exports stores to rmemd. Reads the command line and the configuration
+// file, assembles the objects, nothing else.
+#include <unistd.h>
+
 #include <csignal>
 #include <cstdio>
 #include <exception>
+#include <optional>
 
 #include "base/cli.hh"
 #include "base/log.hh"
 #include "base/process.hh"
 #include "base/signals.hh"
+#include "server/config.hh"
 #include "server/server.hh"
 #include "store/filter.hh"
 
@@ -16,7 +20,6 @@ namespace {
 
 using namespace rmem;
 
-constexpr auto kPatience = std::chrono::seconds(10);
 const log::Source kLog("rmem-server");
 
 // What the kernel does not let us have makes memory pressure riskier, not
@@ -29,22 +32,62 @@ void harden() {
     kLog.warning("{}; {}", flusher.cause(), flusher.hint());
 }
 
-Status run(const std::vector<std::string>& listen, const std::vector<std::string>& exports,
-           server::ServerOptions options) {
-  std::vector<UniqueFd> passed = take_passed_sockets();
-  if (listen.empty() && passed.empty())
-    return Status(Code::kUsage, "--listen is required, as no socket was passed");
-  std::vector<transport::Address> addresses;
-  for (const std::string& text : listen) {
+struct CommandLine {
+  cli::ConfigFile file;
+  std::vector<std::string> listen;
+  std::vector<std::string> exports;
+  std::optional<std::string> state_dir;
+  bool insecure = false;
+};
+
+// The file, and what the command line says instead.
+Result<server::Config> configure(const CommandLine& line) {
+  server::Config config;
+  if (!line.file.path.empty()) {
+    const Status read = config::read(line.file.path, server::keys(config));
+    if (!read.ok()) return read.hint().empty() ? read.with_hint("see rmem-server.toml(5)") : read;
+  }
+  if (!line.listen.empty()) config.listen.clear();
+  for (const std::string& text : line.listen) {
     auto address = transport::Address::parse(text);
     if (!address) return address.status();
-    addresses.push_back(*std::move(address));
+    config.listen.push_back(*std::move(address));
   }
-  for (const std::string& text : exports) {
+  if (!line.exports.empty()) config.options.exports.clear();
+  for (const std::string& text : line.exports) {
     auto spec = server::ExportSpec::parse(text);
     if (!spec) return spec.status();
-    options.exports.push_back(*std::move(spec));
+    config.options.exports.push_back(*std::move(spec));
   }
+  if (line.state_dir) config.options.state_dir = *line.state_dir;
+  config.options.insecure |= line.insecure;
+  if (config.options.exports.empty())
+    return Status(Code::kUsage,
+                  "nothing to serve: no --export, no [[export]] in a configuration "
+                  "file");
+  return config;
+}
+
+// Exports, rights and limits as the file has them now. One that is wrong changes nothing.
+void reload(const CommandLine& line, server::Config& config, server::Server& server) {
+  CommandLine again = line;
+  again.file.find(server::kDefaultConfig);
+  if (again.file.path.empty()) return kLog.warning("there is no configuration file to reload");
+  auto next = configure(again);
+  const Status reloaded = next ? server.reload(next->options) : next.status();
+  if (!reloaded.ok())
+    return kLog.error("nothing is reloaded: {}{}{}", reloaded.cause(),
+                      reloaded.hint().empty() ? "" : "; ", reloaded.hint());
+  for (const std::string_view key : server::fixed_changes(config, *next))
+    kLog.warning("{}: `{}' changes only when the server is started again", again.file.path, key);
+  config.stop_timeout = next->stop_timeout;
+  kLog.info("reloaded {}: {} exports", again.file.path, next->options.exports.size());
+}
+
+Status run(const CommandLine& line, server::Config config) {
+  std::vector<UniqueFd> passed = take_passed_sockets();
+  if (config.listen.empty() && passed.empty())
+    return Status(Code::kUsage, "--listen is required, as no socket was passed");
 
   auto reactor = Reactor::create();
   if (!reactor) return reactor.status();
@@ -53,11 +96,12 @@ Status run(const std::vector<std::string>& listen, const std::vector<std::string
   // Before the workers, which inherit the signal mask.
   auto signals = Signals::create(**reactor, [&](int number) {
     if (number == SIGUSR1) return store::log_stats();
+    if (number == SIGHUP) return reload(line, config, *server);
     static bool stopping = false;
     if (std::exchange(stopping, true)) return;
     kLog.info("signal {}: stopping", number);
     announce_stopping();
-    server->stop(kPatience, [&](const Status& stopped) {
+    server->stop(config.stop_timeout, [&](const Status& stopped) {
       outcome = stopped;
       (*reactor)->stop();
     });
@@ -65,10 +109,10 @@ Status run(const std::vector<std::string>& listen, const std::vector<std::string
   if (!signals) return signals.status();
 
   harden();
-  auto made = server::Server::create(**reactor, options);
+  auto made = server::Server::create(**reactor, config.options);
   if (!made) return made.status();
   server = std::move(made).value();
-  for (const transport::Address& address : addresses)
+  for (const transport::Address& address : config.listen)
     if (Status listening = server->listen(address); !listening.ok()) return listening;
   for (UniqueFd& socket : passed)
     if (Status listening = server->listen(std::move(socket)); !listening.ok()) return listening;
@@ -77,34 +121,41 @@ Status run(const std::vector<std::string>& listen, const std::vector<std::string
   announce_ready();
   (*reactor)->run();
   store::log_stats();
+  if (outcome.code() == Code::kTimeout) {
+    // A thread still waits for the disk: do not wait for it.
+    std::fflush(nullptr);
+    ::_exit(cli::fail("rmem-server", outcome));
+  }
   return outcome;
 }
 
 int program(int argc, char** argv) {
   CLI::App app("Exports memory and files to rmemd on other machines.", "rmem-server");
-  std::vector<std::string> listen;
-  std::vector<std::string> exports;
-  server::ServerOptions options;
-  app.add_option("--listen", listen,
+  CommandLine line;
+  const std::string state_dir = server::ServerOptions().state_dir;
+  app.add_option("--listen", line.listen,
                  "where to listen: tcp://127.0.0.1:7070, tcp://[::1]:7070, unix:///path; needed "
                  "unless the service manager passes sockets")
       ->type_name("ADDR")
       ->allow_extra_args(false);
   app.add_option(
-         "--export", exports,
+         "--export", line.exports,
          "what to serve: mem://1GiB, file:///path, dir:///path; ?size=1GiB creates it, `,ro' makes "
          "it read-only")
       ->type_name("NAME=STORE[,ro]")
-      ->required()
       ->allow_extra_args(false);
-  app.add_option("--state-dir", options.state_dir, "where identities and claims are kept")
-      ->type_name("DIR")
-      ->capture_default_str();
-  app.add_flag("--insecure", options.insecure,
+  app.add_option("--state-dir", line.state_dir,
+                 "where identities and claims are kept [" + state_dir + "]")
+      ->type_name("DIR");
+  app.add_flag("--insecure", line.insecure,
                "allow plain TCP off loopback: no encryption, no authentication");
+  cli::add_config(app, line.file, server::kDefaultConfig);
   app.set_version_flag("--version", std::string("rmem-server " RMEM_VERSION));
   if (const auto exit_code = cli::parse(app, argc, argv)) return *exit_code;
-  return cli::fail("rmem-server", run(listen, exports, std::move(options)));
+  line.file.find(server::kDefaultConfig);
+  auto config = configure(line);
+  if (!config || line.file.check) return cli::fail("rmem-server", config.status());
+  return cli::fail("rmem-server", run(line, std::move(config).value()));
 }
 
 }  // namespace

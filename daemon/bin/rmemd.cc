@@ -6,6 +6,7 @@
 #include <csignal>
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/cli.hh"
@@ -14,6 +15,7 @@
 #include "base/reactor.hh"
 #include "base/signals.hh"
 #include "control/channel_loop.hh"
+#include "control/config.hh"
 #include "control/kernel.hh"
 #include "control/options.hh"
 #include "control/regions.hh"
@@ -29,8 +31,6 @@ namespace rmem {
 namespace {
 
 constexpr std::uint32_t kRingEntries = 4096;
-// To make durable what is dirty before leaving; the rest waits in the kernel.
-constexpr std::chrono::seconds kLastPush{10};
 
 const log::Source kLog{"rmemd"};
 
@@ -48,14 +48,51 @@ bool others_serve(control::Kernel& kernel, const std::string& instance) {
   return false;
 }
 
-Status run(const std::string& socket_path, const std::string& instance,
-           const std::string& state_dir) {
-  if (!control::valid_region_name(instance)) {
-    return Status(Code::kUsage, "--instance: `" + instance + "' is not a name");
+struct CommandLine {
+  cli::ConfigFile file;
+  std::optional<std::string> socket;
+  std::optional<std::string> instance;
+  std::optional<std::string> state_dir;
+};
+
+// The file, and what the command line says instead.
+Result<control::Config> configure(const CommandLine& line) {
+  control::Config config;
+  if (!line.file.path.empty()) {
+    const Status read = config::read(line.file.path, control::keys(config));
+    if (!read.ok()) return read.hint().empty() ? read.with_hint("see rmemd.toml(5)") : read;
   }
+  if (line.socket) config.socket = *line.socket;
+  if (line.instance) config.instance = *line.instance;
+  if (line.state_dir) config.state_dir = *line.state_dir;
+  if (!control::valid_region_name(config.instance)) {
+    return Status(Code::kUsage, "--instance: `" + config.instance + "' is not a name");
+  }
+  return config;
+}
+
+// The defaults of regions as the file has them now. One that is wrong changes nothing.
+void reload(const CommandLine& line, control::Config& config) {
+  CommandLine again = line;
+  again.file.find(control::kDefaultConfig);
+  if (again.file.path.empty()) return kLog.warning("there is no configuration file to reload");
+  const auto next = configure(again);
+  if (!next.ok()) {
+    const Status why = next.status();
+    return kLog.error("nothing is reloaded: {}; {}", why.cause(), why.hint());
+  }
+  for (const std::string_view key : control::fixed_changes(config, *next)) {
+    kLog.warning("{}: `{}' changes only when rmemd is started again", again.file.path, key);
+  }
+  config.stop_timeout = next->stop_timeout;
+  config.defaults = next->defaults;
+  kLog.info("reloaded {}", again.file.path);
+}
+
+Status run(const CommandLine& line, control::Config config) {
   auto device = kchan::Device::open(kRingEntries);
   if (!device.ok()) return device.status();
-  auto socket = control::ControlSocket::listen(socket_path);
+  auto socket = control::ControlSocket::listen(config.socket);
   if (!socket.ok()) return socket.status();
   auto reactor = Reactor::create();
   if (!reactor.ok()) return reactor.status();
@@ -73,9 +110,9 @@ Status run(const std::string& socket_path, const std::string& instance,
   });
   pager::Pager pager(**device, {}, [&](auto due) { loop.wake(due); });
   const auto sources = control::source_factory(**reactor);
-  control::Regions regions(**reactor, **kernel, pager, *sources, instance,
-                           control::Recordings(state_dir + "/recordings"));
-  control::Verbs verbs(regions, *sources, instance);
+  control::Regions regions(**reactor, **kernel, pager, *sources, config.instance,
+                           control::Recordings(config.state_dir + "/recordings"));
+  control::Verbs verbs(regions, *sources, config.instance, config.defaults);
   control::Server server(
       **reactor, std::move(*socket),
       [&](const control::Peer& peer, const nlohmann::json& request,
@@ -84,10 +121,11 @@ Status run(const std::string& socket_path, const std::string& instance,
   bool leaving = false;
   auto signals = Signals::create(**reactor, [&](int number) {
     if (number == SIGUSR1) return store::log_stats();
+    if (number == SIGHUP) return reload(line, config);
     if (std::exchange(leaving, true)) return (*reactor)->stop();  // twice: at once
     announce_stopping();
     server.stop();
-    regions.push_all(kLastPush, [&] { (*reactor)->stop(); });
+    regions.push_all(config.stop_timeout, [&] { (*reactor)->stop(); });
   });
   if (!signals.ok()) return signals.status();
 
@@ -103,14 +141,14 @@ Status run(const std::string& socket_path, const std::string& instance,
   (*reactor)->run();
   store::log_stats();
 
-  if (::geteuid() == 0 && ended.ok() && !others_serve(**kernel, instance)) {
+  if (::geteuid() == 0 && ended.ok() && !others_serve(**kernel, config.instance)) {
     warn(control::unmount_rmemfs(control::kRegionDirectory));
   }
   // Regions stay in the kernel, quiesced. A helper thread may still wait for an
   // fsync that nobody will answer now: do not wait for it, nor take away what it
   // refers to.
   if (ended.ok()) {
-    ::unlink(socket_path.c_str());
+    ::unlink(config.socket.c_str());
     std::fflush(nullptr);
     ::_exit(0);
   }
@@ -119,20 +157,24 @@ Status run(const std::string& socket_path, const std::string& instance,
 
 int program(int argc, char** argv) {
   CLI::App app("Serves the regions of this host; stays in the foreground.", "rmemd");
-  std::string socket = control::kDefaultSocket;
-  std::string instance = control::kDefaultInstance;
-  app.add_option("--socket", socket, "control socket [" + socket + "]")
+  CommandLine line;
+  const control::Config usual;
+  app.add_option("--socket", line.socket, "control socket [" + usual.socket + "]")
       ->envname("RMEM_SOCKET")
       ->type_name("PATH");
-  app.add_option("--instance", instance,
-                 "adopt and make only regions of this instance [" + instance + "]")
+  app.add_option("--instance", line.instance,
+                 "adopt and make only regions of this instance [" + usual.instance + "]")
       ->type_name("ID");
-  std::string state_dir = control::kDefaultStateDir;
-  app.add_option("--state-dir", state_dir, "where recordings are kept [" + state_dir + "]")
+  app.add_option("--state-dir", line.state_dir,
+                 "where recordings are kept [" + usual.state_dir + "]")
       ->type_name("DIR");
+  cli::add_config(app, line.file, control::kDefaultConfig);
   app.set_version_flag("--version", "rmemd " RMEM_VERSION);
   if (const auto code = cli::parse(app, argc, argv)) return *code;
-  return cli::fail("rmemd", run(socket, instance, state_dir));
+  line.file.find(control::kDefaultConfig);
+  auto config = configure(line);
+  if (!config.ok() || line.file.check) return cli::fail("rmemd", config.status());
+  return cli::fail("rmemd", run(line, std::move(config).value()));
 }
 
 }  // namespace

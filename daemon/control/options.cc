@@ -117,8 +117,9 @@ nlohmann::json to_json(const AttachOptions& o) {
           {"take_over", o.take_over}};
 }
 
-Result<AttachOptions> options_from_json(const nlohmann::json& where) {
-  AttachOptions o;
+Result<AttachOptions> options_from_json(const nlohmann::json& where,
+                                        const AttachOptions& defaults) {
+  AttachOptions o = defaults;
   Fields fields(where);
   fields.take("name", o.name);
   fields.take("source", o.source);

@@ -55,7 +55,9 @@ Status validate(const AttachOptions& options);
 // As members of a control message. from_json refuses unknown members by name;
 // `where` is one object, `name` and `source` included.
 nlohmann::json to_json(const AttachOptions& options);
-Result<AttachOptions> options_from_json(const nlohmann::json& where);
+// What is not there is as `defaults` have it.
+Result<AttachOptions> options_from_json(const nlohmann::json& where,
+                                        const AttachOptions& defaults = {});
 
 // The blob that the kernel keeps: the options, and what was learned since.
 struct Notes {

@@ -89,7 +89,7 @@ void Verbs::attach(const Peer& peer, const nlohmann::json& request, const Server
   nlohmann::json members = request;
   members.erase("verb");
   members.erase("id");
-  auto options = options_from_json(members);
+  auto options = options_from_json(members, defaults_);
   if (!options.ok()) return reply(Server::error(malformed(options.status())));
   if (!members.contains("uid")) options->uid = peer.uid;
   if (!members.contains("gid")) options->gid = peer.gid;

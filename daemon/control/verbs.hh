@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "control/options.hh"
 #include "control/regions.hh"
 #include "control/server.hh"
 #include "control/socket.hh"
@@ -15,8 +16,10 @@ namespace rmem::control {
 // checked here: types, unknown members, and what only root may ask.
 class Verbs {
  public:
-  Verbs(Regions& regions, const SourceFactory& sources, std::string instance)
-      : regions_(regions), sources_(sources), instance_(std::move(instance)) {}
+  // `defaults`: of attach, where the request does not say. May change; not owned.
+  Verbs(Regions& regions, const SourceFactory& sources, std::string instance,
+        const AttachOptions& defaults)
+      : regions_(regions), sources_(sources), instance_(std::move(instance)), defaults_(defaults) {}
 
   void handle(const Peer& peer, const nlohmann::json& request, const Server::Reply& reply);
 
@@ -27,6 +30,7 @@ class Verbs {
   Regions& regions_;
   const SourceFactory& sources_;
   std::string instance_;
+  const AttachOptions& defaults_;
 };
 
 }  // namespace rmem::control

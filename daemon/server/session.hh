@@ -27,7 +27,7 @@ struct SessionOptions {
   std::chrono::milliseconds linger{1000};
   // What a connection may have under way before the server stops reading it.
   std::uint32_t max_requests = wire::kMaxRequests;
-  std::size_t max_bytes = 16 << 20;
+  std::uint64_t max_bytes = 16 << 20;
 };
 
 // Where sessions tell what they have refused.

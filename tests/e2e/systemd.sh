@@ -29,7 +29,7 @@ mkdir -p /etc/rmem/regions /srv /etc/systemd/system/service.d
 rmem-load make /srv/data 1048576 7
 chmod 0600 /srv/data
 chown rmem-server /srv/data
-echo 'OPTIONS=--export data=file:///srv/data' >/etc/rmem/rmem-server.conf
+printf '[[export]]\nname = "data"\nstore = "file:///srv/data"\n' >/etc/rmem/rmem-server.toml
 printf '%s\n' 'URI=rmem://127.0.0.1/data' 'OPTIONS=--bind /srv/bound --push-interval 1h' \
 	>/etc/rmem/regions/my-data.conf
 # There is no journal in here.
@@ -104,6 +104,18 @@ note "a loop that hangs is noticed by the watchdog"
 before=$(inside systemctl show -P MainPID rmemd)
 inside systemctl kill --signal=STOP rmemd
 wait_for replaced
+
+note "files are read again, unless they are wrong"
+printf '[[export]]\nname = "more"\nstroe = "mem://1MiB"\n' >>/etc/rmem/rmem-server.toml
+assert_exit 1 inside systemctl reload rmem-server
+assert_eq active "$(inside systemctl is-active rmem-server)" "rmem-server"
+sed -i s/stroe/store/ /etc/rmem/rmem-server.toml
+assert_exit 0 inside systemctl reload rmem-server
+wait_for grep -q 'reloaded /etc/rmem/rmem-server.toml: 2 exports' "$work/units.log"
+printf '[region]\nchunk = "64KiB"\n' >/etc/rmem/rmemd.toml
+assert_exit 0 inside systemctl reload rmemd
+wait_for grep -q 'reloaded /etc/rmem/rmemd.toml' "$work/units.log"
+assert_eq active "$(region my-data state)" "state"
 
 note "stopping"
 inside rmem-load poke /srv/bound 0 13

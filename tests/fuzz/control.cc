@@ -55,9 +55,10 @@ struct Daemon {
     NoChannel channel;
     pager::Pager pager(channel, {.buffer_bytes = 1 << 20, .requests = 16}, [](auto) {});
     FakeSources sources;
+    const AttachOptions defaults;
     Regions regions(*reactor, kernel, pager, sources, "default",
                     Recordings(directory + "/recordings"));
-    Verbs served(regions, sources, "default");
+    Verbs served(regions, sources, "default", defaults);
     verbs = &served;
 
     const UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));

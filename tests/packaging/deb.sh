@@ -58,7 +58,8 @@ files() {
 }
 purge() {
 	mkdir -p /var/lib/rmem-server
-	touch /var/lib/rmem-server/state /etc/rmem/rmem-server.conf /etc/rmem/regions/data.conf
+	touch /var/lib/rmem-server/state /etc/rmem/rmem-server.{conf,toml} /etc/rmem/rmemd.toml \
+		/etc/rmem/regions/data.conf
 	get purge rmem-dkms rmem-tools rmemd rmem-server
 	[[ ! $(dpkg --audit) ]] || fail "dpkg: $(dpkg --audit)"
 }

@@ -48,7 +48,7 @@ end
 # What follows an option that takes a file or a directory is one.
 function __rmem_wants_file
     set -l words (commandline -opc)
-    string match -qr -- '^--(socket|bind|state-dir)$' $words[-1]
+    string match -qr -- '^--(socket|bind|state-dir|config)$' $words[-1]
 end
 
 for program in rmemctl rmemd rmem-server

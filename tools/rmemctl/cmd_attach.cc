@@ -8,6 +8,7 @@
 #include "bind.hh"
 #include "command.hh"
 #include "control/options.hh"
+#include "linux/rmem.h"
 
 namespace rmem::ctl {
 namespace {
@@ -87,10 +88,7 @@ class Attach final : public Command {
     auto daemon = Daemon::connect(context.socket);
     if (!daemon.ok()) return daemon.status();
     auto request = control::to_json(options_);
-    if (owner_.empty()) {  // the daemon knows who calls
-      request.erase("uid");
-      request.erase("gid");
-    }
+    for (const std::string& member : left_out()) request.erase(member);
     request["verb"] = "attach";
     auto reply = daemon->call(request, kPatience);
     if (!reply.ok()) return reply.status();
@@ -109,6 +107,24 @@ class Attach final : public Command {
   // Resolving, connecting, opening and claiming, with the daemon's own limits.
   static constexpr std::chrono::seconds kPatience{30};
 
+  // What is for the daemon to say: who calls, and its own defaults.
+  std::vector<std::string> left_out() const {
+    std::vector<std::string> members;
+    if (owner_.empty()) members = {"uid", "gid"};
+    for (const auto& [option, member] : {std::pair{"--chunk", "chunk"},
+                                         {"--on-loss", "on_loss"},
+                                         {"--resident-limit", "resident_limit"},
+                                         {"--dirty-limit", "dirty_limit"},
+                                         {"--fault-timeout", "fault_timeout_ms"},
+                                         {"--sync-timeout", "sync_timeout_ms"},
+                                         {"--push-interval", "push_interval_ms"},
+                                         {"--pull", "pull"},
+                                         {"--pull-rate", "pull_rate"},
+                                         {"--push-rate", "push_rate"}})
+      if (app.count(option) == 0) members.emplace_back(member);
+    return members;
+  }
+
   // The rest of the options, as far as they can be judged here.
   Status complete() {
     if (chunk_ > UINT32_MAX) chunk_ = UINT32_MAX;  // refused below, with its reason
@@ -126,7 +142,9 @@ class Attach final : public Command {
       options_.bind = target->path;
       options_.bind_created = !target->exists;
     }
-    if (Status s = control::validate(options_); !s.ok()) return s;
+    control::AttachOptions judged = options_;
+    if (app.count("--chunk") == 0) judged.chunk = RMEM_CHUNK_MIN;  // the daemon may say another
+    if (Status s = control::validate(judged); !s.ok()) return s;
     if (!bind_.empty() && ::geteuid() != 0) {
       return Status(Code::kPermission, "--bind: only root may mount", "run as root");
     }

@@ -21,7 +21,7 @@ class RegionsTest : public testing::Test {
     regions.reset();
     regions = std::make_unique<Regions>(*reactor, module, *pager, sources, "default",
                                         Recordings(dir / "state/recordings"));
-    verbs = std::make_unique<Verbs>(*regions, sources, "default");
+    verbs = std::make_unique<Verbs>(*regions, sources, "default", defaults);
   }
 
   AttachOptions options(const std::string& name = "data") {
@@ -82,6 +82,7 @@ class RegionsTest : public testing::Test {
   Script& script = sources.script;
   std::unique_ptr<pager::Pager> pager;
   std::unique_ptr<Regions> regions;
+  AttachOptions defaults;
   std::unique_ptr<Verbs> verbs;
 };
 

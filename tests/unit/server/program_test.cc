@@ -73,6 +73,7 @@ class ProgramTest : public testing::Test {
     std::ifstream file(dir / "stderr");
     return {std::istreambuf_iterator<char>(file), {}};
   }
+  void config(const std::string& text) { std::ofstream(dir / "config") << text; }
   std::vector<std::string> good(const std::string& store = "mem://1MiB") {
     return {"--listen",   "unix://" + (dir / "socket"), "--export", "x=" + store, "--state-dir",
             dir / "state"};
@@ -206,6 +207,74 @@ TEST_F(ProgramTest, MistakesOnTheCommandLineAreTwo) {
     EXPECT_NE(errors().find("rmem-server: "), std::string::npos);
     EXPECT_EQ(line(), "");
   }
+}
+
+TEST_F(ProgramTest, ServesAsItsFileSaysAndTheCommandLineWins) {
+  config("listen = [\"unix://" + (dir / "socket") + "\"]\nstate-dir = \"" + (dir / "state") +
+         "\"\n[[export]]\nname = \"f\"\nstore = \"file://" + (dir / "file") + "?size=1MiB\"\n");
+  start({"--config", dir / "config"});
+  EXPECT_EQ(line(), "ready") << errors();
+  EXPECT_EQ(finish(SIGTERM), 0);
+  EXPECT_EQ(::access((dir / "file").c_str(), F_OK), 0);
+  ASSERT_EQ(::unlink((dir / "file").c_str()), 0);
+  start({"--config", dir / "config", "--listen", "unix://" + (dir / "other"), "--export",
+         "x=mem://1MiB"});
+  EXPECT_EQ(line(), "ready") << errors();
+  EXPECT_EQ(::access((dir / "other").c_str(), F_OK), 0);
+  EXPECT_NE(::access((dir / "socket").c_str(), F_OK), 0);
+  EXPECT_NE(::access((dir / "file").c_str(), F_OK), 0);
+  EXPECT_EQ(finish(SIGTERM), 0);
+}
+
+TEST_F(ProgramTest, MistakesInTheFileAreTwoWithTheirPlace) {
+  config("[[export]]\nname = \"f\"\nstroe = \"mem://1\"\n");
+  for (const std::vector<std::string>& more : {std::vector<std::string>{}, {"--check-config"}}) {
+    std::vector<std::string> arguments = {"--config", dir / "config", "--listen",
+                                          "unix://" + (dir / "socket")};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    EXPECT_EQ(run(arguments), 2);
+    EXPECT_NE(errors().find((dir / "config:3:1: `export.stroe' is no key of this file")),
+              std::string::npos)
+        << errors();
+  }
+  EXPECT_EQ(run({"--config", dir / "none", "--check-config"}), 2);
+  EXPECT_NE(errors().find(dir / "none: No such file"), std::string::npos) << errors();
+}
+
+TEST_F(ProgramTest, CheckingAFileOpensNothing) {
+  config("listen = [\"tcp://192.0.2.1\"]\n[[export]]\nname = \"f\"\nstore = \"file://" +
+         (dir / "file") + "?size=1MiB\"\n");
+  EXPECT_EQ(run({"--config", dir / "config", "--check-config"}), 0) << errors();
+  EXPECT_EQ(errors(), "");
+  EXPECT_NE(::access((dir / "file").c_str(), F_OK), 0);
+}
+
+TEST_F(ProgramTest, SighupReloadsTheFileOrSaysWhyNot) {
+  const auto with = [&](const std::string& more) {
+    config("listen = [\"unix://" + (dir / "socket") + "\"]\nstate-dir = \"" + (dir / "state") +
+           "\"\n" + more);
+  };
+  const auto told = [&](const std::string& words) {
+    for (int i = 0; i < 400; ++i) {
+      if (errors().find(words) != std::string::npos) return true;
+      ::usleep(50'000);
+    }
+    return false;
+  };
+  with("[[export]]\nname = \"a\"\nstore = \"mem://1MiB\"\n");
+  start({"--config", dir / "config"});
+  ASSERT_EQ(line(), "ready") << errors();
+  with("[[export]]\nname = \"b\"\nstore = \"file://" + (dir / "file") + "?size=1MiB\"\n");
+  ::kill(pid, SIGHUP);
+  EXPECT_TRUE(told("reloaded " + (dir / "config") + ": 1 exports")) << errors();
+  EXPECT_EQ(::access((dir / "file").c_str(), F_OK), 0);
+  with("insecure = maybe\n");
+  ::kill(pid, SIGHUP);
+  EXPECT_TRUE(told("nothing is reloaded: " + (dir / "config") + ":3:12: ")) << errors();
+  with("insecure = true\n[[export]]\nname = \"b\"\nstore = \"mem://1MiB\"\n");
+  ::kill(pid, SIGHUP);
+  EXPECT_TRUE(told("`insecure' changes only when the server is started again")) << errors();
+  EXPECT_EQ(finish(SIGTERM), 0);
 }
 
 TEST_F(ProgramTest, MissingFileIsThree) {
