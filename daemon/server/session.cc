@@ -96,7 +96,7 @@ Session::Session(Reactor& reactor, std::unique_ptr<transport::Connection> connec
   deadline_.arm(options_.handshake_timeout);
 }
 
-Session::~Session() = default;
+Session::~Session() { let_go_held(); }
 
 // --- receiving ---------------------------------------------------------------
 
@@ -695,7 +695,11 @@ void Session::update_watch() {
 // --- the end -----------------------------------------------------------------
 
 void Session::on_deadline() {
-  if (phase_ == Phase::kLeaving) return close();
+  if (phase_ == Phase::kLeaving) {
+    // A long turn may have ended here before its own end, where REFUSE would have gone.
+    send();
+    return close();
+  }
   if (phase_ != Phase::kOpen)
     return refuse(wire::error::kTimedOut, "no OPEN within the time allowed");
   // What waits for the store, or for its rate, is the server's own slowness.

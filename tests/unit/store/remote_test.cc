@@ -156,6 +156,27 @@ TEST_F(RemoteStoreTest, MissingExportIsNotFoundByName) {
   EXPECT_NE(status.cause().find("nothing"), std::string::npos);
 }
 
+TEST_F(RemoteStoreTest, ExportThatIsForOthersIsAMatterOfPermission) {
+  server_options.exports[0].allow = server::AllowList{{"cn:alice", server::Access::kWrite}};
+  ASSERT_TRUE(server->reload(server_options).ok());
+  const auto store = make("mem");
+  const Status status = open(*store);
+  EXPECT_EQ(status.code(), Code::kPermission);
+  EXPECT_NE(status.cause().find("not for this peer"), std::string::npos) << status.cause();
+  EXPECT_NE(status.hint(), "");
+}
+
+TEST_F(RemoteStoreTest, ARightThatIsTakenMayComeBack) {
+  const auto store = make("mem");
+  ASSERT_TRUE(open(*store).ok());
+  auto options = server_options;
+  options.exports[0].allow = server::AllowList{};
+  ASSERT_TRUE(server->reload(options).ok());
+  loop.until([&] { return store->state() == RemoteStore::State::kDown; });
+  ASSERT_TRUE(server->reload(server_options).ok());
+  loop.until([&] { return store->state() == RemoteStore::State::kUp; });
+}
+
 TEST_F(RemoteStoreTest, WritingToAReadOnlyExportIsAMatterOfPermission) {
   const auto store = make("fixed");
   EXPECT_EQ(open(*store).code(), Code::kPermission);
@@ -980,7 +1001,7 @@ TEST_F(RemoteStoreLanesTest, ServerThatKnowsNoLanesGetsOneConnection) {
 }
 
 TEST_F(RemoteStoreLanesTest, ServerWithoutRoomGetsAPageLaneWhenItHasSome) {
-  server_options.max_sessions = 2;
+  server_options.limits.connections = 2;
   start_server();
   auto filler = std::make_unique<test::WireClient>(loop, dir / "back");
   ASSERT_EQ(filler->hello().header.error, 0u);
