@@ -127,6 +127,9 @@ TEST_F(ConfigFileTest, KnownKeysAreInTheHint) {
 TEST_F(ConfigFileTest, WhatIsNotTomlHasAPlaceToo) {
   EXPECT_EQ(mistake("name = \"n\"\nname = \"m\"\n").substr(0, 9), "f.toml:2:");
   EXPECT_EQ(mistake("name = \n").substr(0, 9), "f.toml:1:");
+  // What toml++ 3.3 takes for impossible.
+  for (const char* text : {"[,\n", "[\u0447]\n", "name = \u00e4\n", "\u0447 = 1\n"})
+    EXPECT_EQ(mistake(text).substr(0, 9), "f.toml:1:") << text;
   EXPECT_EQ(mistake("name = \"\xff\"\n").substr(0, 9), "f.toml:1:");
 }
 
