@@ -38,7 +38,7 @@ using Type = Value::Type;
 
 // What people have written, for a line of a log.
 std::string printable(std::string_view text) {
-  constexpr std::size_t kMost = 100;
+  constexpr std::size_t kMost = 300;
   std::string clean(text.substr(0, kMost));
   for (char& c : clean)
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
