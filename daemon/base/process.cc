@@ -19,6 +19,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <optional>
+#include <sstream>
 #include <string_view>
 
 #ifndef PR_SET_IO_FLUSHER
@@ -104,15 +105,19 @@ void announce_ready() {
 
 void announce_stopping() { notify("STOPPING=1"); }
 
-std::vector<UniqueFd> take_passed_sockets() {
+std::vector<PassedSocket> take_passed_sockets() {
   constexpr int kFirst = 3;
   constexpr std::uint64_t kMost = 64;
-  std::vector<UniqueFd> sockets;
+  std::vector<PassedSocket> sockets;
   // Here, other than for the watchdog, the pid has to be there.
   if (std::getenv("LISTEN_PID") != nullptr) {
     const std::uint64_t count = std::min(from_manager("LISTEN_FDS", "LISTEN_PID"), kMost);
+    const char* const given = std::getenv("LISTEN_FDNAMES");
+    std::istringstream names(given != nullptr ? given : "");
     for (int fd = kFirst; fd < kFirst + static_cast<int>(count); ++fd) {
-      if (::fcntl(fd, F_SETFD, FD_CLOEXEC) == 0) sockets.emplace_back(fd);
+      std::string name;
+      std::getline(names, name, ':');
+      if (::fcntl(fd, F_SETFD, FD_CLOEXEC) == 0) sockets.push_back({UniqueFd(fd), name});
     }
   }
   for (const char* name : {"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}) ::unsetenv(name);

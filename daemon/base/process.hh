@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <string>
 #include <vector>
 
 #include "base/reactor.hh"
@@ -33,8 +34,12 @@ void announce_ready();
 void announce_stopping();
 
 // The sockets that the service manager passed to this process, in its order
-// (sd_listen_fds(3)); none the second time, and none for children.
-std::vector<UniqueFd> take_passed_sockets();
+// (sd_listen_fds_with_names(3)); none the second time, and none for children.
+struct PassedSocket {
+  UniqueFd fd;
+  std::string name;  // FileDescriptorName= of its unit
+};
+std::vector<PassedSocket> take_passed_sockets();
 
 // WATCHDOG=1 to the service manager, if it asked for that, twice in each period
 // for as long as the loop turns: a loop that hangs is noticed, and the daemon

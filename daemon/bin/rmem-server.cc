@@ -12,6 +12,7 @@
 #include "base/log.hh"
 #include "base/process.hh"
 #include "base/signals.hh"
+#include "bin/tls_options.hh"
 #include "server/config.hh"
 #include "server/server.hh"
 #include "store/filter.hh"
@@ -38,6 +39,7 @@ struct CommandLine {
   std::vector<std::string> exports;
   std::optional<std::string> state_dir;
   bool insecure = false;
+  TlsFlags tls;
 };
 
 // The file, and what the command line says instead.
@@ -61,6 +63,7 @@ Result<server::Config> configure(const CommandLine& line) {
   }
   if (line.state_dir) config.options.state_dir = *line.state_dir;
   config.options.insecure |= line.insecure;
+  line.tls.apply(config.options.tls);
   if (config.options.exports.empty())
     return Status(Code::kUsage,
                   "nothing to serve: no --export, no [[export]] in a configuration "
@@ -85,7 +88,7 @@ void reload(const CommandLine& line, server::Config& config, server::Server& ser
 }
 
 Status run(const CommandLine& line, server::Config config) {
-  std::vector<UniqueFd> passed = take_passed_sockets();
+  std::vector<PassedSocket> passed = take_passed_sockets();
   if (config.listen.empty() && passed.empty())
     return Status(Code::kUsage, "--listen is required, as no socket was passed");
 
@@ -114,7 +117,7 @@ Status run(const CommandLine& line, server::Config config) {
   server = std::move(made).value();
   for (const transport::Address& address : config.listen)
     if (Status listening = server->listen(address); !listening.ok()) return listening;
-  for (UniqueFd& socket : passed)
+  for (PassedSocket& socket : passed)
     if (Status listening = server->listen(std::move(socket)); !listening.ok()) return listening;
   for (const auto& address : server->addresses()) kLog.info("listening at {}", address.to_string());
   const Watchdog watchdog(**reactor);
@@ -134,8 +137,8 @@ int program(int argc, char** argv) {
   CommandLine line;
   const std::string state_dir = server::ServerOptions().state_dir;
   app.add_option("--listen", line.listen,
-                 "where to listen: tcp://127.0.0.1:7070, tcp://[::1]:7070, unix:///path; needed "
-                 "unless the service manager passes sockets")
+                 "where to listen: tls://0.0.0.0:7070, tcp://127.0.0.1:7070, tcp://[::1]:7070, "
+                 "unix:///path; needed unless the service manager passes sockets")
       ->type_name("ADDR")
       ->allow_extra_args(false);
   app.add_option(
@@ -147,6 +150,7 @@ int program(int argc, char** argv) {
   app.add_option("--state-dir", line.state_dir,
                  "where identities and claims are kept [" + state_dir + "]")
       ->type_name("DIR");
+  line.tls.add(app, transport::TlsSide::kServer);
   app.add_flag("--insecure", line.insecure,
                "allow plain TCP off loopback: no encryption, no authentication");
   cli::add_config(app, line.file, server::kDefaultConfig);

@@ -14,6 +14,7 @@
 #include "base/process.hh"
 #include "base/reactor.hh"
 #include "base/signals.hh"
+#include "bin/tls_options.hh"
 #include "control/channel_loop.hh"
 #include "control/config.hh"
 #include "control/kernel.hh"
@@ -53,6 +54,7 @@ struct CommandLine {
   std::optional<std::string> socket;
   std::optional<std::string> instance;
   std::optional<std::string> state_dir;
+  TlsFlags tls;
 };
 
 // The file, and what the command line says instead.
@@ -65,6 +67,7 @@ Result<control::Config> configure(const CommandLine& line) {
   if (line.socket) config.socket = *line.socket;
   if (line.instance) config.instance = *line.instance;
   if (line.state_dir) config.state_dir = *line.state_dir;
+  line.tls.apply(config.tls);
   if (!control::valid_region_name(config.instance)) {
     return Status(Code::kUsage, "--instance: `" + config.instance + "' is not a name");
   }
@@ -109,7 +112,7 @@ Status run(const CommandLine& line, control::Config config) {
     (*reactor)->stop();
   });
   pager::Pager pager(**device, {}, [&](auto due) { loop.wake(due); });
-  const auto sources = control::source_factory(**reactor);
+  const auto sources = control::source_factory(**reactor, config.tls);
   control::Regions regions(**reactor, **kernel, pager, *sources, config.instance,
                            control::Recordings(config.state_dir + "/recordings"));
   control::Verbs verbs(regions, *sources, config.instance, config.defaults);
@@ -168,6 +171,7 @@ int program(int argc, char** argv) {
   app.add_option("--state-dir", line.state_dir,
                  "where recordings are kept [" + usual.state_dir + "]")
       ->type_name("DIR");
+  line.tls.add(app, transport::TlsSide::kClient);
   cli::add_config(app, line.file, control::kDefaultConfig);
   app.set_version_flag("--version", "rmemd " RMEM_VERSION);
   if (const auto code = cli::parse(app, argc, argv)) return *code;

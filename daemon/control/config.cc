@@ -2,6 +2,7 @@
 #include "control/config.hh"
 
 #include "linux/rmem.h"
+#include "transport/tls_config.hh"
 
 namespace rmem::control {
 namespace {
@@ -58,6 +59,7 @@ Table keys(Config& config) {
            }))
       .key("state-dir", config::text(config.state_dir))
       .key("stop-timeout", config::duration(config.stop_timeout, 100ms, std::chrono::hours(1)))
+      .key("tls", config::table(transport::tls_keys(transport::TlsSide::kClient, config.tls)))
       .key("region",
            [&config](const Value& value) { return take_defaults(value, config.defaults); });
   return root;
@@ -68,6 +70,7 @@ std::vector<std::string_view> fixed_changes(const Config& now, const Config& nex
   if (now.socket != next.socket) keys.push_back("socket");
   if (now.instance != next.instance) keys.push_back("instance");
   if (now.state_dir != next.state_dir) keys.push_back("state-dir");
+  if (now.tls != next.tls) keys.push_back("tls");
   return keys;
 }
 

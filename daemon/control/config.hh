@@ -9,6 +9,7 @@
 
 #include "base/config_file.hh"
 #include "control/options.hh"
+#include "transport/tls_credentials.hh"
 
 namespace rmem::control {
 
@@ -22,6 +23,8 @@ struct Config {
   std::chrono::milliseconds stop_timeout{10'000};
   // Of regions that are attached from now on, where whoever attaches does not say.
   AttachOptions defaults;
+  // For rmems:// that names no files of its own.
+  transport::TlsOptions tls;
 };
 
 // Every key of the file, and where its value goes.

@@ -255,12 +255,15 @@ nlohmann::json Regions::status() const {
   for (const auto& [name, a] : by_name_) {
     static constexpr const char* kPhases[] = {"attaching", "served", "stranded", "detaching"};
     const pager::Stats stats = pager_.stats(a->id());
+    const auto crypto_time = a->source ? a->source->crypto_time() : std::chrono::nanoseconds();
     list.push_back({{"name", name},
                     {"id", a->id()},
                     {"source", a->options().source},
                     {"phase", kPhases[static_cast<int>(a->phase)]},
                     {"up", a->up()},
                     {"lanes", a->source ? a->source->lanes() : 0u},
+                    {"transport", a->source ? a->source->transport() : ""},
+                    {"tls_user_ms", std::chrono::duration_cast<std::chrono::milliseconds>(crypto_time).count()},
                     {"reason", a->failure().ok() ? a->down_reason().cause() : a->failure().cause()},
                     {"store_fetches", stats.fetches},
                     {"store_prefetches", stats.prefetches},

@@ -31,6 +31,8 @@ class RemoteSource final : public Source {
     return *store_;
   }
   unsigned lanes() const override { return store_->lanes(); }
+  const char* transport() const override { return store_->transport(); }
+  std::chrono::nanoseconds crypto_time() const override { return store_->crypto_time(); }
 
  private:
   std::unique_ptr<store::RemoteStore> store_;
@@ -39,10 +41,16 @@ class RemoteSource final : public Source {
 
 class Factory final : public SourceFactory {
  public:
-  explicit Factory(Reactor& reactor)
-      : reactor_(reactor), budget_(std::make_shared<store::ConnectionBudget>(reactor)) {}
+  Factory(Reactor& reactor, transport::TlsOptions tls)
+      : reactor_(reactor),
+        tls_(std::move(tls)),
+        budget_(std::make_shared<store::ConnectionBudget>(reactor)) {}
 
-  bool is_local(const std::string& uri) const override { return !is_remote(uri); }
+  bool is_local(const std::string& uri) const override {
+    if (!is_remote(uri)) return true;
+    const auto address = store::RemoteAddress::parse(uri);
+    return address.ok() && address->tls_files.configured();
+  }
 
   Result<std::unique_ptr<Source>> make(const std::string& uri, const SourceOptions& options,
                                        Source::Listener& listener) override {
@@ -54,6 +62,7 @@ class Factory final : public SourceFactory {
     store::RemoteOptions remote;
     remote.read_only = options.read_only;
     remote.insecure = options.insecure;
+    remote.tls = tls_;
     remote.expected = options.expected;
     remote.budget = budget_;
     auto store = store::RemoteStore::create(reactor_, std::move(*address), remote, listener);
@@ -64,7 +73,8 @@ class Factory final : public SourceFactory {
 
  private:
   static bool is_remote(const std::string& uri) {
-    return uri.starts_with("rmem://") || uri.starts_with("rmem+unix://");
+    return uri.starts_with("rmem://") || uri.starts_with("rmems://") ||
+           uri.starts_with("rmem+unix://");
   }
 
   Result<std::unique_ptr<Source>> make_local(const std::string& uri, const SourceOptions& options,
@@ -87,14 +97,16 @@ class Factory final : public SourceFactory {
   static constexpr unsigned kWorkers = 4;
 
   Reactor& reactor_;
+  const transport::TlsOptions tls_;
   const std::shared_ptr<store::ConnectionBudget> budget_;
   std::unique_ptr<Workers> workers_;  // for local stores, made with the first of them
 };
 
 }  // namespace
 
-std::unique_ptr<SourceFactory> source_factory(Reactor& reactor) {
-  return std::make_unique<Factory>(reactor);
+std::unique_ptr<SourceFactory> source_factory(Reactor& reactor,
+                                              const transport::TlsOptions& tls) {
+  return std::make_unique<Factory>(reactor, tls);
 }
 
 }  // namespace rmem::control

@@ -2,6 +2,7 @@
 // Where a region's bytes come from: a store with a life of its own.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -12,6 +13,7 @@
 #include "control/options.hh"
 #include "store/remote.hh"
 #include "store/store.hh"
+#include "transport/tls_credentials.hh"
 
 namespace rmem::control {
 
@@ -39,6 +41,10 @@ class Source {
   virtual store::Store& store() = 0;
   // Connections in use; none where it is local.
   virtual unsigned lanes() const { return 0; }
+  // What carries them, as transport::Connection::kind(); "" while nothing does.
+  virtual const char* transport() const { return ""; }
+  // What TLS in user space has cost on them.
+  virtual std::chrono::nanoseconds crypto_time() const { return {}; }
 };
 
 // `expected`: the size and identity it had; unset at the first attach.
@@ -55,13 +61,15 @@ class SourceFactory {
   // program knows. `listener` must outlive it.
   virtual Result<std::unique_ptr<Source>> make(const std::string& uri, const SourceOptions& options,
                                                Source::Listener& listener) = 0;
-  // Is it on this host, or has it filters? Then only root may attach it: the
-  // daemon would open files with its own rights, or spend its own memory, for
-  // whoever asks.
+  // Is it on this host, has it filters or names it files for TLS? Then only root may
+  // attach it: the daemon would open files with its own rights, or spend its own memory,
+  // for whoever asks.
   virtual bool is_local(const std::string& uri) const = 0;
 };
 
-// rmem://, rmem+unix:// and the local stores that rmemd takes; filters on all.
-std::unique_ptr<SourceFactory> source_factory(Reactor& reactor);
+// rmem://, rmems://, rmem+unix:// and the local stores that rmemd takes; filters on all.
+// `tls`: for rmems:// that names no files of its own; those have to be root's to name.
+std::unique_ptr<SourceFactory> source_factory(Reactor& reactor,
+                                              const transport::TlsOptions& tls = {});
 
 }  // namespace rmem::control

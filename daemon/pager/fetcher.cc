@@ -211,8 +211,8 @@ store::Receiver::Taken Fetcher::receive(void* ctx, std::uint64_t offset, std::ui
       return {got.bytes, true, 0};
     case ECONNRESET:
       return {got.bytes, true, got.socket_err};
-    case ENOMSG:  // a TLS record that nobody here has asked for
-      return {got.bytes, true, EPROTO};
+    case ENOMSG:  // a TLS record, which the connection has to look at
+      return {got.bytes, true, ENOMSG};
     default:
       r->err = got.err;
       return {got.bytes, false, ECANCELED};

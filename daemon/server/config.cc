@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "transport/tls_config.hh"
+
 namespace rmem::server {
 namespace {
 
@@ -100,6 +102,7 @@ Table keys(Config& config) {
       .key("insecure", config::boolean(options.insecure))
       .key("stop-timeout", config::duration(config.stop_timeout, 100ms, std::chrono::hours(1)))
       .key("limits", config::table(limits(options)))
+      .key("tls", config::table(transport::tls_keys(transport::TlsSide::kServer, options.tls)))
       .key("export", exports(options.exports));
   return root;
 }
@@ -109,6 +112,7 @@ std::vector<std::string_view> fixed_changes(const Config& now, const Config& nex
   if (now.listen != next.listen) keys.push_back("listen");
   if (now.options.state_dir != next.options.state_dir) keys.push_back("state-dir");
   if (now.options.insecure != next.options.insecure) keys.push_back("insecure");
+  if (now.options.tls != next.options.tls) keys.push_back("tls");
   return keys;
 }
 

@@ -32,11 +32,13 @@ Server::Server(Reactor& reactor, const ServerOptions& options, std::unique_ptr<W
       exports_(std::move(exports)),
       workers_(std::move(workers)),
       admission_(options.limits),
+      tls_(transport::TlsSide::kServer, options.tls),
       bury_(reactor, [this] { bury(); }),
       patience_(reactor, [this] { out_of_patience(); }) {}
 
 Server::~Server() {
   listeners_.clear();
+  tls_acceptor_.reset();
   // First the threads, which use the buffers of sessions and stores.
   workers_.reset();
   guests_.clear();
@@ -46,28 +48,45 @@ Status Server::may_listen(const transport::SocketAddress& address, const std::st
   if (options_.insecure || address.local()) return Status();
   return Status(Code::kUsage,
                 name + ": plain TCP off loopback is neither encrypted nor authenticated",
-                "listen at 127.0.0.1, [::1] or a unix socket; or give --insecure if you trust "
-                "everybody who can reach the port");
+                "listen at tls://, at 127.0.0.1, [::1] or a unix socket; or give --insecure if "
+                "you trust everybody who can reach the port");
+}
+
+Result<transport::Listener::Handler*> Server::acceptor(bool tls) {
+  if (!tls) return static_cast<transport::Listener::Handler*>(this);
+  // What is wrong with the files is to be known now.
+  if (const auto credentials = tls_.current(); !credentials) return credentials.status();
+  if (!tls_acceptor_) {
+    transport::Listener::Handler& self = *this;  // a private base, which make_unique does not see
+    tls_acceptor_ =
+        std::make_unique<transport::TlsAcceptor>(reactor_, tls_, options_.handshakes, self);
+  }
+  return static_cast<transport::Listener::Handler*>(tls_acceptor_.get());
 }
 
 Status Server::listen(const transport::Address& address) {
-  if (!address.is_unix() && !options_.insecure) {
+  const auto to = acceptor(address.tls);
+  if (!to) return to.status().with_context(address.to_string());
+  if (!address.is_unix() && !address.tls && !options_.insecure) {
     auto resolved = transport::resolve(address.host, address.port, true, false);
     if (!resolved) return resolved.status();
     for (const transport::SocketAddress& one : *resolved)
       if (Status may = may_listen(one, address.to_string()); !may.ok()) return may;
   }
-  auto listeners = transport::SocketListener::listen(reactor_, address, *this);
+  auto listeners = transport::SocketListener::listen(reactor_, address, **to);
   if (!listeners) return listeners.status();
   for (auto& listener : *listeners) listeners_.push_back(std::move(listener));
   return Status();
 }
 
-Status Server::listen(UniqueFd passed) {
-  auto listener = transport::SocketListener::adopt(reactor_, std::move(passed), *this);
+Status Server::listen(PassedSocket passed) {
+  const bool tls = passed.name == "tls";
+  const auto to = acceptor(tls);
+  if (!to) return to.status().with_context("the socket passed as `tls'");
+  auto listener = transport::SocketListener::adopt(reactor_, std::move(passed.fd), **to);
   if (!listener) return listener.status();
   const transport::SocketAddress& at = (*listener)->address();
-  if (Status may = may_listen(at, at.to_string()); !may.ok()) return may;
+  if (Status may = may_listen(at, at.to_string()); !tls && !may.ok()) return may;
   listeners_.push_back(std::move(listener).value());
   return Status();
 }
@@ -143,6 +162,7 @@ void Server::stop(std::chrono::milliseconds patience, Stopped stopped) {
   stopped_ = std::move(stopped);
   listeners_.clear();
   patience_given_ = patience;
+  tls_acceptor_.reset();
   patience_.arm(patience);
   for (const Guest& one : guests_) one.session->drain();
   bury_.schedule();

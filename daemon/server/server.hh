@@ -8,13 +8,15 @@
 #include <vector>
 
 #include "base/reactor.hh"
-#include "base/unique_fd.hh"
+#include "base/process.hh"
 #include "base/workers.hh"
 #include "server/admission.hh"
 #include "server/export.hh"
 #include "server/session.hh"
 #include "transport/address.hh"
 #include "transport/socket.hh"
+#include "transport/tls_acceptor.hh"
+#include "transport/tls_credentials.hh"
 
 namespace rmem::server {
 
@@ -23,6 +25,9 @@ struct ServerOptions {
   std::string state_dir = "/var/lib/rmem-server";
   // Allow plain TCP off loopback.
   bool insecure = false;
+  // For tls:// addresses.
+  transport::TlsOptions tls;
+  transport::TlsAcceptor::Limits handshakes;
   unsigned workers = 4;
   Admission::Limits limits;
   SessionOptions session;
@@ -38,8 +43,9 @@ class Server final : private transport::Listener::Handler, private Session::Owne
 
   // kUsage: plain TCP off loopback, and not `insecure`.
   Status listen(const transport::Address& address);
-  // The same at a socket that listens already (socket activation).
-  Status listen(UniqueFd passed);
+  // The same at a socket that listens already (socket activation); over TLS if its name
+  // there is "tls".
+  Status listen(PassedSocket passed);
   // Where it listens, with the ports that the kernel chose.
   std::vector<transport::SocketAddress> addresses() const;
 
@@ -65,6 +71,8 @@ class Server final : private transport::Listener::Handler, private Session::Owne
  private:
   Server(Reactor& reactor, const ServerOptions& options, std::unique_ptr<Workers> workers,
          Exports exports);
+  // Who takes the connections of a listener.
+  Result<transport::Listener::Handler*> acceptor(bool tls);
   Status may_listen(const transport::SocketAddress& address, const std::string& name) const;
   void on_accept(std::unique_ptr<transport::Connection> connection) override;
   void on_session_opened(Session& session) override;
@@ -91,6 +99,8 @@ class Server final : private transport::Listener::Handler, private Session::Owne
   std::vector<Guest> guests_;
   std::size_t turned_away_ = 0;  // of these
   std::vector<Session*> over_;   // of these, to be destroyed
+  transport::TlsFiles tls_;
+  std::unique_ptr<transport::TlsAcceptor> tls_acceptor_;  // with the first that needs it
   std::vector<std::unique_ptr<transport::SocketListener>> listeners_;
   Reactor::TurnEnd bury_;
   std::chrono::milliseconds patience_given_{};

@@ -246,7 +246,7 @@ void Session::hello(Request& request) {
   generation_ = header.generation;
   peer_max_payload_ = peer->max_payload;
   // Either side may insist, and off this host we do.
-  checksums_ = peer->features & wire::feature::kChecksum || !connection_->local();
+  checksums_ = peer->features & wire::feature::kChecksum || !connection_->intact();
   // Without the feature, roles mean nothing.
   const bool lanes = peer->features & wire::feature::kLanes;
   if (lanes) role_ = peer->role;

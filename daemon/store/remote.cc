@@ -56,6 +56,13 @@ std::string server_name(const RemoteAddress& address) {
   return address.host + ':' + std::to_string(address.port);
 }
 
+transport::TlsOptions tls_options(const RemoteAddress& address, const RemoteOptions& options) {
+  if (!address.tls_files.configured()) return options.tls;
+  transport::TlsOptions files = address.tls_files;
+  files.kernel = options.tls.kernel;
+  return files;
+}
+
 }  // namespace
 
 struct RemoteStore::Impl {
@@ -125,6 +132,7 @@ struct RemoteStore::Impl {
         options(options),
         listener(listener),
         budget(options.budget ? options.budget : std::make_shared<ConnectionBudget>(reactor)),
+        tls(transport::TlsSide::kClient, tls_options(this->address, options)),
         expected(options.expected),
         turn(*budget, server_name(this->address), [this] { connect(); }),
         open_timer(reactor, [this] { on_open_timeout(); }),
@@ -146,15 +154,27 @@ struct RemoteStore::Impl {
   void connect() {
     open_timer.arm(options.open_timeout);
     bulk.connector = std::make_unique<transport::Connector>(
-        reactor, !options.insecure,
+        reactor, local_only(),
         [this](Result<std::unique_ptr<transport::Connection>> connection) {
           if (!connection) return attempt_failed(connection.status());
           server = bulk.connector->connected_to();
           session = session_number();
           on_connected(bulk, std::move(connection).value());
-        });
-    transport::Address to{.host = address.host, .port = address.port, .path = address.socket_path};
+        },
+        over());
+    transport::Address to{.host = address.host,
+                          .port = address.port,
+                          .path = address.socket_path,
+                          .tls = address.tls};
     bulk.connector->start(to);
+  }
+
+  bool local_only() const { return !options.insecure && !address.tls; }
+
+  std::optional<transport::Connector::Tls> over() {
+    if (!address.tls) return std::nullopt;
+    return transport::Connector::Tls{
+        tls, address.tls_hostname.empty() ? address.host : address.tls_hostname};
   }
 
   void on_open_timeout() {
@@ -170,7 +190,7 @@ struct RemoteStore::Impl {
 
   void on_connected(Lane& lane, std::unique_ptr<transport::Connection> connection) {
     RemoteLink::Options link_options;
-    link_options.checksum = options.checksum.value_or(!connection->local());
+    link_options.checksum = options.checksum.value_or(!connection->intact());
     link_options.keep_alive = options.keep_alive;
     link_options.budget = budget.get();
     link_options.session = session_id;
@@ -289,11 +309,12 @@ struct RemoteStore::Impl {
     if (!bulk.link->lanes()) return turn.end();
     pages_timer.arm(options.open_timeout);
     pages.connector = std::make_unique<transport::Connector>(
-        reactor, !options.insecure,
+        reactor, local_only(),
         [this](Result<std::unique_ptr<transport::Connection>> connection) {
           if (!connection) return no_pages();
           on_connected(pages, std::move(connection).value());
-        });
+        },
+        over());
     // Where a name has several addresses, the same one.
     pages.connector->start(server);
   }
@@ -608,6 +629,7 @@ struct RemoteStore::Impl {
   Listener& listener;
   const std::shared_ptr<ConnectionBudget> budget;  // outlives the links
   const Uuid session_id = uuid_random();
+  transport::TlsFiles tls;
 
   State state = State::kIdle;
   Status reason;
@@ -653,14 +675,19 @@ struct RemoteStore::Impl {
 Result<std::unique_ptr<RemoteStore>> RemoteStore::create(Reactor& reactor, RemoteAddress address,
                                                          const RemoteOptions& options,
                                                          Listener& listener) {
-  if (address.socket_path.empty() && !options.insecure && address.host != "localhost") {
+  if (address.tls && !tls_options(address, options).configured())
+    return Status(Code::kUsage, address.to_string() + ": TLS needs certificates or a file of keys",
+                  "name them with ?tls-certificates=DIR or ?tls-psk-file=FILE, or for all regions "
+                  "to rmemd");
+  if (address.socket_path.empty() && !address.tls && !options.insecure &&
+      address.host != "localhost") {
     // A name might be anybody.
     const auto numeric = transport::resolve(address.host, address.port, false, true);
     if (!numeric || !numeric->front().local())
       return Status(Code::kUsage,
                     address.to_string() +
                         ": plain TCP to another host is neither encrypted nor authenticated",
-                    "use --insecure if you trust the network in between");
+                    "use rmems:// (TLS), or --insecure if you trust the network in between");
   }
   return std::unique_ptr<RemoteStore>(
       new RemoteStore(std::make_unique<Impl>(reactor, std::move(address), options, listener)));
@@ -727,6 +754,17 @@ const RemoteAddress& RemoteStore::address() const { return impl_->address; }
 bool RemoteStore::checksummed() const { return impl_->bulk.link && impl_->bulk.link->checksums(); }
 
 unsigned RemoteStore::lanes() const { return impl_->bulk.ready + impl_->pages.ready; }
+
+const char* RemoteStore::transport() const {
+  return impl_->bulk.ready ? impl_->bulk.link->transport() : "";
+}
+
+std::chrono::nanoseconds RemoteStore::crypto_time() const {
+  std::chrono::nanoseconds time{};
+  for (const Impl::Lane* const lane : {&impl_->bulk, &impl_->pages})
+    if (lane->ready) time += lane->link->crypto_time();
+  return time;
+}
 
 const Geometry& RemoteStore::geometry() const { return impl_->geometry; }
 

@@ -15,6 +15,7 @@
 #include "base/uuid.hh"
 #include "store/connection_budget.hh"
 #include "store/store.hh"
+#include "transport/tls_credentials.hh"
 
 namespace rmem::store {
 
@@ -24,9 +25,14 @@ struct RemoteAddress {
   std::uint16_t port = 7070;
   std::string socket_path;  // of a unix socket; empty for TCP
   std::string export_name;
+  // Over TLS, by these files instead of those of the options.
+  bool tls = false;
+  transport::TlsOptions tls_files;
+  std::string tls_hostname;  // in the server's certificate; empty: `host`
 
-  // rmem://host:port/export, rmem://[::1]:7070/export or
-  // rmem+unix:///export?socket=/path. kUsage for anything else.
+  // rmem://host:port/export, rmem://[::1]:7070/export, rmem+unix:///export?socket=/path, or
+  // rmems://host:port/export, which is TLS or nothing, with tls-certificates=DIR,
+  // tls-psk-file=FILE, tls-username=IDENTITY, tls-hostname=NAME. kUsage for anything else.
   static Result<RemoteAddress> parse(std::string_view uri);
 
   // The canonical URI.
@@ -47,6 +53,8 @@ struct RemoteOptions {
   bool read_only = false;
   // Plain TCP to another host.
   bool insecure = false;
+  // For rmems:// where the address names no files.
+  transport::TlsOptions tls;
   // Checksums on payloads; unset = for TCP off loopback.
   std::optional<bool> checksum;
   // The size and identity that it has to have; unset = those of the first open.
@@ -163,6 +171,10 @@ class RemoteStore final : public Store {
   bool checksummed() const;
   // In use: 0 unless up, else 1 or 2.
   unsigned lanes() const;
+  // What carries the bulk lane, as transport::Connection::kind(); "" unless up.
+  const char* transport() const;
+  // What TLS in user space has cost on the connections that are up.
+  std::chrono::nanoseconds crypto_time() const;
 
   // Store. flush() needs the claim, as writing does.
   const Geometry& geometry() const override;

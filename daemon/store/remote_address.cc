@@ -9,7 +9,8 @@ namespace {
 
 Status bad(std::string_view uri, const std::string& why) {
   return Status(Code::kUsage, "`" + std::string(uri) + "': " + why,
-                "use rmem://host:port/export or rmem+unix:///export?socket=/path");
+                "use rmem://host:port/export, rmems://host:port/export (TLS) or "
+                "rmem+unix:///export?socket=/path");
 }
 
 // What Uri::parse() undoes. `special`: what else means something where it stands.
@@ -39,11 +40,30 @@ Result<RemoteAddress> RemoteAddress::parse(std::string_view text) {
   address.export_name = uri->path.substr(1);
   if (address.export_name.size() > wire::kMaxName)
     return bad(text, "the export's name is too long");
-  if (uri->scheme == "rmem") {
-    if (const Status keys = uri->expect_keys({}); !keys.ok()) return bad(text, keys.cause());
+  if (uri->scheme == "rmem" || uri->scheme == "rmems") {
+    address.tls = uri->scheme == "rmems";
+    const Status keys = address.tls ? uri->expect_keys({"tls-certificates", "tls-psk-file",
+                                                        "tls-username", "tls-hostname"})
+                                    : uri->expect_keys({});
+    if (!keys.ok()) return bad(text, keys.cause());
     if (uri->host.empty()) return bad(text, "the host is missing");
     address.host = uri->host;
     address.port = uri->port.value_or(transport::kDefaultPort);
+    for (const auto& [key, place] :
+         {std::pair{"tls-certificates", &address.tls_files.certificates},
+          std::pair{"tls-psk-file", &address.tls_files.psk},
+          std::pair{"tls-username", &address.tls_files.username},
+          std::pair{"tls-hostname", &address.tls_hostname}}) {
+      const auto given = uri->query.find(key);
+      if (given == uri->query.end()) continue;
+      if (given->second.empty()) return bad(text, std::string(key) + " is empty");
+      *place = given->second;
+    }
+    for (const std::string* file : {&address.tls_files.certificates, &address.tls_files.psk})
+      if (!file->empty() && !file->starts_with('/'))
+        return bad(text, "`" + *file + "' is not an absolute path");
+    if (!address.tls_files.certificates.empty() && !address.tls_files.psk.empty())
+      return bad(text, "certificates or a key, not both");
     return address;
   }
   if (uri->scheme == "rmem+unix") {
@@ -63,8 +83,18 @@ std::string RemoteAddress::to_string() const {
     return "rmem+unix:///" + encode(export_name) + "?socket=" + encode(socket_path);
   const bool v6 = host.find(':') != std::string::npos;
   const std::string name = encode(host, "[]/");
-  return "rmem://" + (v6 ? "[" + name + "]" : name) + ":" + std::to_string(port) + "/" +
-         encode(export_name);
+  std::string text = (tls ? "rmems://" : "rmem://") + (v6 ? "[" + name + "]" : name) + ":" +
+                     std::to_string(port) + "/" + encode(export_name);
+  char before = '?';
+  for (const auto& [key, value] : {std::pair{"tls-certificates=", &tls_files.certificates},
+                                   std::pair{"tls-psk-file=", &tls_files.psk},
+                                   std::pair{"tls-username=", &tls_files.username},
+                                   std::pair{"tls-hostname=", &tls_hostname}}) {
+    if (value->empty()) continue;
+    ((text += before) += key) += encode(*value);
+    before = '&';
+  }
+  return text;
 }
 
 }  // namespace rmem::store

@@ -322,7 +322,8 @@ void RemoteLink::advance(FrameReader::State state) {
   const bool other = !established_ && reader_.error() == wire::error::kProtocol;
   if (reader_.error() == wire::error::kBadMessage) ++checksum_errors_;
   lose(other ? Status(Code::kFailed, peer_ + " speaks another protocol",
-                      "check the address and port: is that an rmem-server?", EPROTO)
+                      "check the address and port: is that an rmem-server? For a listener of TLS use "
+                      "rmems://", EPROTO)
              : Status(Code::kFailed, peer_ + " sent " + reader_.problem(), {}, EPROTO));
 }
 
@@ -358,6 +359,11 @@ RemoteLink::Step RemoteLink::receive_aside(std::size_t& bytes) {
 }
 
 void RemoteLink::ended(int err) {
+  if (err == ENOMSG) {  // no data, but word from TLS: the connection knows to read it
+    const iovec away = {control_.data(), control_.size()};
+    err = connection_->receive({&away, 1}).err;
+  }
+  if (const Status why = connection_->failure(); !why.ok()) return lose(why);
   if (!established_ && !heard_)
     return lose(Status(Code::kFailed,
                        peer_ + " closed the connection without an answer to HELLO; it may speak "

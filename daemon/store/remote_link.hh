@@ -121,6 +121,11 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   bool lanes() const { return lanes_; }
   std::uint64_t checksum_errors() const { return checksum_errors_; }
   const std::string& peer() const { return peer_; }
+  // transport::Connection::kind(), and what its encryption has cost; while it lasts.
+  const char* transport() const { return connection_ ? connection_->kind() : ""; }
+  std::chrono::nanoseconds crypto_time() const {
+    return connection_ ? connection_->crypto_time() : std::chrono::nanoseconds{};
+  }
 
  private:
   struct Queue {

@@ -27,9 +27,11 @@ Result<Address> Address::parse(std::string_view text) {
   if (!uri) return uri.status();
   if (const Status keys = uri->expect_keys({}); !keys.ok()) return keys;
   Address address;
-  if (uri->scheme == "tcp") {
+  if (uri->scheme == "tcp" || uri->scheme == "tls") {
     if (uri->host.empty() || (!uri->path.empty() && uri->path != "/"))
-      return Status(Code::kUsage, "`" + std::string(text) + "': not of the form tcp://host:port");
+      return Status(Code::kUsage, "`" + std::string(text) + "': not of the form " + uri->scheme +
+                                      "://host:port");
+    address.tls = uri->scheme == "tls";
     address.host = uri->host;
     address.port = uri->port.value_or(kDefaultPort);
     return address;
@@ -41,11 +43,11 @@ Result<Address> Address::parse(std::string_view text) {
     return address;
   }
   return Status(Code::kUsage, "`" + std::string(text) + "': unknown kind of address",
-                "use tcp://host:port, tcp://[::1]:port or unix:///path");
+                "use tls://host:port, tcp://host:port or unix:///path; [::1] for IPv6");
 }
 
 std::string Address::to_string() const {
-  return is_unix() ? "unix://" + path : "tcp://" + host_port(host, port);
+  return is_unix() ? "unix://" + path : (tls ? "tls://" : "tcp://") + host_port(host, port);
 }
 
 bool SocketAddress::local() const {

@@ -20,10 +20,12 @@ struct Address {
   std::string host;  // name or number; empty for a unix socket
   std::uint16_t port = kDefaultPort;
   std::string path;  // of a unix socket; empty for TCP
+  bool tls = false;  // over TCP
 
   bool is_unix() const { return !path.empty(); }
 
-  // tcp://host:port, tcp://[::1]:port, unix:///path; kUsage for anything else.
+  // tcp://host:port, tcp://[::1]:port, the same with tls://, unix:///path; kUsage for
+  // anything else.
   static Result<Address> parse(std::string_view uri);
   std::string to_string() const;
 

@@ -11,10 +11,11 @@ namespace rmem::transport {
 
 using namespace std::chrono_literals;
 
-Connector::Connector(Reactor& reactor, bool local_only, Done done)
+Connector::Connector(Reactor& reactor, bool local_only, Done done, std::optional<Tls> tls)
     : reactor_(reactor),
       local_only_(local_only),
       done_(std::move(done)),
+      tls_(std::move(tls)),
       patience_(reactor, [this] { failed(Status::from_errno(ETIMEDOUT, "no answer")); }) {}
 
 Connector::~Connector() {
@@ -38,7 +39,7 @@ void Connector::start(const Address& address) {
           return finish(Status(Code::kUsage,
                                name_ + " is " + found.to_string() +
                                    ", another host, and the connection would not be encrypted",
-                               "use --insecure if you trust the network in between"));
+                               "use rmems:// (TLS), or --insecure if you trust the network in between"));
     try_next();
   });
   resolver_->start(address.host, address.port);
@@ -77,8 +78,24 @@ void Connector::on_events(std::uint32_t) {
 void Connector::connected() {
   patience_.disarm();
   reactor_.remove(fd_.get());
-  finish(std::unique_ptr<Connection>(
-      std::make_unique<SocketConnection>(reactor_, std::move(fd_), addresses_[next_ - 1])));
+  auto connection =
+      std::make_unique<SocketConnection>(reactor_, std::move(fd_), addresses_[next_ - 1]);
+  if (tls_) return shake_hands(std::move(connection));
+  finish(std::unique_ptr<Connection>(std::move(connection)));
+}
+
+// Another address would be the same server, or an impostor as well: no second try.
+void Connector::shake_hands(std::unique_ptr<Connection> connection) {
+  auto credentials = tls_->files.current();
+  if (!credentials) return finish(credentials.status());
+  auto made = TlsConnection::create(reactor_, std::move(credentials).value(),
+                                    std::move(connection), tls_->host);
+  if (!made) return finish(made.status());
+  shaking_ = std::move(made).value();
+  shaking_->shake_hands([this](const Status& shaken) {
+    if (!shaken.ok()) return finish(shaken);
+    finish(std::unique_ptr<Connection>(std::move(shaking_)));
+  });
 }
 
 void Connector::failed(const Status& status) {

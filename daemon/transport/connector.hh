@@ -10,20 +10,29 @@
 #include "base/reactor.hh"
 #include "transport/address.hh"
 #include "transport/resolver.hh"
+#include "transport/tls_connection.hh"
+#include "transport/tls_credentials.hh"
 #include "transport/transport.hh"
 
 namespace rmem::transport {
 
 // Resolves, then tries the addresses one after the other; one that is silent
-// for a second makes room for the next, and the last one has two. Its owner may
-// set a shorter time for all of it, by destroying the connector.
+// for a second makes room for the next, and the last one has two. With TLS, who has
+// answered has to prove who it is; how long that takes is for the owner to limit, as it
+// is for all of it, by destroying the connector.
 class Connector final : private Reactor::Handler {
  public:
   using Done = std::function<void(Result<std::unique_ptr<Connection>>)>;
 
+  // Over TLS: by what, and for which name the server's certificate has to be.
+  struct Tls {
+    TlsFiles& files;
+    std::string host;
+  };
+
   // `local_only`: connect to addresses of this host only; kUsage if the name
   // turns out to have others.
-  Connector(Reactor& reactor, bool local_only, Done done);
+  Connector(Reactor& reactor, bool local_only, Done done, std::optional<Tls> tls = std::nullopt);
   ~Connector();
   Connector(const Connector&) = delete;
   Connector& operator=(const Connector&) = delete;
@@ -39,6 +48,7 @@ class Connector final : private Reactor::Handler {
  private:
   void try_next();
   void connected();
+  void shake_hands(std::unique_ptr<Connection> connection);
   void failed(const Status& status);
   void finish(Result<std::unique_ptr<Connection>> result);
   void on_events(std::uint32_t events) override;
@@ -46,6 +56,8 @@ class Connector final : private Reactor::Handler {
   Reactor& reactor_;
   const bool local_only_;
   Done done_;
+  const std::optional<Tls> tls_;
+  std::unique_ptr<TlsConnection> shaking_;
   std::string name_;  // what is connected to, for messages
   std::optional<Resolver> resolver_;
   std::vector<SocketAddress> addresses_;

@@ -69,7 +69,8 @@ class PairEnd final : public Connection {
     return result;
   }
 
-  bool local() const override { return true; }
+  bool intact() const override { return true; }
+  const char* kind() const override { return "pair"; }
   const std::string& peer() const override { return peer_; }
 
  private:

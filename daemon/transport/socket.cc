@@ -77,7 +77,11 @@ void tune_socket(int fd, int family, bool prompt) {
 }
 
 SocketConnection::SocketConnection(Reactor& reactor, UniqueFd fd, const SocketAddress& peer)
-    : reactor_(reactor), fd_(std::move(fd)), local_(peer.local()), peer_(peer.to_string()) {}
+    : reactor_(reactor),
+      fd_(std::move(fd)),
+      local_(peer.local()),
+      unix_(peer.family() == AF_UNIX),
+      peer_(peer.to_string()) {}
 
 SocketConnection::~SocketConnection() {
   if (destroyed_ != nullptr) *destroyed_ = true;

@@ -26,7 +26,8 @@ class SocketConnection final : public Connection, private Reactor::Handler {
   void carry_bulk() override;
   std::chrono::microseconds round_trip() const override;
   int socket() const override { return fd_.get(); }
-  bool local() const override { return local_; }
+  bool intact() const override { return local_; }
+  const char* kind() const override { return unix_ ? "unix" : "tcp"; }
   const std::string& peer() const override { return peer_; }
 
  private:
@@ -38,6 +39,7 @@ class SocketConnection final : public Connection, private Reactor::Handler {
   Connection::Handler* handler_ = nullptr;
   std::uint32_t watched_ = 0;
   bool local_;
+  bool unix_;
   bool distant_ = false;  // and has been told so
   std::string peer_;
   bool* destroyed_ = nullptr;  // set while on_events() runs, to notice that

@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "base/status.hh"
+
 namespace rmem::transport {
 
 // What a transfer did. bytes > 0: so many were moved. Otherwise `err` is a
@@ -77,9 +79,11 @@ class Connection {
   // The socket whose stream is that of the connection, byte by byte, so that
   // others may receive from it or send to it; -1: there is none.
   virtual int socket() const { return -1; }
-  // Whether the bytes never leave this host (loopback, unix socket): no need
-  // for checksums.
-  virtual bool local() const = 0;
+  // Whether the bytes arrive as they were sent or not at all, since they are encrypted or
+  // never leave this host (loopback, unix socket): no need for checksums.
+  virtual bool intact() const = 0;
+  // "tcp", "unix", "tls" (in user space), "ktls" (by the kernel), "pair".
+  virtual const char* kind() const = 0;
   // For logs: "192.0.2.1:4711", "unix socket".
   virtual const std::string& peer() const = 0;
   // Who the peer has proved to be, under every name that was vouched for, each with its kind:
@@ -89,6 +93,10 @@ class Connection {
     static const std::vector<std::string> none;
     return none;
   }
+  // Why receive() or send() has failed, where more is known than their errno says.
+  virtual Status failure() const { return Status(); }
+  // What encrypting and decrypting in user space has taken so far.
+  virtual std::chrono::nanoseconds crypto_time() const { return {}; }
 };
 
 // Waits for connections.

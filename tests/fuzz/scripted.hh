@@ -83,7 +83,8 @@ class Scripted final : public transport::Connection {
     return {sent, sent != 0 ? 0 : EAGAIN};
   }
   int socket() const override { return socket_; }
-  bool local() const override { return true; }
+  bool intact() const override { return true; }
+  const char* kind() const override { return "scripted"; }
   const std::string& peer() const override { return peer_; }
 
  private:

@@ -89,7 +89,7 @@ def main(argv):
             pass
     elif argv == ["wait"]:
         before = LAST_RESET.read_text() if LAST_RESET.exists() else ""
-        end = time.monotonic() + 120 * int(os.environ.get("RMEM_TIMEOUT_SCALE", "1"))
+        end = time.monotonic() + 600 * int(os.environ.get("RMEM_TIMEOUT_SCALE", "1"))
         while time.monotonic() < end:
             try:
                 if boot_id(2) != before:

@@ -16,6 +16,7 @@
 #include "server/server.hh"
 #include "store/local_store.hh"
 #include "store/remote.hh"
+#include "support/certificates.hh"
 #include "support/loop.hh"
 #include "support/store_ops.hh"
 #include "support/temp_dir.hh"
@@ -68,6 +69,8 @@ class StoreConformance : public testing::TestWithParam<Kind>, private store::Rem
     server::ServerOptions options;
     options.state_dir = dir_ / "state";
     options.exports.push_back(*server::ExportSpec::parse("x=" + uri()));
+    if (kind.transport.starts_with("tls"))
+      options.tls = test::make_tls_files(dir_.path(), kind.transport == "tls_psk");
     auto server = server::Server::create(loop.reactor(), options);
     ASSERT_TRUE(server.ok()) << server.status().cause();
     server_ = std::move(server).value();
@@ -75,6 +78,8 @@ class StoreConformance : public testing::TestWithParam<Kind>, private store::Rem
     store::RemoteAddress address;
     address.export_name = "x";
     transport::Address at;
+    at.tls = address.tls = !options.tls.certificates.empty() || !options.tls.psk.empty();
+    if (at.tls) address.tls_hostname = "localhost";
     if (kind.transport == "unix") {
       at.path = address.socket_path = dir_ / "socket";
     } else {
@@ -92,6 +97,7 @@ class StoreConformance : public testing::TestWithParam<Kind>, private store::Rem
 
     store::RemoteOptions remote_options;
     remote_options.checksum = kind.checksum;
+    remote_options.tls = options.tls;
     auto remote = store::RemoteStore::create(loop.reactor(), address, remote_options, *this);
     ASSERT_TRUE(remote.ok()) << remote.status().cause();
     bool opened = false;
@@ -334,6 +340,8 @@ std::vector<Kind> kinds() {
     for (const Kind& kind : local)
       if (kind.name != "dir_of_small_chunks")
         all.push_back({std::string("remote_") + transport + "_" + kind.name, kind.uri, transport});
+  for (const char* transport : {"tls_x509", "tls_psk"})
+    all.push_back({std::string("remote_") + transport, "file://DIR/data?size=SIZE", transport});
   all.push_back({"remote_tcp4_file_checksum", "file://DIR/data?size=SIZE", "tcp4", true});
   return all;
 }

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT
+#include "transport/tls_acceptor.hh"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "base/log.hh"
+
+namespace rmem::transport {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr auto kQuiet = 1s;  // between two lines about refusals
+const log::Source kAcceptorLog("tls");
+
+// Without the port.
+std::string host_of(const std::string& peer) { return peer.substr(0, peer.rfind(':')); }
+
+}  // namespace
+
+struct TlsAcceptor::Pending {
+  std::unique_ptr<TlsConnection> connection;
+  std::string host;
+  Reactor::Clock::time_point due;
+};
+
+TlsAcceptor::TlsAcceptor(Reactor& reactor, TlsFiles& files, const Limits& limits,
+                         Listener::Handler& handler)
+    : reactor_(reactor),
+      files_(files),
+      limits_(limits),
+      handler_(handler),
+      bury_(reactor, [this] { gone_.clear(); }),
+      next_timeout_(reactor, [this] {
+        const auto now = Reactor::Clock::now();
+        while (!pending_.empty() && pending_.front()->due <= now) {
+          refused(pending_.front()->connection->peer() + ": no TLS handshake within " +
+                  std::to_string(limits_.timeout.count()) + " ms");
+          drop(pending_.begin());
+        }
+        if (!pending_.empty()) next_timeout_.arm(pending_.front()->due - now);
+      }) {}
+
+TlsAcceptor::~TlsAcceptor() = default;
+
+void TlsAcceptor::on_accept(std::unique_ptr<Connection> connection) {
+  auto credentials = files_.current();
+  if (!credentials) return refused(credentials.status().cause());
+  auto pending = std::make_unique<Pending>();
+  pending->host = host_of(connection->peer());
+  pending->due = Reactor::Clock::now() + limits_.timeout;
+  auto made =
+      TlsConnection::create(reactor_, std::move(credentials).value(), std::move(connection), {});
+  if (!made) return refused(made.status().cause());
+  pending->connection = std::move(made).value();
+  if (pending_.size() >= limits_.pending) make_room();
+  pending_.push_back(std::move(pending));
+  if (!next_timeout_.armed()) next_timeout_.arm(limits_.timeout);
+  const Place place = std::prev(pending_.end());
+  (*place)->connection->shake_hands([this, place](const Status& status) { shaken(place, status); });
+}
+
+void TlsAcceptor::make_room() {
+  std::map<std::string, std::size_t> count;
+  const auto most = [&](const std::unique_ptr<Pending>& one) { return count[one->host]; };
+  for (const auto& one : pending_) ++count[one->host];
+  // The first of several: the oldest.
+  const auto victim = std::max_element(
+      pending_.begin(), pending_.end(),
+      [&](const auto& one, const auto& other) { return most(one) < most(other); });
+  refused((*victim)->connection->peer() + ": makes room, as there are too many TLS handshakes");
+  drop(victim);
+}
+
+void TlsAcceptor::shaken(Place place, const Status& status) {
+  if (!status.ok()) {
+    refused(status.cause());
+    return drop(place);
+  }
+  std::unique_ptr<Connection> connection = std::move((*place)->connection);
+  drop(place);
+  handler_.on_accept(std::move(connection));
+}
+
+// The connection may be on the stack.
+void TlsAcceptor::drop(Place place) {
+  gone_.splice(gone_.end(), pending_, place);
+  bury_.schedule();
+}
+
+void TlsAcceptor::refused(const std::string& cause) {
+  const auto now = Reactor::Clock::now();
+  if (now < quiet_until_) {
+    ++not_told_;
+    return;
+  }
+  quiet_until_ = now + kQuiet;
+  if (const auto others = std::exchange(not_told_, 0); others > 0)
+    kAcceptorLog.warning("{}; and {} others since the last line", cause, others);
+  else
+    kAcceptorLog.warning("{}", cause);
+}
+
+}  // namespace rmem::transport
