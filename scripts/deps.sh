@@ -14,13 +14,13 @@ required=(
 	build-essential cmake ninja-build pkg-config bc bison flex kmod libelf-dev pahole rsync
 	# libraries of the daemons, the tools and their tests
 	libcli11-dev nlohmann-json3-dev libspdlog-dev libfmt-dev libtomlplusplus-dev
-	libnl-3-dev libnl-genl-3-dev libsystemd-dev libfuse3-dev
+	libgnutls28-dev libnl-3-dev libnl-genl-3-dev libsystemd-dev libfuse3-dev
 	libgtest-dev libgmock-dev libbenchmark-dev
 	# the instrumented kernel (tests/vm/debug-kernel.sh)
 	ccache libssl-dev lz4
 	# the VM and what the tests run in it
 	qemu-system-x86 busybox-static cpio e2fsprogs fdisk iproute2 iputils-ping
-	dmsetup mount passwd procps psmisc util-linux xz-utils zstd
+	dmsetup gnutls-bin mount passwd procps psmisc util-linux xz-utils zstd
 	fio python3 python3-jsonschema python3-yaml seabios socat sqlite3 strace stress-ng
 	# make fuzz
 	clang libclang-rt-dev

@@ -104,8 +104,7 @@ class Factory final : public SourceFactory {
 
 }  // namespace
 
-std::unique_ptr<SourceFactory> source_factory(Reactor& reactor,
-                                              const transport::TlsOptions& tls) {
+std::unique_ptr<SourceFactory> source_factory(Reactor& reactor, const transport::TlsOptions& tls) {
   return std::make_unique<Factory>(reactor, tls);
 }
 

@@ -42,18 +42,18 @@ Result<RemoteAddress> RemoteAddress::parse(std::string_view text) {
     return bad(text, "the export's name is too long");
   if (uri->scheme == "rmem" || uri->scheme == "rmems") {
     address.tls = uri->scheme == "rmems";
-    const Status keys = address.tls ? uri->expect_keys({"tls-certificates", "tls-psk-file",
-                                                        "tls-username", "tls-hostname"})
-                                    : uri->expect_keys({});
+    const Status keys =
+        address.tls
+            ? uri->expect_keys({"tls-certificates", "tls-psk-file", "tls-username", "tls-hostname"})
+            : uri->expect_keys({});
     if (!keys.ok()) return bad(text, keys.cause());
     if (uri->host.empty()) return bad(text, "the host is missing");
     address.host = uri->host;
     address.port = uri->port.value_or(transport::kDefaultPort);
-    for (const auto& [key, place] :
-         {std::pair{"tls-certificates", &address.tls_files.certificates},
-          std::pair{"tls-psk-file", &address.tls_files.psk},
-          std::pair{"tls-username", &address.tls_files.username},
-          std::pair{"tls-hostname", &address.tls_hostname}}) {
+    for (const auto& [key, place] : {std::pair{"tls-certificates", &address.tls_files.certificates},
+                                     std::pair{"tls-psk-file", &address.tls_files.psk},
+                                     std::pair{"tls-username", &address.tls_files.username},
+                                     std::pair{"tls-hostname", &address.tls_hostname}}) {
       const auto given = uri->query.find(key);
       if (given == uri->query.end()) continue;
       if (given->second.empty()) return bad(text, std::string(key) + " is empty");
@@ -86,10 +86,10 @@ std::string RemoteAddress::to_string() const {
   std::string text = (tls ? "rmems://" : "rmem://") + (v6 ? "[" + name + "]" : name) + ":" +
                      std::to_string(port) + "/" + encode(export_name);
   char before = '?';
-  for (const auto& [key, value] : {std::pair{"tls-certificates=", &tls_files.certificates},
-                                   std::pair{"tls-psk-file=", &tls_files.psk},
-                                   std::pair{"tls-username=", &tls_files.username},
-                                   std::pair{"tls-hostname=", &tls_hostname}}) {
+  for (const auto& [key, value] :
+       {std::pair{"tls-certificates=", &tls_files.certificates},
+        std::pair{"tls-psk-file=", &tls_files.psk}, std::pair{"tls-username=", &tls_files.username},
+        std::pair{"tls-hostname=", &tls_hostname}}) {
     if (value->empty()) continue;
     ((text += before) += key) += encode(*value);
     before = '&';

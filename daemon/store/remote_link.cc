@@ -321,10 +321,12 @@ void RemoteLink::advance(FrameReader::State state) {
   if (state != FrameReader::State::kBroken || !connection_) return;
   const bool other = !established_ && reader_.error() == wire::error::kProtocol;
   if (reader_.error() == wire::error::kBadMessage) ++checksum_errors_;
-  lose(other ? Status(Code::kFailed, peer_ + " speaks another protocol",
-                      "check the address and port: is that an rmem-server? For a listener of TLS use "
-                      "rmems://", EPROTO)
-             : Status(Code::kFailed, peer_ + " sent " + reader_.problem(), {}, EPROTO));
+  lose(other
+           ? Status(Code::kFailed, peer_ + " speaks another protocol",
+                    "check the address and port: is that an rmem-server? For a listener of TLS use "
+                    "rmems://",
+                    EPROTO)
+           : Status(Code::kFailed, peer_ + " sent " + reader_.problem(), {}, EPROTO));
 }
 
 // More of a payload that has a receiver. `bytes`: so many have been taken.
@@ -457,7 +459,7 @@ FrameReader::Next RemoteLink::on_frame(const wire::Header& header, bool intact) 
 void RemoteLink::lend(Asker& asker, std::uint32_t handle, std::uint64_t longest, bool receives) {
   if (lent_.ever) return;
   const bool aside = receives && can_receive(longest);
-  if (!connection_ || connection_->socket() < 0 || longest > max_payload_ ||
+  if (!connection_ || !connection_->bare() || longest > max_payload_ ||
       (!aside && longest > kStaging))
     return;
   lent_.aside = aside;

@@ -29,8 +29,8 @@ Result<Address> Address::parse(std::string_view text) {
   Address address;
   if (uri->scheme == "tcp" || uri->scheme == "tls") {
     if (uri->host.empty() || (!uri->path.empty() && uri->path != "/"))
-      return Status(Code::kUsage, "`" + std::string(text) + "': not of the form " + uri->scheme +
-                                      "://host:port");
+      return Status(Code::kUsage,
+                    "`" + std::string(text) + "': not of the form " + uri->scheme + "://host:port");
     address.tls = uri->scheme == "tls";
     address.host = uri->host;
     address.port = uri->port.value_or(kDefaultPort);

@@ -36,10 +36,11 @@ void Connector::start(const Address& address) {
     if (local_only_)
       for (const SocketAddress& found : addresses_)
         if (!found.local())
-          return finish(Status(Code::kUsage,
-                               name_ + " is " + found.to_string() +
-                                   ", another host, and the connection would not be encrypted",
-                               "use rmems:// (TLS), or --insecure if you trust the network in between"));
+          return finish(
+              Status(Code::kUsage,
+                     name_ + " is " + found.to_string() +
+                         ", another host, and the connection would not be encrypted",
+                     "use rmems:// (TLS), or --insecure if you trust the network in between"));
     try_next();
   });
   resolver_->start(address.host, address.port);
@@ -88,8 +89,8 @@ void Connector::connected() {
 void Connector::shake_hands(std::unique_ptr<Connection> connection) {
   auto credentials = tls_->files.current();
   if (!credentials) return finish(credentials.status());
-  auto made = TlsConnection::create(reactor_, std::move(credentials).value(),
-                                    std::move(connection), tls_->host);
+  auto made = TlsConnection::create(reactor_, std::move(credentials).value(), std::move(connection),
+                                    tls_->host);
   if (!made) return finish(made.status());
   shaking_ = std::move(made).value();
   shaking_->shake_hands([this](const Status& shaken) {

@@ -115,7 +115,8 @@ KtlsRecord ktls_receive_record(int socket) {
   const unsigned char type = *CMSG_DATA(header);
   if (type == kAlert && count >= 2) {
     if (bytes[1] == kCloseNotify) return {KtlsRecord::Kind::kClosed, {}};
-    const char* const name = gnutls_alert_get_name(static_cast<gnutls_alert_description_t>(bytes[1]));
+    const char* const name =
+        gnutls_alert_get_name(static_cast<gnutls_alert_description_t>(bytes[1]));
     return {KtlsRecord::Kind::kAlert, name != nullptr ? name : "unknown alert"};
   }
   if (type == kHandshake && bytes[0] == kNewSessionTicket) return {KtlsRecord::Kind::kIgnored, {}};

@@ -12,7 +12,8 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr auto kQuiet = 1s;  // between two lines about refusals
+constexpr auto kTelling = 10s;  // for so long,
+constexpr unsigned kTold = 20;  // so many lines about refusals at most
 const log::Source kAcceptorLog("tls");
 
 // Without the port.
@@ -67,9 +68,9 @@ void TlsAcceptor::make_room() {
   const auto most = [&](const std::unique_ptr<Pending>& one) { return count[one->host]; };
   for (const auto& one : pending_) ++count[one->host];
   // The first of several: the oldest.
-  const auto victim = std::max_element(
-      pending_.begin(), pending_.end(),
-      [&](const auto& one, const auto& other) { return most(one) < most(other); });
+  const auto victim =
+      std::max_element(pending_.begin(), pending_.end(),
+                       [&](const auto& one, const auto& other) { return most(one) < most(other); });
   refused((*victim)->connection->peer() + ": makes room, as there are too many TLS handshakes");
   drop(victim);
 }
@@ -92,15 +93,12 @@ void TlsAcceptor::drop(Place place) {
 
 void TlsAcceptor::refused(const std::string& cause) {
   const auto now = Reactor::Clock::now();
-  if (now < quiet_until_) {
-    ++not_told_;
-    return;
+  if (now - telling_since_ >= kTelling) {
+    telling_since_ = now;
+    if (refusals_ > kTold) kAcceptorLog.warning("and {} refusals more", refusals_ - kTold);
+    refusals_ = 0;
   }
-  quiet_until_ = now + kQuiet;
-  if (const auto others = std::exchange(not_told_, 0); others > 0)
-    kAcceptorLog.warning("{}; and {} others since the last line", cause, others);
-  else
-    kAcceptorLog.warning("{}", cause);
+  if (++refusals_ <= kTold) kAcceptorLog.warning("{}", cause);
 }
 
 }  // namespace rmem::transport

@@ -49,9 +49,9 @@ class TlsAcceptor final : public Listener::Handler {
   std::list<std::unique_ptr<Pending>> gone_;     // to be destroyed, not from within themselves
   Reactor::TurnEnd bury_;
   Reactor::Timer next_timeout_;
-  // Refusals are told of one by one, unless there are many.
-  Reactor::Clock::time_point quiet_until_{};
-  std::uint64_t not_told_ = 0;
+  // Refusals are told of one by one, until there are too many.
+  Reactor::Clock::time_point telling_since_{};
+  std::uint64_t refusals_ = 0;  // since then
 };
 
 }  // namespace rmem::transport

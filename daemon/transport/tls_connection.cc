@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <utility>
 
 #include "base/log.hh"
 #include "transport/ktls.hh"
@@ -14,9 +15,9 @@
 namespace rmem::transport {
 namespace {
 
-constexpr std::size_t kRecord = 16 << 10;        // the most that one carries
-constexpr std::size_t kSendAtOnce = 128 << 10;   // made into records by one send()
-constexpr std::size_t kReceiveAtOnce = 64 << 10; // of records, asked of the connection below
+constexpr std::size_t kRecord = 16 << 10;         // the most that one carries
+constexpr std::size_t kSendAtOnce = 128 << 10;    // made into records by one send()
+constexpr std::size_t kReceiveAtOnce = 64 << 10;  // of records, asked of the connection below
 
 const log::Source kLog("tls");
 
@@ -40,9 +41,8 @@ std::string take(gnutls_datum_t& text) {
 
 // Logs and lists have one line for each.
 bool printable(const std::string& name) {
-  return !name.empty() && std::all_of(name.begin(), name.end(), [](unsigned char c) {
-    return c >= 0x20 && c != 0x7f;
-  });
+  return !name.empty() && std::all_of(name.begin(), name.end(),
+                                      [](unsigned char c) { return c >= 0x20 && c != 0x7f; });
 }
 
 }  // namespace
@@ -69,8 +69,8 @@ Status TlsConnection::prepare() {
   // Tickets would be records that the kernel does not understand, as would be new keys.
   const unsigned side =
       client ? unsigned{GNUTLS_CLIENT} | GNUTLS_FORCE_CLIENT_CERT : unsigned{GNUTLS_SERVER};
-  const unsigned flags = side | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL | GNUTLS_NO_TICKETS |
-                         GNUTLS_NO_AUTO_REKEY;
+  const unsigned flags =
+      side | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL | GNUTLS_NO_TICKETS | GNUTLS_NO_AUTO_REKEY;
   if (const int result = gnutls_init(&session_, flags); result != 0)
     return Status(Code::kFailed, std::string("TLS: ") + gnutls_strerror(result));
   if (const Status s = credentials_->apply(session_); !s.ok()) return s;
@@ -152,7 +152,9 @@ void TlsConnection::shaken() {
                       "load the module tls, or allow user space with --ktls auto", EOPNOTSUPP);
     return hands_off(failure_);
   }
-  in_kernel_ = outcome == KtlsOutcome::kInstalled;
+  // Of what has come already, Linux 6.1 says nothing until somebody receives.
+  in_kernel_ = look_once_ = outcome == KtlsOutcome::kInstalled;
+  crypto_time_ = {};
   if (!in_kernel_) {
     if (!why.empty()) kLog.debug("{}: in user space: {}", below_->peer(), why);
     in_.resize(kReceiveAtOnce);
@@ -182,8 +184,7 @@ void TlsConnection::identify() {
     if (gnutls_x509_crt_get_dn3(certificate, &dn, 0) == 0) add("dn", take(dn));
     for (unsigned i = 0;; ++i) {
       size = sizeof text;
-      const int type =
-          gnutls_x509_crt_get_subject_alt_name(certificate, i, text, &size, nullptr);
+      const int type = gnutls_x509_crt_get_subject_alt_name(certificate, i, text, &size, nullptr);
       if (type == GNUTLS_E_SHORT_MEMORY_BUFFER) continue;
       if (type < 0) break;
       const std::string name(text, size);
@@ -218,10 +219,9 @@ Status TlsConnection::why_not(int result) const {
     case GNUTLS_E_FATAL_ALERT_RECEIVED: {
       const auto alert = gnutls_alert_get(session_);
       const char* const name = gnutls_alert_get_name(alert);
-      return Status(Code::kPermission,
-                    who + " has refused us: " + (name != nullptr ? name : "unknown alert"),
-                    client ? "has it our certificate or key, and is it valid? See its log" : "",
-                    EACCES);
+      return Status(
+          Code::kPermission, who + " has refused us: " + (name != nullptr ? name : "unknown alert"),
+          client ? "has it our certificate or key, and is it valid? See its log" : "", EACCES);
     }
     case GNUTLS_E_DECRYPTION_FAILED:
     case GNUTLS_E_RECEIVED_ILLEGAL_PARAMETER:
@@ -294,8 +294,8 @@ bool TlsConnection::flush() {
     if (sent.err == EAGAIN) return false;
     if (sent.err != 0) {
       if (failure_.ok())
-        failure_ = Status(Code::kUnreachable, below_->peer() + " closed the connection", {},
-                          sent.err);
+        failure_ =
+            Status(Code::kUnreachable, below_->peer() + " closed the connection", {}, sent.err);
       return false;
     }
     out_sent_ += sent.bytes;
@@ -348,13 +348,18 @@ void TlsConnection::update_watch() {
     below_->watch_end(write);
   else
     below_->watch(reading_, write);
-  if (reading_ && !in_kernel_) turn_.schedule();
+  if (reading_ && (look_once_ || !in_kernel_)) turn_.schedule();
 }
 
 // What has come already, nobody below will report.
 void TlsConnection::report() {
-  if (!reading_ || (in_at_ == in_end_ && gnutls_record_check_pending(session_) == 0)) return;
-  turn_.schedule();
+  if (!reading_) return;
+  if (in_kernel_) {
+    if (!std::exchange(look_once_, false)) return;
+  } else {
+    if (in_at_ == in_end_ && gnutls_record_check_pending(session_) == 0) return;
+    turn_.schedule();
+  }
   handler_->on_readable();  // which may destroy this
 }
 
@@ -389,9 +394,8 @@ IoResult TlsConnection::receive_record(std::span<const iovec> buffers) {
   for (const iovec& buffer : buffers) {
     std::size_t filled = 0;
     while (filled < buffer.iov_len) {
-      const ssize_t got =
-          gnutls_record_recv(session_, static_cast<std::uint8_t*>(buffer.iov_base) + filled,
-                             buffer.iov_len - filled);
+      const ssize_t got = gnutls_record_recv(
+          session_, static_cast<std::uint8_t*>(buffer.iov_base) + filled, buffer.iov_len - filled);
       // Something that was not data.
       if ((got == GNUTLS_E_AGAIN || got == GNUTLS_E_INTERRUPTED) && !starved_) continue;
       if (got <= 0) {
@@ -426,8 +430,9 @@ IoResult TlsConnection::failed(int result) {
     default:
       failure_ = why_not(result);
       if (result == GNUTLS_E_DECRYPTION_FAILED)
-        failure_ = Status(Code::kUnreachable, "data between us and " + peer() +
-                                                  " were damaged on the way", {}, EBADMSG);
+        failure_ =
+            Status(Code::kUnreachable, "data between us and " + peer() + " were damaged on the way",
+                   {}, EBADMSG);
       return {0, failure_.err()};
   }
 }

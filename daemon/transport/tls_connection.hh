@@ -51,6 +51,7 @@ class TlsConnection final : public Connection, private Connection::Handler {
   std::chrono::microseconds round_trip() const override { return below_->round_trip(); }
   // Where the kernel has the keys, whoever receives from it gets plain bytes.
   int socket() const override { return in_kernel_ ? below_->socket() : -1; }
+  bool bare() const override { return false; }
   bool intact() const override { return true; }
   const char* kind() const override { return in_kernel_ ? "ktls" : "tls"; }
   const std::string& peer() const override { return below_->peer(); }
@@ -91,6 +92,7 @@ class TlsConnection final : public Connection, private Connection::Handler {
   gnutls_typed_vdata_st demands_[2] = {};  // of the peer's certificate
   Done done_;                              // while hands are being shaken
   bool in_kernel_ = false;
+  bool look_once_ = false;  // there, at what had come before the keys
   Connection::Handler* handler_ = nullptr;
   bool reading_ = false, writing_ = false, ending_ = false;  // what is watched
   std::vector<std::uint8_t> out_;                            // records to be sent

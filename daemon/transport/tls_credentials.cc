@@ -117,7 +117,8 @@ Status TlsCredentials::load_certificates() {
   auto authority = read_file(ca, false);
   if (!authority) return authority.status();
   gnutls_datum_t data = datum(authority->bytes());
-  const int count = gnutls_certificate_set_x509_trust_mem(certificates_, &data, GNUTLS_X509_FMT_PEM);
+  const int count =
+      gnutls_certificate_set_x509_trust_mem(certificates_, &data, GNUTLS_X509_FMT_PEM);
   if (const Status s = understood(count, ca); !s.ok()) return s;
   if (count == 0) return Status(Code::kFailed, ca + ": no certificate in it", {}, EINVAL);
 
@@ -199,8 +200,8 @@ Status TlsCredentials::load_keys() {
 int TlsCredentials::find_key(gnutls_session_t session, const gnutls_datum_t* name,
                              gnutls_datum_t* key) {
   const auto* self = static_cast<const TlsCredentials*>(gnutls_session_get_ptr(session));
-  const auto found = self->keys_.find(
-      std::string_view(reinterpret_cast<const char*>(name->data), name->size));
+  const auto found =
+      self->keys_.find(std::string_view(reinterpret_cast<const char*>(name->data), name->size));
   const bool known = found != self->keys_.end();
   const std::size_t size = known ? found->second.bytes().size() : kUnknownKey;
   key->data = static_cast<unsigned char*>(gnutls_malloc(size));
@@ -250,9 +251,8 @@ TlsFiles::Stamp TlsFiles::stamp() const {
   };
   if (!options_.certificates.empty()) {
     const std::string side = side_name(side_);
-    for (const std::string& name :
-         {std::string("ca-cert.pem"), std::string("ca-crl.pem"), side + "-cert.pem",
-          side + "-key.pem"})
+    for (const std::string& name : {std::string("ca-cert.pem"), std::string("ca-crl.pem"),
+                                    side + "-cert.pem", side + "-key.pem"})
       add(path_of(options_, name));
   }
   if (!options_.psk.empty()) add(options_.psk);

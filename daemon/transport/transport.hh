@@ -79,6 +79,8 @@ class Connection {
   // The socket whose stream is that of the connection, byte by byte, so that
   // others may receive from it or send to it; -1: there is none.
   virtual int socket() const { return -1; }
+  // Whether that is so in its plainest form, with nothing but the kernel's transport below.
+  virtual bool bare() const { return socket() >= 0; }
   // Whether the bytes arrive as they were sent or not at all, since they are encrypted or
   // never leave this host (loopback, unix socket): no need for checksums.
   virtual bool intact() const = 0;

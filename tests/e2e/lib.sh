@@ -281,6 +281,50 @@ peer_server() {
 		done' server --listen "tcp://$SRV4:7070" --insecure --state-dir /scratch/state "${args[@]}"
 }
 
+# --- transports --------------------------------------------------------------
+
+# What carries the regions of `attach` from `start_server`: tcp, or tls (by the kernel,
+# where it can) and tls-user. RMEM_TRANSPORT=tls runs any test that uses these over TLS.
+transport=${RMEM_TRANSPORT:-tcp}
+case $transport in
+tcp) listen=tcp scheme=rmem over=(--insecure) ;;
+tls*) listen=tls scheme=rmems over=() ;;
+*) echo "RMEM_TRANSPORT: $transport" >&2 && exit 2 ;;
+esac
+
+# certificate SIDE LINE... : SIDE-key.pem and SIDE-cert.pem in $tls, a directory with the
+# authority's; LINEs as certtool's templates have them.
+certificate() {
+	local side=$1
+	shift
+	{
+		certtool --generate-privkey --key-type=ecdsa --curve=secp256r1 --outfile "$tls/$side-key.pem"
+		chmod 0600 "$tls/$side-key.pem"
+		printf '%s\n' "$@" "tls_www_$side" signing_key >"$tls/template"
+		certtool --generate-certificate --template "$tls/template" --load-privkey "$tls/$side-key.pem" \
+			--load-ca-certificate "$tls/ca-cert.pem" --load-ca-privkey "$tls/ca-key.pem" \
+			--outfile "$tls/$side-cert.pem"
+	} 2>"$work/certtool.out" || fail "certtool: $(<"$work/certtool.out")"
+}
+
+# Certificates of an authority of our own, for a server at any of the addresses here and a
+# client called client.example, in $tls.
+certificates() {
+	tls=$work/tls
+	[[ ! -e $tls ]] || return 0
+	mkdir "$tls"
+	{
+		certtool --generate-privkey --key-type=ecdsa --curve=secp256r1 --outfile "$tls/ca-key.pem"
+		printf '%s\n' 'cn = "rmem test authority"' ca cert_signing_key crl_signing_key >"$tls/template"
+		certtool --generate-self-signed --template "$tls/template" --load-privkey "$tls/ca-key.pem" \
+			--outfile "$tls/ca-cert.pem"
+	} 2>"$work/certtool.out" || fail "certtool: $(<"$work/certtool.out")"
+	certificate server 'cn = "server.example"' "ip_address = $SRV4" "ip_address = $SRV6" \
+		"ip_address = 127.0.0.1" "dns_name = localhost"
+	certificate client 'cn = "client.example"' 'dns_name = "client.example"'
+}
+tls=''
+
 # --- server, daemon, regions ------------------------------------------------
 
 # What a server knows beyond its own life.
@@ -295,12 +339,14 @@ export_args() { # NAME=STORE...
 start_server() {
 	local args
 	mapfile -t args < <(export_args "$@")
-	in_srv start server rmem-server --listen "tcp://$SRV4:7070" --insecure \
+	[[ $transport == tcp ]] || args+=("${tls_args[@]}")
+	in_srv start server rmem-server --listen "$listen://$SRV4:7070" --insecure \
 		--state-dir "$work/state" "${args[@]}"
 }
 
 # start_rmemd [ARG...]: on the host cli, if there are hosts.
 start_rmemd() {
+	[[ $transport == tcp ]] || set -- "${tls_args[@]}" "$@"
 	if [[ -e /run/netns/cli ]]; then
 		in_cli start rmemd rmemd "$@"
 	else
@@ -312,7 +358,7 @@ start_rmemd() {
 attach() {
 	local name=$1
 	shift
-	assert_exit 0 rmemctl attach "$name" "rmem://$SRV4/$name" --insecure "$@"
+	assert_exit 0 rmemctl attach "$name" "$scheme://$SRV4/$name" "${over[@]}" "$@"
 }
 
 # region NAME FIELD: from status --json, FIELD as "dirty_bytes" or "demand".
@@ -430,3 +476,8 @@ trap cleanup EXIT
 trap 'exit 143' TERM INT
 
 cd "$work"
+if [[ $transport != tcp ]]; then
+	certificates
+	tls_args=(--tls-certificates "$tls")
+	[[ $transport != tls-user ]] || tls_args+=(--ktls off)
+fi

@@ -31,8 +31,8 @@ class CertificateAuthority {
  public:
   struct Wish {
     std::string cn = "localhost";
-    std::vector<std::string> dns;        // names
-    std::vector<std::uint8_t> address;   // an IP address, in network order
+    std::vector<std::string> dns;       // names
+    std::vector<std::uint8_t> address;  // an IP address, in network order
     std::vector<std::string> emails;
     std::time_t begins = -3600, ends = 3600;  // seconds from now
     const char* purpose = GNUTLS_KP_TLS_WWW_SERVER;
@@ -102,8 +102,8 @@ class CertificateAuthority {
  private:
   static void make_key(gnutls_x509_privkey_t& key) {
     gnutls_ok(gnutls_x509_privkey_init(&key));
-    gnutls_ok(gnutls_x509_privkey_generate(
-        key, GNUTLS_PK_ECDSA, GNUTLS_CURVE_TO_BITS(GNUTLS_ECC_CURVE_SECP256R1), 0));
+    gnutls_ok(gnutls_x509_privkey_generate(key, GNUTLS_PK_ECDSA,
+                                           GNUTLS_CURVE_TO_BITS(GNUTLS_ECC_CURVE_SECP256R1), 0));
   }
   void begin(gnutls_x509_crt_t& certificate, gnutls_x509_privkey_t key, const Wish& wish) {
     const std::time_t now = std::time(nullptr);
@@ -119,9 +119,8 @@ class CertificateAuthority {
   }
   static void add_name(gnutls_x509_crt_t certificate, gnutls_x509_subject_alt_name_t kind,
                        const std::string& name) {
-    gnutls_ok(gnutls_x509_crt_set_subject_alt_name(certificate, kind, name.data(),
-                                                   static_cast<unsigned>(name.size()),
-                                                   GNUTLS_FSAN_APPEND));
+    gnutls_ok(gnutls_x509_crt_set_subject_alt_name(
+        certificate, kind, name.data(), static_cast<unsigned>(name.size()), GNUTLS_FSAN_APPEND));
   }
   static std::string take(gnutls_datum_t& text) {
     std::string taken(reinterpret_cast<const char*>(text.data), text.size);

@@ -81,8 +81,8 @@ class TransportConformance : public testing::TestWithParam<std::string>, private
       const TlsOptions options = test::make_tls_files(dir.path(), GetParam() == "tls_psk");
       server_files = std::make_unique<TlsFiles>(TlsSide::kServer, options);
       client_files = std::make_unique<TlsFiles>(TlsSide::kClient, options);
-      acceptor = std::make_unique<TlsAcceptor>(loop.reactor(), *server_files,
-                                               TlsAcceptor::Limits{}, *to);
+      acceptor =
+          std::make_unique<TlsAcceptor>(loop.reactor(), *server_files, TlsAcceptor::Limits{}, *to);
       to = acceptor.get();
     }
     Address at;

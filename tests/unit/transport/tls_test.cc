@@ -162,10 +162,10 @@ TEST_F(Tls, NothingGoesInClear) {
   TlsFiles client_files(TlsSide::kClient, client);
   std::string seen;
   auto [a, b] = make_pair(loop.reactor(), 100'000);
-  one = std::move(TlsConnection::create(loop.reactor(), *client_files.current(),
-                                        std::make_unique<Recorder>(std::move(a), seen),
-                                        "localhost"))
-            .value();
+  one =
+      std::move(TlsConnection::create(loop.reactor(), *client_files.current(),
+                                      std::make_unique<Recorder>(std::move(a), seen), "localhost"))
+          .value();
   two = std::move(TlsConnection::create(loop.reactor(), *server_files.current(), std::move(b), {}))
             .value();
   int shaken = 0;
@@ -258,8 +258,9 @@ class TlsKeys : public Tls {
     server.certificates = client.certificates = {};
     server.psk = dir / "s/keys";
     client.psk = dir / "c/keys";
-    test::write_secret(server.psk, "# two\nalice:00112233445566778899aabbccddeeff\n\n"
-                                   "bob:ffeeddccbbaa99887766554433221100\r\n");
+    test::write_secret(server.psk,
+                       "# two\nalice:00112233445566778899aabbccddeeff\n\n"
+                       "bob:ffeeddccbbaa99887766554433221100\r\n");
     test::write_secret(client.psk, "alice:00112233445566778899AABBCCDDEEFF\n");
   }
 };
@@ -283,8 +284,9 @@ TEST_F(TlsKeys, WrongKeyAndUnknownIdentityFailAlike) {
 }
 
 TEST_F(TlsKeys, OneOfSeveralIsNamed) {
-  test::write_secret(client.psk, "alice:00112233445566778899aabbccddeeff\n"
-                                 "bob:ffeeddccbbaa99887766554433221100\n");
+  test::write_secret(client.psk,
+                     "alice:00112233445566778899aabbccddeeff\n"
+                     "bob:ffeeddccbbaa99887766554433221100\n");
   EXPECT_TRUE(says(meet().client, "several identities"));
   client.username = "bob";
   EXPECT_TRUE(meet().client.ok());
@@ -304,9 +306,10 @@ TEST_F(TlsKeys, ServerTakesKeysAndCertificates) {
 }
 
 TEST_F(TlsKeys, BadFilesAreRefusedByNameAndLine) {
-  for (const char* text : {"alice\n", "alice:0\n", "alice:xy\n", ":00112233445566778899aabb\n",
-                           "alice:0011\n", "\n", "a:00112233445566778899aabbccddeeff\n"
-                           "a:00112233445566778899aabbccddeeff\n"}) {
+  for (const char* text :
+       {"alice\n", "alice:0\n", "alice:xy\n", ":00112233445566778899aabb\n", "alice:0011\n", "\n",
+        "a:00112233445566778899aabbccddeeff\n"
+        "a:00112233445566778899aabbccddeeff\n"}) {
     test::write_secret(server.psk, text);
     const Outcome outcome = meet();
     EXPECT_EQ(outcome.server.code(), Code::kFailed) << text;
@@ -352,7 +355,8 @@ TEST_F(Tls, FilesAreFollowedAndHalfARenewalIsNot) {
 TEST_F(Tls, WhoSpeaksNoTlsIsRefusedByThatName) {
   TlsFiles files(TlsSide::kServer, server);
   auto [a, b] = make_pair(loop.reactor(), 4000);
-  two = std::move(TlsConnection::create(loop.reactor(), *files.current(), std::move(b), {})).value();
+  two =
+      std::move(TlsConnection::create(loop.reactor(), *files.current(), std::move(b), {})).value();
   std::optional<Status> status;
   two->shake_hands([&](const Status& s) { status = s; });
   const std::string text = "GET / HTTP/1.1\r\nHost: server.example\r\n\r\n";
@@ -366,7 +370,8 @@ TEST_F(Tls, WhoSpeaksNoTlsIsRefusedByThatName) {
 TEST_F(Tls, PeerThatGoesInTheMiddleIsUnreachable) {
   TlsFiles files(TlsSide::kClient, client);
   auto [a, b] = make_pair(loop.reactor(), 4000);
-  one = std::move(TlsConnection::create(loop.reactor(), *files.current(), std::move(a), "x")).value();
+  one =
+      std::move(TlsConnection::create(loop.reactor(), *files.current(), std::move(a), "x")).value();
   std::optional<Status> status;
   one->shake_hands([&](const Status& s) { status = s; });
   b.reset();
