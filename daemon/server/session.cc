@@ -710,6 +710,10 @@ void Session::on_deadline() {
     log_.warning("{}: silent for too long", peer_);
     return close();
   }
+  if (connection_->worn()) {
+    log_.warning("{}: closed, its keys have served their time", peer_);
+    return close();
+  }
   deadline_.arm(silence_ - quiet);
 }
 

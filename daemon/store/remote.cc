@@ -115,6 +115,7 @@ struct RemoteStore::Impl {
                   void* ctx) override {
       store.on_asked(reply, bytes, ctx);
     }
+    void on_link_worn() override { is_bulk() ? store.renew() : store.on_pages_lost(); }
     bool is_bulk() const { return this == &store.bulk; }
 
     Impl& store;
@@ -153,13 +154,13 @@ struct RemoteStore::Impl {
 
   void connect() {
     open_timer.arm(options.open_timeout);
+    if (next) return first_connected(std::move(next));
     bulk.connector = std::make_unique<transport::Connector>(
         reactor, local_only(),
         [this](Result<std::unique_ptr<transport::Connection>> connection) {
           if (!connection) return attempt_failed(connection.status());
           server = bulk.connector->connected_to();
-          session = session_number();
-          on_connected(bulk, std::move(connection).value());
+          first_connected(std::move(connection).value());
         },
         over());
     transport::Address to{.host = address.host,
@@ -167,6 +168,28 @@ struct RemoteStore::Impl {
                           .path = address.socket_path,
                           .tls = address.tls};
     bulk.connector->start(to);
+  }
+
+  void first_connected(std::unique_ptr<transport::Connection> connection) {
+    session = session_number();
+    on_connected(bulk, std::move(connection));
+  }
+
+  // The keys of the bulk lane are worn. While another connection is being made it goes on;
+  // then it is lost, and there is one already.
+  void renew() {
+    if (renewal || state != State::kUp) return;
+    renewal = std::make_unique<transport::Connector>(
+        reactor, local_only(),
+        [this](Result<std::unique_ptr<transport::Connection>> connection) {
+          // Whatever failed will be tried again, or it shows on the bulk lane.
+          if (!connection) return renewal.reset();
+          next = std::move(connection).value();
+          on_bulk_lost(Status(Code::kUnreachable,
+                              "the keys have served their time, new ones follow", {}, EAGAIN));
+        },
+        over());
+    renewal->start(server);
   }
 
   bool local_only() const { return !options.insecure && !address.tls; }
@@ -390,8 +413,10 @@ struct RemoteStore::Impl {
     if (attempting) return attempt_failed(why);
     state = State::kDown;
     reason = why;
+    auto prepared = std::move(next);
     drop_connections();
-    retry_later();
+    next = std::move(prepared);
+    next ? retry_timer.arm(std::chrono::milliseconds(0)) : retry_later();
     end_operations(EAGAIN);
     const Status lost(Code::kUnreachable, why.cause(), why.hint(), EAGAIN);
     if (claiming) std::exchange(claiming, nullptr)(lost);
@@ -438,6 +463,8 @@ struct RemoteStore::Impl {
     retry_timer.disarm();
     pages_timer.disarm();
     pages_backoff = {};
+    renewal.reset();
+    next.reset();
     drop(pages);
     drop(bulk);
   }
@@ -649,6 +676,8 @@ struct RemoteStore::Impl {
   // never the other way round.
   Lane bulk{*this, wire::Role::kBulk};
   Lane pages{*this, wire::Role::kPages};
+  std::unique_ptr<transport::Connector> renewal;  // of the bulk lane, whose keys are worn
+  std::unique_ptr<transport::Connection> next;    // what came of that
   transport::SocketAddress server;                // where the bulk lane leads
   std::vector<std::unique_ptr<RemoteLink>> dead;  // closed, to be destroyed
   std::uint32_t generation = static_cast<std::uint32_t>(random_u64());

@@ -636,6 +636,7 @@ void RemoteLink::on_tick() {
   look_how_far();
   if (established_ && !pinging_ && 2 * quiet >= interval_) ping();
   next_tick();
+  if (established_ && connection_->worn()) owner_.on_link_worn();
 }
 
 void RemoteLink::next_tick() {

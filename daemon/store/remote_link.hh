@@ -62,6 +62,8 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
     // The connection is gone; calls that had not completed never will. Not
     // called after close(). The link must not be destroyed from within.
     virtual void on_link_lost(const Status& reason) = 0;
+    // Its keys are worn: another connection should take its place. Said now and then.
+    virtual void on_link_worn() {}
     // The server has answered what the asker of this link had asked: `ctx` is his,
     // `bytes` are there unless he has received them himself.
     virtual void on_asked(const Reply& reply, std::span<const std::byte> bytes, void* ctx) = 0;

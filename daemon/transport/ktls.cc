@@ -72,6 +72,17 @@ bool install(int socket, int direction, gnutls_session_t session) {
   }
 }
 
+template <class Info>
+std::uint64_t records(int socket, int direction) {
+  Info info = {};
+  socklen_t length = sizeof info;
+  if (::getsockopt(socket, SOL_TLS, direction, &info, &length) != 0) return 0;
+  std::uint64_t count = 0;
+  for (const unsigned char byte : info.rec_seq) count = count << 8 | byte;
+  gnutls_memset(&info, 0, sizeof info);
+  return count;
+}
+
 // Room for the type of one record, aligned for its header.
 union Control {
   cmsghdr header;
@@ -123,6 +134,15 @@ KtlsRecord ktls_receive_record(int socket) {
   if (type == kHandshake && bytes[0] == kKeyUpdate)
     return {KtlsRecord::Kind::kOther, "new keys, which the kernel does not take"};
   return {KtlsRecord::Kind::kOther, "a record of type " + std::to_string(type)};
+}
+
+std::uint64_t ktls_records(int socket) {
+  std::uint64_t most = 0;
+  // Only the structure of the cipher in use is accepted.
+  for (const int direction : {TLS_TX, TLS_RX})
+    most = std::max({most, records<tls12_crypto_info_aes_gcm_128>(socket, direction),
+                     records<tls12_crypto_info_aes_gcm_256>(socket, direction)});
+  return most;
 }
 
 void ktls_close_notify(int socket) {

@@ -30,6 +30,9 @@ struct KtlsRecord {
 };
 KtlsRecord ktls_receive_record(int socket);
 
+// Records that `socket` has sent or received with its keys, whichever is more.
+std::uint64_t ktls_records(int socket);
+
 // Tells the peer that no more will come; best effort.
 void ktls_close_notify(int socket);
 

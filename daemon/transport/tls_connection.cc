@@ -363,6 +363,13 @@ void TlsConnection::report() {
   handler_->on_readable();  // which may destroy this
 }
 
+bool TlsConnection::worn() const {
+  // Clients renew; a server insists when one has not.
+  const unsigned patience = credentials_->side() == TlsSide::kServer ? 2 : 1;
+  return (in_kernel_ ? ktls_records(below_->socket()) : records_) >=
+         patience * credentials_->records();
+}
+
 IoResult TlsConnection::receive(std::span<const iovec> buffers) {
   if (!failure_.ok()) return {0, failure_.err()};
   if (!in_kernel_) return receive_record(buffers);
@@ -403,6 +410,7 @@ IoResult TlsConnection::receive_record(std::span<const iovec> buffers) {
         crypto_time_ += Clock::now() - began;
         return result;
       }
+      ++records_;  // or a part of one
       filled += static_cast<std::size_t>(got);
       result.bytes += static_cast<std::size_t>(got);
       // The rest of the buffers is for what is there, not worth another look below.
@@ -454,6 +462,7 @@ IoResult TlsConnection::send(std::span<const iovec> buffers, bool more) {
           failure_ = why_not(static_cast<int>(made));
           break;
         }
+        ++records_;
         taken += static_cast<std::size_t>(made);
         result.bytes += static_cast<std::size_t>(made);
       }

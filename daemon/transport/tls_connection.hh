@@ -57,6 +57,7 @@ class TlsConnection final : public Connection, private Connection::Handler {
   const std::string& peer() const override { return below_->peer(); }
   const std::vector<std::string>& identities() const override { return identities_; }
   Status failure() const override { return failure_; }
+  bool worn() const override;
   std::chrono::nanoseconds crypto_time() const override { return crypto_time_; }
 
  private:
@@ -100,8 +101,9 @@ class TlsConnection final : public Connection, private Connection::Handler {
   // In user space, after the handshake: records as they came, from in_at_ on.
   std::vector<std::uint8_t> in_;
   std::size_t in_at_ = 0, in_end_ = 0;
-  bool ended_ = false;    // below has said so
-  bool starved_ = false;  // the last pull() found nothing
+  bool ended_ = false;         // below has said so
+  bool starved_ = false;       // the last pull() found nothing
+  std::uint64_t records_ = 0;  // sent or received in user space
   std::vector<std::string> identities_;
   Status failure_;
   std::chrono::nanoseconds crypto_time_{};

@@ -32,6 +32,9 @@ struct TlsOptions {
   // Whether the kernel encrypts and decrypts (kTLS), so that its modules see plain bytes.
   enum class Kernel { kAuto, kOff, kRequired };
   Kernel kernel = Kernel::kAuto;
+  // A connection is worn when it has sent or received so many records. AES-GCM is good for
+  // 2^24.5 (RFC 8446, section 5.5); the kernel takes no new keys, so another connection does.
+  std::uint64_t records = 1 << 23;
 
   bool configured() const { return !certificates.empty() || !psk.empty(); }
   bool operator==(const TlsOptions&) const = default;
@@ -64,6 +67,7 @@ class TlsCredentials {
 
   TlsSide side() const { return side_; }
   TlsOptions::Kernel kernel() const { return options_.kernel; }
+  std::uint64_t records() const { return options_.records; }
   // Sets up a session of this side; outlives it.
   Status apply(gnutls_session_t session) const;
 

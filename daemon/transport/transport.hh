@@ -97,6 +97,8 @@ class Connection {
   }
   // Why receive() or send() has failed, where more is known than their errno says.
   virtual Status failure() const { return Status(); }
+  // Whether its keys have served for about as much as they may: time for another one.
+  virtual bool worn() const { return false; }
   // What encrypting and decrypting in user space has taken so far.
   virtual std::chrono::nanoseconds crypto_time() const { return {}; }
 };
