@@ -70,6 +70,15 @@ check-long: ## the long tests in full, and check-kcsan; hours
 	@RMEM_LONG=yes tests/run.sh
 	@$(MAKE) --no-print-directory check-kcsan
 
+# Those that leave it to lib.sh what carries their regions.
+transport_e2e := kill9_rmemd kill9_server nemeses nemeses_disk fsx dirty_limit pull pull_recorded shared_region \
+		 resident_limit soak
+
+check-transports: export RMEM_ONLY := $(or $(RMEM_ONLY),^e2e/($(subst $() $(),|,$(strip $(transport_e2e))))$$)
+check-transports: ## the end-to-end tests that no transport minds, over TLS by the kernel and in user space
+	@RMEM_TRANSPORT=tls tests/run.sh
+	@RMEM_TRANSPORT=tls-user tests/run.sh
+
 check-guards: ## each guard taken out in turn: does its test notice? an hour
 	@tests/guards/run.sh
 

@@ -90,6 +90,8 @@ Status set_io_flusher() {
   return Status();
 }
 
+void hide_memory() { ::prctl(PR_SET_DUMPABLE, 0); }
+
 void raise_file_limit() {
   rlimit limit = {};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;

@@ -23,6 +23,9 @@ Status lock_memory();
 // dirty them. Needs CAP_SYS_RESOURCE.
 Status set_io_flusher();
 
+// This process has secrets: no core dump of it, and no tracing by others of its user.
+void hide_memory();
+
 // Raises the soft limit on open files to the hard one; best effort.
 void raise_file_limit();
 

@@ -27,6 +27,7 @@ const log::Source kLog("rmem-server");
 // service impossible.
 void harden() {
   raise_file_limit();
+  hide_memory();
   if (const Status locked = lock_memory(); !locked.ok())
     kLog.warning("{}; {}", locked.cause(), locked.hint());
   if (const Status flusher = set_io_flusher(); !flusher.ok())

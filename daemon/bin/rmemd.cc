@@ -105,6 +105,7 @@ Status run(const CommandLine& line, control::Config config) {
   warn(lock_memory());
   warn(set_io_flusher());
   raise_file_limit();
+  hide_memory();
 
   Status ended;
   control::ChannelLoop loop(**reactor, **device, [&] {
