@@ -90,7 +90,11 @@ Status set_io_flusher() {
   return Status();
 }
 
-void hide_memory() { ::prctl(PR_SET_DUMPABLE, 0); }
+void hide_memory() {
+#ifndef RMEM_SANITIZED  // the leak checker traces its own process
+  ::prctl(PR_SET_DUMPABLE, 0);
+#endif
+}
 
 void raise_file_limit() {
   rlimit limit = {};
