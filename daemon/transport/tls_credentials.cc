@@ -148,30 +148,40 @@ Status TlsCredentials::load_certificates() {
                     cert + ", " + side + "-key.pem");
 }
 
-Status TlsCredentials::load_keys() {
-  auto file = read_file(options_.psk, true);
-  if (!file) return file.status();
-  std::string_view text(reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size());
+Result<TlsKeys> parse_tls_keys(std::string_view text, const std::string& file) {
+  TlsKeys keys;
   for (std::size_t line = 1; !text.empty(); ++line) {
     const std::size_t end = std::min(text.find('\n'), text.size());
     std::string_view one = text.substr(0, end);
     text.remove_prefix(std::min(end + 1, text.size()));
     if (one.ends_with('\r')) one.remove_suffix(1);
     if (one.empty() || one.starts_with('#')) continue;
-    const std::string where = options_.psk + ":" + std::to_string(line);
+    const std::string where = file + ":" + std::to_string(line);
     const std::size_t colon = one.find(':');
     auto key = from_hex(colon == std::string_view::npos ? "?" : one.substr(colon + 1));
-    if (colon == 0 || !key)
+    const std::string name(one.substr(0, colon));
+    if (name.empty() || name.find('\0') != std::string::npos || !key)
       return Status(Code::kFailed, where + ": not of the form IDENTITY:HEX",
                     "psktool -u IDENTITY -p FILE adds such a line", EINVAL);
     Secret secret(std::move(*key));
     if (secret.bytes().size() < kMinKey)
       return Status(Code::kFailed, where + ": a key of less than 16 bytes",
                     "psktool -u IDENTITY -p FILE makes a good one", EINVAL);
-    if (!keys_.emplace(one.substr(0, colon), std::move(secret)).second)
+    if (!keys.emplace(name, std::move(secret)).second)
       return Status(Code::kFailed, where + ": an identity for the second time", {}, EINVAL);
   }
-  if (keys_.empty()) return Status(Code::kFailed, options_.psk + ": no key in it", {}, EINVAL);
+  if (keys.empty()) return Status(Code::kFailed, file + ": no key in it", {}, EINVAL);
+  return keys;
+}
+
+Status TlsCredentials::load_keys() {
+  auto file = read_file(options_.psk, true);
+  if (!file) return file.status();
+  const auto& bytes = file->bytes();
+  auto keys =
+      parse_tls_keys({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, options_.psk);
+  if (!keys) return keys.status();
+  keys_ = std::move(keys).value();
 
   if (side_ == TlsSide::kServer) {
     if (const Status s = understood(gnutls_psk_allocate_server_credentials(&server_keys_), "TLS");

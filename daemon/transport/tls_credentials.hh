@@ -53,6 +53,11 @@ class Secret {
   std::vector<std::uint8_t> bytes_;
 };
 
+// By identity, out of lines IDENTITY:HEX; `#' begins a comment. kFailed names `file`, the line
+// and what is wrong with it, and never quotes it.
+using TlsKeys = std::map<std::string, Secret, std::less<>>;
+Result<TlsKeys> parse_tls_keys(std::string_view text, const std::string& file);
+
 // What the files said when they were read. Shared by the connections that were made with it;
 // they may be of different threads.
 class TlsCredentials {
@@ -82,7 +87,7 @@ class TlsCredentials {
   gnutls_certificate_credentials_t certificates_ = nullptr;
   gnutls_psk_server_credentials_t server_keys_ = nullptr;
   gnutls_psk_client_credentials_t client_keys_ = nullptr;
-  std::map<std::string, Secret, std::less<>> keys_;
+  TlsKeys keys_;
 };
 
 // Credentials that follow their files: who renews a certificate need tell nobody. Used by
