@@ -38,6 +38,7 @@ struct CommandLine {
   cli::ConfigFile file;
   std::vector<std::string> listen;
   std::vector<std::string> exports;
+  std::vector<std::string> allow;
   std::optional<std::string> state_dir;
   bool insecure = false;
   TlsFlags tls;
@@ -62,6 +63,10 @@ Result<server::Config> configure(const CommandLine& line) {
     if (!spec) return spec.status();
     config.options.exports.push_back(*std::move(spec));
   }
+  for (const std::string& text : line.allow)
+    if (const Status allowed = server::ExportSpec::allow_one(config.options.exports, text);
+        !allowed.ok())
+      return allowed;
   if (line.state_dir) config.options.state_dir = *line.state_dir;
   config.options.insecure |= line.insecure;
   line.tls.apply(config.options.tls);
@@ -147,6 +152,11 @@ int program(int argc, char** argv) {
          "what to serve: mem://1GiB, file:///path, dir:///path; ?size=1GiB creates it, `,ro' makes "
          "it read-only")
       ->type_name("NAME=STORE[,ro]")
+      ->allow_extra_args(false);
+  app.add_option("--allow", line.allow,
+                 "who may use an export over TLS: cn:NAME, dns:HOST, psk:NAME ..., authenticated, "
+                 "local; `,ro' for reading only; who is not named then may not")
+      ->type_name("NAME=IDENTITY[,ro]")
       ->allow_extra_args(false);
   app.add_option("--state-dir", line.state_dir,
                  "where identities and claims are kept [" + state_dir + "]")

@@ -12,22 +12,29 @@ constexpr std::size_t kMostDescribed = 300;
 
 }  // namespace
 
-AllowList open_to_plain_connections() { return {{std::string(kAnonymous), Access::kWrite}}; }
+AllowList usual_list(bool insecure) {
+  AllowList list = {{std::string(kAnonymous), Access::kWrite}, {std::string(kLocal), Access::kWrite}};
+  if (insecure) list.push_back({std::string(kAuthenticated), Access::kWrite});
+  return list;
+}
 
-Access allowed(const AllowList& list, const std::vector<std::string>& identities) {
+Access allowed(const AllowList& list, const Peer& peer) {
+  const auto& names = peer.identities;
+  const auto meant = [&](const std::string& identity) {
+    if (identity == kLocal) return peer.local;
+    if (names.empty()) return identity == kAnonymous;
+    return identity == kAuthenticated ||
+           std::find(names.begin(), names.end(), identity) != names.end();
+  };
   Access most = Access::kNone;
   for (const Grant& grant : list) {
-    const bool meant = identities.empty() ? grant.identity == kAnonymous
-                                          : grant.identity == kAuthenticated ||
-                                                std::find(identities.begin(), identities.end(),
-                                                          grant.identity) != identities.end();
-    if (meant) most = std::max(most, grant.access);
+    if (meant(grant.identity)) most = std::max(most, grant.access);
   }
   return most;
 }
 
 Status check_identity(std::string_view identity) {
-  if (identity == kAnonymous || identity == kAuthenticated) return Status();
+  if (identity == kAnonymous || identity == kAuthenticated || identity == kLocal) return Status();
   const auto colon = identity.find(':');
   const bool known =
       colon != std::string_view::npos && colon + 1 < identity.size() &&
@@ -35,7 +42,7 @@ Status check_identity(std::string_view identity) {
   if (known) return Status();
   return Status(Code::kUsage, "is not of the form KIND:NAME",
                 "as in cn:alice, dn:CN=alice,O=Example, dns:host.example, email:a@b.example, "
-                "uri:spiffe://example/a, psk:alice; or anonymous, or authenticated");
+                "uri:spiffe://example/a, psk:alice; or anonymous, authenticated, local");
 }
 
 std::string describe(const std::vector<std::string>& identities) {

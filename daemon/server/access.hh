@@ -26,12 +26,20 @@ using AllowList = std::vector<Grant>;
 inline constexpr std::string_view kAnonymous = "anonymous";
 // Whoever has proved to be anybody.
 inline constexpr std::string_view kAuthenticated = "authenticated";
+// Whoever is on this host, also if he has proved who he is.
+inline constexpr std::string_view kLocal = "local";
 
-// Of an export without one: plain connections, as the listeners let them in, and nobody else.
-AllowList open_to_plain_connections();
+struct Peer {
+  const std::vector<std::string>& identities;
+  bool local = false;
+};
+
+// Of an export without one: this host, and plain connections, as the listeners let them in;
+// where everybody who reaches the port is trusted (`insecure`), everybody. Nobody else.
+AllowList usual_list(bool insecure);
 
 // The most that any of the peer's identities may; nothing, where none is in the list.
-Access allowed(const AllowList& list, const std::vector<std::string>& identities);
+Access allowed(const AllowList& list, const Peer& peer);
 
 // kUsage: cannot be an identity.
 Status check_identity(std::string_view identity);

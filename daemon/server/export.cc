@@ -133,6 +133,28 @@ Result<ExportSpec> ExportSpec::parse(std::string_view text) {
   return spec;
 }
 
+Status ExportSpec::allow_one(std::vector<ExportSpec>& specs, std::string_view text) {
+  const auto equals = text.find('=');
+  if (equals == std::string_view::npos)
+    return Status(Code::kUsage,
+                  "`" + std::string(text) + "': not of the form NAME=IDENTITY[,ro]",
+                  "as in data=cn:alice or data=authenticated,ro");
+  const std::string_view name = text.substr(0, equals);
+  const auto spec = std::find_if(specs.begin(), specs.end(),
+                                 [name](const ExportSpec& one) { return one.name == name; });
+  if (spec == specs.end())
+    return Status(Code::kUsage, "`" + std::string(text) + "': there is no such export",
+                  "give it with --export, too");
+  std::string_view identity = text.substr(equals + 1);
+  const bool reader = identity.ends_with(",ro");
+  if (reader) identity.remove_suffix(3);
+  if (const Status good = check_identity(identity); !good.ok())
+    return good.with_context("`" + std::string(identity) + "'");
+  if (!spec->allow) spec->allow.emplace();
+  spec->allow->push_back({std::string(identity), reader ? Access::kRead : Access::kWrite});
+  return Status();
+}
+
 Status ExportSpec::check_name(std::string_view name) {
   if (valid_name(name)) return Status();
   return Status(Code::kUsage, "`" + std::string(name) + "' cannot be the name of an export",
@@ -147,14 +169,15 @@ Export::Export(Reactor& reactor, std::string name, store::Spec spec,
       reads(reactor),
       writes(reactor) {}
 
-Access Export::access(const std::vector<std::string>& identities) const {
+Access Export::access(const Peer& peer) const {
   const bool fixed = read_only || store->store().geometry().read_only;
-  return std::min(allowed(allow, identities), fixed ? Access::kRead : Access::kWrite);
+  return std::min(allowed(allow, peer), fixed ? Access::kRead : Access::kWrite);
 }
 
 Result<Exports> Exports::open(Reactor& reactor, Workers& workers,
-                              const std::vector<ExportSpec>& specs, const std::string& state_dir) {
-  Exports exports(reactor, workers, state_dir);
+                              const std::vector<ExportSpec>& specs, const std::string& state_dir,
+                              bool insecure) {
+  Exports exports(reactor, workers, state_dir, insecure);
   if (Status opened = exports.replace(specs); !opened.ok()) return opened;
   return exports;
 }
@@ -183,7 +206,7 @@ Status Exports::replace(const std::vector<ExportSpec>& specs) {
   for (const ExportSpec& spec : specs) {
     Export& one = *next[spec.name];
     one.read_only = spec.read_only;
-    one.allow = spec.allow.value_or(open_to_plain_connections());
+    one.allow = spec.allow.value_or(usual_);
     one.reads.set_rate(spec.read_rate);
     one.writes.set_rate(spec.write_rate);
   }
@@ -247,8 +270,8 @@ std::shared_ptr<Export> Exports::find(std::string_view name) const {
 }
 
 bool Exports::has_secrets() const {
-  return std::any_of(exports_.begin(), exports_.end(), [](const auto& one) {
-    return one.second->allow != open_to_plain_connections();
+  return std::any_of(exports_.begin(), exports_.end(), [this](const auto& one) {
+    return one.second->allow != usual_;
   });
 }
 

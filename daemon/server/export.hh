@@ -94,12 +94,14 @@ struct ExportSpec {
   std::string name;
   store::Spec store;
   bool read_only = false;
-  std::optional<AllowList> allow;  // unset: open_to_plain_connections()
+  std::optional<AllowList> allow;  // unset: usual_list()
   std::uint64_t read_rate = 0;     // bytes a second of all its sessions; 0: no limit
   std::uint64_t write_rate = 0;
 
   // NAME=STORE[,ro]; kUsage for anything else.
   static Result<ExportSpec> parse(std::string_view text);
+  // NAME=IDENTITY[,ro]: one more who may, of the one of that name. kUsage for anything else.
+  static Status allow_one(std::vector<ExportSpec>& specs, std::string_view text);
   // kUsage: cannot be the name of an export.
   static Status check_name(std::string_view name);
 };
@@ -118,7 +120,7 @@ struct Export {
   Throttle reads;
   Throttle writes;
 
-  Access access(const std::vector<std::string>& identities) const;
+  Access access(const Peer& peer) const;
 };
 
 // All that a server exports.
@@ -126,7 +128,8 @@ class Exports {
  public:
   // Opens every store. The state directory is opened only if something lasts.
   static Result<Exports> open(Reactor& reactor, Workers& workers,
-                              const std::vector<ExportSpec>& specs, const std::string& state_dir);
+                              const std::vector<ExportSpec>& specs, const std::string& state_dir,
+                              bool insecure = false);
 
   // Exports these from now on, and nothing else; what stays the same goes on as it is.
   // Otherwise says what is wrong, and nothing has changed. Blocks on the disk, as open().
@@ -143,14 +146,18 @@ class Exports {
   const std::vector<std::shared_ptr<ServedStore>>& stores() const { return stores_; }
 
  private:
-  Exports(Reactor& reactor, Workers& workers, std::string state_dir)
-      : reactor_(&reactor), workers_(&workers), state_dir_(std::move(state_dir)) {}
+  Exports(Reactor& reactor, Workers& workers, std::string state_dir, bool insecure)
+      : reactor_(&reactor),
+        workers_(&workers),
+        state_dir_(std::move(state_dir)),
+        usual_(usual_list(insecure)) {}
   Result<std::shared_ptr<ServedStore>> store_for(const ExportSpec& spec);
   std::shared_ptr<ServedStore> same_as(const store::Spec& spec, bool read_only) const;
 
   Reactor* reactor_;
   Workers* workers_;
   std::string state_dir_;
+  AllowList usual_;  // of an export that does not say
   std::unique_ptr<StateDir> state_;
   std::vector<std::shared_ptr<ServedStore>> stores_;
   std::map<std::string, std::shared_ptr<Export>, std::less<>> exports_;

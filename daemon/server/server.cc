@@ -19,7 +19,8 @@ constexpr std::size_t kMostTurnedAway = 1024;
 Result<std::unique_ptr<Server>> Server::create(Reactor& reactor, const ServerOptions& options) {
   auto workers = Workers::create(reactor, options.workers);
   if (!workers) return workers.status();
-  auto exports = Exports::open(reactor, **workers, options.exports, options.state_dir);
+  auto exports = Exports::open(reactor, **workers, options.exports, options.state_dir,
+                              options.insecure);
   if (!exports) return exports.status();
   return std::unique_ptr<Server>(
       new Server(reactor, options, std::move(workers).value(), std::move(exports).value()));

@@ -280,12 +280,12 @@ void Session::open(Request& request) {
   const auto& identities = connection_->identities();
   if (exported == nullptr && identities.empty() && !exports_.has_secrets())
     return reply_error(request, wire::error::kNoEntry, "there is no export `" + name + "'");
-  const Access access = exported != nullptr ? exported->access(identities) : Access::kNone;
+  const Access access = exported != nullptr ? exported->access({identities, connection_->local()}) : Access::kNone;
   if (access == Access::kNone)
     return refuse_open(request, name, wire::error::kAccess,
                        "there is no export `" + name + "', or it is not for this peer");
   if (access == Access::kRead && !(request.header.flags & wire::flag::kReadOnly)) {
-    const bool granted = allowed(exported->allow, identities) == Access::kWrite;
+    const bool granted = allowed(exported->allow, {identities, connection_->local()}) == Access::kWrite;
     if (granted)
       return reply_error(request, wire::error::kReadOnly, "export `" + name + "' is read-only");
     return refuse_open(request, name, wire::error::kReadOnly,
@@ -330,7 +330,7 @@ void Session::check_rights() {
   for (const auto& handle : handles_) {
     if (handle == nullptr) continue;
     const auto& identities = connection_->identities();
-    if (handle->exported->access(identities) >=
+    if (handle->exported->access({identities, connection_->local()}) >=
         (handle->read_only ? Access::kRead : Access::kWrite))
       continue;
     const std::string& name = handle->exported->name;

@@ -70,6 +70,7 @@ class PairEnd final : public Connection {
   }
 
   bool intact() const override { return true; }
+  bool local() const override { return true; }
   const char* kind() const override { return "pair"; }
   const std::string& peer() const override { return peer_; }
 

@@ -27,6 +27,7 @@ class SocketConnection final : public Connection, private Reactor::Handler {
   std::chrono::microseconds round_trip() const override;
   int socket() const override { return fd_.get(); }
   bool intact() const override { return local_; }
+  bool local() const override { return local_; }
   const char* kind() const override { return unix_ ? "unix" : "tcp"; }
   const std::string& peer() const override { return peer_; }
 

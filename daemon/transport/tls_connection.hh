@@ -53,6 +53,7 @@ class TlsConnection final : public Connection, private Connection::Handler {
   int socket() const override { return in_kernel_ ? below_->socket() : -1; }
   bool bare() const override { return false; }
   bool intact() const override { return true; }
+  bool local() const override { return below_->local(); }
   const char* kind() const override { return in_kernel_ ? "ktls" : "tls"; }
   const std::string& peer() const override { return below_->peer(); }
   const std::vector<std::string>& identities() const override { return identities_; }

@@ -84,6 +84,8 @@ class Connection {
   // Whether the bytes arrive as they were sent or not at all, since they are encrypted or
   // never leave this host (loopback, unix socket): no need for checksums.
   virtual bool intact() const = 0;
+  // Whether the peer is on this host.
+  virtual bool local() const = 0;
   // "tcp", "unix", "tls" (in user space), "ktls" (by the kernel), "pair".
   virtual const char* kind() const = 0;
   // For logs: "192.0.2.1:4711", "unix socket".

@@ -111,6 +111,17 @@ chmod 0600 "$tls/client-key.pem"
 cmp "$work/file" /run/rmem/regions/file # all that while it was attached
 assert_exit 0 rmemctl detach file
 
+note "who may"
+stop server
+serve --tls-certificates "$tls" --allow file=cn:somebody.else
+refused 4 'not for this peer.*client.example' 'refused.*file.*client.example'
+stop server
+serve --tls-certificates "$tls" --allow file=cn:somebody.else --allow file=dns:client.example,ro
+assert_error 4 'read-only' rmemctl attach no rmems://localhost/file
+assert_exit 0 rmemctl attach no rmems://localhost/file --read-only
+cmp "$work/file" /run/rmem/regions/no
+assert_exit 0 rmemctl detach no
+
 note "who speaks something else"
 : >"$work/server.log"
 assert_error 1 'another protocol|does not speak' rmemctl attach no rmem://127.0.0.1:7070/file --read-only
@@ -141,7 +152,7 @@ stop rmemd
 stop server
 
 note "with a shared key"
-serve --tls-psk "$psk"
+serve --tls-psk "$psk" --allow file=psk:alice
 start rmemd rmemd --tls-psk "$psk" --ktls require
 assert_exit 0 rmemctl attach file rmems://localhost/file --chunk 64KiB
 assert_eq ktls "$(daemon_says file transport)" "transport"

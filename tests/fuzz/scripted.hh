@@ -84,6 +84,7 @@ class Scripted final : public transport::Connection {
   }
   int socket() const override { return socket_; }
   bool intact() const override { return true; }
+  bool local() const override { return true; }
   const char* kind() const override { return "scripted"; }
   const std::string& peer() const override { return peer_; }
 

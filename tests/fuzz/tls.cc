@@ -56,6 +56,7 @@ class Tampered final : public Connection {
     return below_->send(buffers, more);
   }
   bool intact() const override { return false; }
+  bool local() const override { return true; }
   const char* kind() const override { return "tampered"; }
   const std::string& peer() const override { return below_->peer(); }
 

@@ -32,7 +32,9 @@ class Known final : public transport::Connection {
   transport::IoResult send(std::span<const iovec> buffers, bool more) override {
     return below_->send(buffers, more);
   }
-  bool local() const override { return below_->local(); }
+  bool intact() const override { return true; }
+  bool local() const override { return false; }
+  const char* kind() const override { return "known"; }
   const std::string& peer() const override { return peer_; }
   const std::vector<std::string>& identities() const override { return identities_; }
 

@@ -153,6 +153,7 @@ TEST_F(Tls, NothingGoesInClear) {
       return sent;
     }
     bool intact() const override { return true; }
+    bool local() const override { return true; }
     const char* kind() const override { return "recorder"; }
     const std::string& peer() const override { return below->peer(); }
     std::unique_ptr<Connection> below;
