@@ -13,7 +13,8 @@ constexpr std::size_t kMostDescribed = 300;
 }  // namespace
 
 AllowList usual_list(bool insecure) {
-  AllowList list = {{std::string(kAnonymous), Access::kWrite}, {std::string(kLocal), Access::kWrite}};
+  AllowList list = {{std::string(kAnonymous), Access::kWrite},
+                    {std::string(kLocal), Access::kWrite}};
   if (insecure) list.push_back({std::string(kAuthenticated), Access::kWrite});
   return list;
 }

@@ -23,10 +23,6 @@ class Admission {
   // Those that are there stay.
   void set_limits(const Limits& limits) { limits_ = limits; }
 
-  // What counts as one host: the address without its port, of IPv6 the network (/64), of
-  // which a host has as many addresses as it likes.
-  static std::string host_of(const std::string& peer);
-
   // Empty: it is counted from now on. Otherwise why it may not come in.
   std::string_view enter(const std::string& host);
   // It has opened an export.

@@ -136,8 +136,7 @@ Result<ExportSpec> ExportSpec::parse(std::string_view text) {
 Status ExportSpec::allow_one(std::vector<ExportSpec>& specs, std::string_view text) {
   const auto equals = text.find('=');
   if (equals == std::string_view::npos)
-    return Status(Code::kUsage,
-                  "`" + std::string(text) + "': not of the form NAME=IDENTITY[,ro]",
+    return Status(Code::kUsage, "`" + std::string(text) + "': not of the form NAME=IDENTITY[,ro]",
                   "as in data=cn:alice or data=authenticated,ro");
   const std::string_view name = text.substr(0, equals);
   const auto spec = std::find_if(specs.begin(), specs.end(),
@@ -270,9 +269,8 @@ std::shared_ptr<Export> Exports::find(std::string_view name) const {
 }
 
 bool Exports::has_secrets() const {
-  return std::any_of(exports_.begin(), exports_.end(), [this](const auto& one) {
-    return one.second->allow != usual_;
-  });
+  return std::any_of(exports_.begin(), exports_.end(),
+                     [this](const auto& one) { return one.second->allow != usual_; });
 }
 
 }  // namespace rmem::server

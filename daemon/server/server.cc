@@ -19,8 +19,8 @@ constexpr std::size_t kMostTurnedAway = 1024;
 Result<std::unique_ptr<Server>> Server::create(Reactor& reactor, const ServerOptions& options) {
   auto workers = Workers::create(reactor, options.workers);
   if (!workers) return workers.status();
-  auto exports = Exports::open(reactor, **workers, options.exports, options.state_dir,
-                              options.insecure);
+  auto exports =
+      Exports::open(reactor, **workers, options.exports, options.state_dir, options.insecure);
   if (!exports) return exports.status();
   return std::unique_ptr<Server>(
       new Server(reactor, options, std::move(workers).value(), std::move(exports).value()));
@@ -99,7 +99,7 @@ std::vector<transport::SocketAddress> Server::addresses() const {
 }
 
 void Server::adopt(std::unique_ptr<transport::Connection> connection) {
-  const std::string host = Admission::host_of(connection->peer());
+  const std::string host = transport::host_of(connection->peer());
   const std::string_view why_not = admission_.enter(host);
   if (!why_not.empty() && turned_away_ >= kMostTurnedAway)
     return audits_.protocol.refused(host, connection->peer(), std::string(why_not));

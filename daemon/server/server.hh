@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "base/reactor.hh"
 #include "base/process.hh"
+#include "base/reactor.hh"
 #include "base/workers.hh"
 #include "server/admission.hh"
 #include "server/export.hh"

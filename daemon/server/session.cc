@@ -8,7 +8,7 @@
 
 #include "base/bytes.hh"
 #include "base/crc32c.hh"
-#include "server/admission.hh"
+#include "transport/address.hh"
 #include "wire/errors.hh"
 
 namespace rmem::server {
@@ -84,7 +84,7 @@ Session::Session(Reactor& reactor, std::unique_ptr<transport::Connection> connec
       audits_(audits),
       owner_(owner),
       peer_(connection_->peer()),
-      host_(Admission::host_of(peer_)),
+      host_(transport::host_of(peer_)),
       log_("session"),
       reader_(*this, kStaging),
       silence_(options_.silence),
@@ -280,12 +280,14 @@ void Session::open(Request& request) {
   const auto& identities = connection_->identities();
   if (exported == nullptr && identities.empty() && !exports_.has_secrets())
     return reply_error(request, wire::error::kNoEntry, "there is no export `" + name + "'");
-  const Access access = exported != nullptr ? exported->access({identities, connection_->local()}) : Access::kNone;
+  const Access access =
+      exported != nullptr ? exported->access({identities, connection_->local()}) : Access::kNone;
   if (access == Access::kNone)
     return refuse_open(request, name, wire::error::kAccess,
                        "there is no export `" + name + "', or it is not for this peer");
   if (access == Access::kRead && !(request.header.flags & wire::flag::kReadOnly)) {
-    const bool granted = allowed(exported->allow, {identities, connection_->local()}) == Access::kWrite;
+    const bool granted =
+        allowed(exported->allow, {identities, connection_->local()}) == Access::kWrite;
     if (granted)
       return reply_error(request, wire::error::kReadOnly, "export `" + name + "' is read-only");
     return refuse_open(request, name, wire::error::kReadOnly,

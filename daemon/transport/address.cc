@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <sys/un.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
@@ -115,6 +116,25 @@ Result<std::vector<SocketAddress>> resolve(const std::string& host, std::uint16_
   }
   ::freeaddrinfo(found);
   return addresses;
+}
+
+std::string host_of(const std::string& peer) {
+  const auto colon = peer.rfind(':');
+  const auto bracket = peer.rfind(']');
+  const bool six = !peer.empty() && peer[0] == '[' && bracket != std::string::npos;
+  if (!six) return peer.substr(0, colon);
+  std::string address = peer.substr(1, bracket - 1);
+  address.resize(std::min(address.size(), address.find('%')));  // a scope
+  in6_addr bytes;
+  if (::inet_pton(AF_INET6, address.c_str(), &bytes) != 1) return address;
+  char text[INET6_ADDRSTRLEN];
+  if (IN6_IS_ADDR_V4MAPPED(&bytes)) {
+    ::inet_ntop(AF_INET, bytes.s6_addr + 12, text, sizeof text);
+    return text;
+  }
+  std::fill(bytes.s6_addr + 8, bytes.s6_addr + 16, std::uint8_t{0});
+  ::inet_ntop(AF_INET6, &bytes, text, sizeof text);
+  return std::string(text) + "/64";
 }
 
 }  // namespace rmem::transport

@@ -45,6 +45,10 @@ struct SocketAddress {
   std::string to_string() const;
 };
 
+// What counts as one host, of Connection::peer(): the address without its port, of IPv6 the
+// network (/64), of which a host has as many addresses as it likes.
+std::string host_of(const std::string& peer);
+
 // kUsage if the path does not fit.
 Result<SocketAddress> unix_address(const std::string& path);
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/log.hh"
+#include "transport/address.hh"
 
 namespace rmem::transport {
 namespace {
@@ -15,9 +16,6 @@ using namespace std::chrono_literals;
 constexpr auto kTelling = 10s;  // for so long,
 constexpr unsigned kTold = 20;  // so many lines about refusals at most
 const log::Source kAcceptorLog("tls");
-
-// Without the port.
-std::string host_of(const std::string& peer) { return peer.substr(0, peer.rfind(':')); }
 
 }  // namespace
 

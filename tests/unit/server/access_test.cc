@@ -22,8 +22,9 @@ TEST(Access, IdentitiesAreComparedAsTheyAre) {
 
 TEST(Access, TheMostThatAnyIdentityMay) {
   EXPECT_EQ(allowed({{"cn:alice", Access::kRead}}, {kAlice}), Access::kRead);
-  EXPECT_EQ(allowed({{"cn:alice", Access::kRead}, {"email:alice@example", Access::kWrite}}, {kAlice}),
-            Access::kWrite);
+  EXPECT_EQ(
+      allowed({{"cn:alice", Access::kRead}, {"email:alice@example", Access::kWrite}}, {kAlice}),
+      Access::kWrite);
 }
 
 TEST(Access, WithoutAListThisHostAndPlainConnectionsOnly) {

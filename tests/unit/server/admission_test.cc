@@ -6,16 +6,6 @@
 namespace rmem::server {
 namespace {
 
-TEST(Admission, AHostIsAnAddressOrANetwork) {
-  EXPECT_EQ(Admission::host_of("192.0.2.1:4711"), "192.0.2.1");
-  EXPECT_EQ(Admission::host_of("[2001:db8:1:2:3:4:5:6]:4711"), "2001:db8:1:2::/64");
-  EXPECT_EQ(Admission::host_of("[2001:db8:1:2:ffff::1]:7"), "2001:db8:1:2::/64");
-  EXPECT_EQ(Admission::host_of("[fe80::1%eth0]:7"), "fe80::/64");
-  EXPECT_EQ(Admission::host_of("[::ffff:192.0.2.1]:4711"), "192.0.2.1");
-  EXPECT_EQ(Admission::host_of("unix socket"), "unix socket");
-  EXPECT_EQ(Admission::host_of(""), "");
-}
-
 TEST(Admission, OfAllHostsTogether) {
   Admission admission({.connections = 2});
   EXPECT_EQ(admission.enter("a"), "");

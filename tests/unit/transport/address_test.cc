@@ -15,7 +15,8 @@ TEST(Address, OfTheCommandLine) {
 }
 
 TEST(Address, SurvivesItsText) {
-  for (const char* text : {"tcp://127.0.0.1:7070", "tcp://[::1]:7171", "tls://h:7070", "unix:///run/x"})
+  for (const char* text :
+       {"tcp://127.0.0.1:7070", "tcp://[::1]:7171", "tls://h:7070", "unix:///run/x"})
     EXPECT_EQ(Address::parse(text)->to_string(), text);
 }
 
@@ -51,6 +52,16 @@ TEST(SocketAddress, TooLongAPathIsAUsageError) {
 
 TEST(Resolve, NumericOnlyDoesNotAskAnybody) {
   EXPECT_EQ(resolve("host.example", 1, false, true).status().code(), Code::kNotFound);
+}
+
+TEST(HostOf, AHostIsAnAddressOrANetwork) {
+  EXPECT_EQ(host_of("192.0.2.1:4711"), "192.0.2.1");
+  EXPECT_EQ(host_of("[2001:db8:1:2:3:4:5:6]:4711"), "2001:db8:1:2::/64");
+  EXPECT_EQ(host_of("[2001:db8:1:2:ffff::1]:7"), "2001:db8:1:2::/64");
+  EXPECT_EQ(host_of("[fe80::1%eth0]:7"), "fe80::/64");
+  EXPECT_EQ(host_of("[::ffff:192.0.2.1]:4711"), "192.0.2.1");
+  EXPECT_EQ(host_of("unix socket"), "unix socket");
+  EXPECT_EQ(host_of(""), "");
 }
 
 }  // namespace
