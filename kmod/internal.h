@@ -257,6 +257,7 @@ struct rmem_req {
 		struct {
 			u64 seq;	/* in the order they began to take pages */
 			bool sync;
+			bool last;	/* of those that an fsync waits for, likely */
 			bool punched;	/* zeros may have reached the store after it */
 			u64 payload;
 			DECLARE_BITMAP(pages, RMEM_CHUNK_PAGES_MAX);

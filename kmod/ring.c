@@ -102,6 +102,8 @@ static void ring_put_request(struct rmem_channel *channel, struct rmem_req *req,
 		entry.payload = req->write.payload;
 		if (req->write.sync)
 			entry.flags |= RMEM_REQ_SYNC;
+		if (req->write.last)
+			entry.flags |= RMEM_REQ_LAST;
 	}
 	/* before anybody can answer; it cannot end before channel->lock is free */
 	WRITE_ONCE(req->state, RMEM_REQ_SENT);

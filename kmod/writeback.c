@@ -273,8 +273,10 @@ int rmem_writepages(struct address_space *mapping, struct writeback_control *wbc
 		folio_batch_release(&batch);
 		cond_resched();
 	}
-	if (req)
+	if (req) {
+		req->write.last = sync;
 		writeback_submit(req);
+	}
 	if (wbc->range_cyclic)
 		mapping->writeback_index = err == -EAGAIN ? index : 0;
 	return err == -EAGAIN ? 0 : err;
@@ -553,6 +555,7 @@ int rmem_region_punch(struct rmem_region *region, u64 offset, u64 end)
 	}
 	req->offset = offset;
 	req->length = end - offset;
+	req->write.last = true;
 	kref_get(&req->ref);
 	rmem_write_submit(req);
 	/* its deadline bounds the wait */

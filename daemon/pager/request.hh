@@ -28,6 +28,7 @@ struct Request {
   std::uint64_t payload = 0;   // WRITE: bytes that write_out will give
   std::uint64_t sequence = 0;  // WRITE, ZERO: order of arrival in the region
   std::uint64_t epoch = 0;     // WRITE, ZERO: durability epoch of the acks
+  std::uint64_t flush = 0;     // WRITE, ZERO: number of the flush that covers it; 0: none
   std::uint8_t op = 0;         // enum rmem_op
   std::uint8_t flags = 0;      // RMEM_REQ_*
   std::uint8_t tries = 0;      // answers in a row that were damaged, or had no memory

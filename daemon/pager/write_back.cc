@@ -75,7 +75,7 @@ void WriteBack::begin(Request* r) {
   queue_.remove(r);
   writing_.push_back(r);
   r->err = 0;
-  r->epoch = 0;
+  r->epoch = r->flush = 0;
   r->wrote = r->epochs_differ = false;
   r->pending = 1;  // held until everything has been issued
   writing_bytes_ += weight(r);
@@ -93,7 +93,7 @@ void WriteBack::issue_zero(Request* r) {
   begin(r);
   ++zeros_;
   region_.store().zero(r->offset, r->length, begin_part(r));
-  answered(r);
+  given(r);
 }
 
 // Without a buffer: from the kernel's pages into the store's socket.
@@ -193,6 +193,11 @@ void WriteBack::issued(Request* r, bool sensible) {
                           r->offset);
     r->err = EIO;
   }
+  given(r);
+}
+
+void WriteBack::given(Request* r) {
+  if ((r->flags & RMEM_REQ_LAST) != 0) last_issued_ = true;
   answered(r);
 }
 
@@ -287,6 +292,11 @@ void WriteBack::answered(Request* r) {
     case 0:
       r->tries = 0;
       if (r->epochs_differ) return again(r);
+      if (Flush* const flush = flush_of(r)) {
+        flush->covered.push_back(r);
+        ++covered_;
+        return;
+      }
       if (acked_.empty()) window_began_ = shared_.now();
       acked_.push_back(r);
       acked_bytes_ += r->length;
@@ -319,38 +329,74 @@ void WriteBack::again(Request* r) {
   queue_.insert_sorted(r);
 }
 
+// Null: none that is under way.
+WriteBack::Flush* WriteBack::flush_of(const Request* r) {
+  for (Flush& one : flushes_)
+    if (r->flush != 0 && one.number == r->flush) return &one;
+  return nullptr;
+}
+
 Reactor::Clock::time_point WriteBack::flush_due() const {
-  if (acked_.empty() || flush_in_flight_) return Reactor::Clock::time_point::max();
+  if (acked_.empty() || flushes_under_way_ != 0) return Reactor::Clock::time_point::max();
   return window_began_ + kMaxWindowAge;
 }
 
-void WriteBack::flush_if_due() {
-  if (flush_in_flight_ || acked_.empty() || !region_.ready()) return;
+bool WriteBack::window_is_due() const {
+  if (acked_.empty()) return false;
   const bool nothing_to_come = queue_.empty() && writing_.empty();
   const bool fsync_waits = sync_acked_ != 0 && sync_to_ack_ == 0;
-  if (!nothing_to_come && !fsync_waits && zeros_ == 0 && acked_bytes_ < kMaxWindow &&
-      shared_.now() < flush_due()) {
-    return;
+  return nothing_to_come || fsync_waits || zeros_ != 0 || acked_bytes_ >= kMaxWindow ||
+         shared_.now() >= flush_due();
+}
+
+void WriteBack::flush_if_due() {
+  if (!region_.ready()) return;
+  if (last_issued_ && region_.store().can_flush_behind()) {
+    if (flushes_under_way_ < kMaxFlushes) flush(true);
+  } else if (flushes_under_way_ == 0 && window_is_due()) {
+    flush(false);
   }
-  flush_in_flight_ = true;
-  flushing_.splice_back(acked_);
+}
+
+// `behind`: covers what is being written, too.
+void WriteBack::flush(bool behind) {
+  last_issued_ = false;
+  const std::uint64_t number = ++last_flush_;
+  bool covers = !acked_.empty();
+  for (Request* r = behind ? writing_.first() : nullptr; r != nullptr; r = r->next) {
+    if (flush_of(r) != nullptr) continue;
+    r->flush = number;
+    covers = true;
+  }
+  if (!covers) return;
+  Flush* slot = flushes_.data();
+  while (slot->number != 0) ++slot;
+  slot->write_back = this;
+  slot->number = number;
+  covered_ += acked_.size();
+  slot->covered.splice_back(acked_);
   acked_bytes_ = 0;
   sync_acked_ = 0;
+  ++flushes_under_way_;
   ++region_.stats().flushes;
   region_.operation_begins();
-  region_.store().flush({&WriteBack::flush_done, this});
+  const store::Done done{&WriteBack::flush_done, slot};
+  behind ? region_.store().flush_behind(done) : region_.store().flush(done);
 }
 
-void WriteBack::flush_done(void* write_back, const store::Outcome& outcome) {
-  auto* self = static_cast<WriteBack*>(write_back);
-  self->region_.operation_ends();
-  self->flush_in_flight_ = false;
-  self->flushed(outcome);
-  self->shared_.pager.kick(self->region_);
+void WriteBack::flush_done(void* flush, const store::Outcome& outcome) {
+  Flush& done = *static_cast<Flush*>(flush);
+  WriteBack& self = *done.write_back;
+  self.region_.operation_ends();
+  --self.flushes_under_way_;
+  done.number = 0;
+  self.covered_ -= done.covered.size();
+  self.flushed(done.covered, outcome);
+  self.shared_.pager.kick(self.region_);
 }
 
-void WriteBack::flushed(const store::Outcome& outcome) {
-  if (region_.gone()) return;  // flushing_ has been dropped
+void WriteBack::flushed(List& covered, const store::Outcome& outcome) {
+  if (region_.gone()) return;  // they have been dropped
   switch (outcome.err) {
     case 0:
     case ENOSPC:
@@ -365,7 +411,7 @@ void WriteBack::flushed(const store::Outcome& outcome) {
       } else if (region_.ready()) {
         region_.pause(Region::kPauseOnAgain);
       }
-      while (Request* r = flushing_.pop_front()) again(r);
+      while (Request* r = covered.pop_front()) again(r);
       return;
     default:  // told as EIO
       break;
@@ -373,7 +419,7 @@ void WriteBack::flushed(const store::Outcome& outcome) {
   if (outcome.err != 0) region_.log().error("flush: {}", std::strerror(outcome.err));
 
   std::size_t count = 0;
-  while (Request* r = flushing_.pop_front()) {
+  while (Request* r = covered.pop_front()) {
     if (outcome.err == 0 && r->wrote && r->epoch != outcome.epoch) {
       // The store began anew between acknowledgement and flush: the bytes may
       // be lost.
@@ -416,9 +462,11 @@ void WriteBack::complete(Request* r, int err) {
 void WriteBack::release(Request* r) { shared_.pool.give_back(r); }
 
 void WriteBack::drop_all() {
-  for (List* list : {&queue_, &acked_, &flushing_}) {
+  for (List* list : {&queue_, &acked_})
     while (Request* r = list->pop_front()) release(r);
-  }
+  for (Flush& flush : flushes_)
+    while (Request* r = flush.covered.pop_front()) release(r);
+  covered_ = 0;
 }
 
 }  // namespace rmem::pager

@@ -67,6 +67,8 @@ struct Session::Request {
   wire::Header header;                 // the request's; then the reply's
   std::shared_ptr<ServedStore> store;  // which is at work on it
   bool modifies = false;
+  std::uint64_t number = 0;    // of a modification; of a FLUSH: of the last in front of it,
+  std::uint32_t in_front = 0;  // and how many of these are still at their stores
   // Payload of the request, then of the reply.
   std::unique_ptr<std::byte[]> buffer;
   std::size_t capacity = 0;
@@ -260,7 +262,8 @@ void Session::hello(Request& request) {
   mine.role = peer->role;
   zeros_ = peer->features & wire::feature::kZeros;
   mine.features = (checksums_ ? wire::feature::kChecksum : 0) |
-                  (lanes ? wire::feature::kLanes : 0) | (zeros_ ? wire::feature::kZeros : 0);
+                  (lanes ? wire::feature::kLanes : 0) | (zeros_ ? wire::feature::kZeros : 0) |
+                  (peer->features & wire::feature::kFlushBehind);
   mine.max_payload = wire::kMaxPayload;
   mine.max_requests = options_.max_requests;
   silence_ = std::max(options_.silence, 10 * peer->silence);
@@ -456,6 +459,8 @@ void Session::modify(Request& request, Handle& handle) {
   request.store = handle.exported->store;
   request.modifies = true;
   request.store->modification_started();
+  request.number = ++modifications_;
+  ++modifying_;
   ++in_store_;
   const store::Done done = {[](void* ctx, const store::Outcome& outcome) {
                               auto& finished = *static_cast<Request*>(ctx);
@@ -471,6 +476,33 @@ void Session::modify(Request& request, Handle& handle) {
 
 void Session::flush(Request& request, Handle& handle) {
   if (!may_write(request, handle)) return;
+  if (!(request.header.flags & wire::flag::kBehind) || modifying_ == 0)
+    return flush_now(request, handle);
+  request.number = modifications_;
+  request.in_front = modifying_;
+  flushes_behind_.push_back(&request);
+}
+
+// What it did, or did not, will have been answered before what waits for it.
+void Session::modification_over(std::uint64_t number) {
+  --modifying_;
+  std::size_t due = 0;
+  for (Request* const one : flushes_behind_)
+    if (number <= one->number && --one->in_front == 0) ++due;
+  // The older ones have no more in front of them.
+  for (; due > 0; --due) {
+    Request& request = *flushes_behind_.front();
+    flushes_behind_.erase(flushes_behind_.begin());
+    // By now it may be closed, or another writer's.
+    Handle* const handle = find_handle(request.header.handle);
+    if (handle == nullptr || handle->stale)
+      reply_error(request, wire::error::kStale, "another writer has taken over");
+    else if (may_write(request, *handle))
+      flush_now(request, *handle);
+  }
+}
+
+void Session::flush_now(Request& request, Handle& handle) {
   ++in_store_;
   request.store = handle.exported->store;
   request.store->store().flush({[](void* ctx, const store::Outcome& outcome) {
@@ -499,7 +531,14 @@ Session::Handle* Session::find_handle(std::uint32_t number) const {
 void Session::finished_by_store(Request& request, const store::Outcome& outcome) {
   --in_store_;
   const auto store = std::exchange(request.store, nullptr);
-  if (std::exchange(request.modifies, false)) store->modification_finished();
+  const bool modified = std::exchange(request.modifies, false);
+  const std::uint64_t number = request.number;
+  if (modified) store->modification_finished();
+  answer(request, outcome);
+  if (modified) modification_over(number);
+}
+
+void Session::answer(Request& request, const store::Outcome& outcome) {
   if (outcome.err == 0) return reply(request, outcome);
   // A full disk fails many requests; once is enough to be told.
   if (std::exchange(last_error_, outcome.err) != outcome.err)
@@ -737,6 +776,7 @@ void Session::close() {
   if (held_ != nullptr) recycle(*std::exchange(held_, nullptr));
   connection_.reset();
   handles_.clear();
+  for (Request* const one : std::exchange(flushes_behind_, {})) recycle(*one);
   while (out_first_ != nullptr) {
     Request& unsent = *out_first_;
     out_first_ = unsent.next;

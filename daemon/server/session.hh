@@ -106,6 +106,8 @@ class Session final : private transport::Connection::Handler,
   void read(Request& request, Handle& handle);
   void modify(Request& request, Handle& handle);
   void flush(Request& request, Handle& handle);
+  void flush_now(Request& request, Handle& handle);
+  void modification_over(std::uint64_t number);
   Handle* find_handle(std::uint32_t number) const;
   // Whether the request has to wait for the rate of its export.
   bool has_to_wait(const Request& request);
@@ -123,6 +125,7 @@ class Session final : private transport::Connection::Handler,
   void reply_error(Request& request, std::uint32_t error, std::string_view text);
   void enqueue(Request& request);
   void finished_by_store(Request& request, const store::Outcome& outcome);
+  void answer(Request& request, const store::Outcome& outcome);
   void send();
   void tune();
   void discard_input();
@@ -169,6 +172,11 @@ class Session final : private transport::Connection::Handler,
   Request* held_ = nullptr;
   std::shared_ptr<Export> throttled_by_;
   bool may_go_ = false;
+  // Of WRITEs and ZEROs: how many there were, and are at their stores. Flushes that
+  // wait for those in front of them.
+  std::uint64_t modifications_ = 0;
+  std::uint32_t modifying_ = 0;
+  std::vector<Request*> flushes_behind_;
   std::uint32_t under_way_ = 0;      // received, reply not yet sent
   std::uint32_t in_store_ = 0;       // of these, not yet completed by the store
   std::size_t bytes_under_way_ = 0;  // their buffers

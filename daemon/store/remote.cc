@@ -80,6 +80,7 @@ struct RemoteStore::Impl {
     Receiver* receiver = nullptr;  // instead of `bytes`
     void* receiver_ctx = nullptr;
     Sender* sender = nullptr;     // likewise
+    std::uint16_t flags = 0;      // of its calls
     std::uint64_t issued = 0;     // bytes of it that have been made into calls
     std::uint32_t under_way = 0;  // calls
     bool whole = false;           // all of it has been issued
@@ -552,7 +553,7 @@ struct RemoteStore::Impl {
 
   void start(Type type, std::uint64_t offset, std::uint64_t length, std::byte* bytes, Done done,
              Urgency urgency = Urgency::kBulk, Receiver* receiver = nullptr,
-             void* receiver_ctx = nullptr, Sender* sender = nullptr) {
+             void* receiver_ctx = nullptr, Sender* sender = nullptr, std::uint16_t flags = 0) {
     if (state != State::kUp) return done({state == State::kFailed ? ESTALE : EAGAIN, 0});
     if (type != Type::kFlush && !inside(offset, length, geometry.size)) return done({EINVAL, 0});
     if (type != Type::kRead && geometry.read_only) return done({EROFS, 0});
@@ -573,6 +574,7 @@ struct RemoteStore::Impl {
     op.receiver = receiver;
     op.receiver_ctx = receiver_ctx;
     op.sender = sender;
+    op.flags = flags;
     op.done = done;
     op.next = active;
     if (active != nullptr) active->previous = &op;
@@ -601,6 +603,7 @@ struct RemoteStore::Impl {
               ? std::min<std::uint64_t>(op.length - op.issued, op.lane->link->slice())
               : op.length;
       call->header.type = op.type;
+      call->header.flags = op.flags;
       call->header.offset = op.type == Type::kFlush ? 0 : op.offset + op.issued;
       call->header.length = slice;
       call->receiver = op.receiver;
@@ -850,5 +853,14 @@ void RemoteStore::zero(std::uint64_t offset, std::uint64_t length, Done done) {
 }
 
 void RemoteStore::flush(Done done) { impl_->start(Type::kFlush, 0, 0, nullptr, done); }
+
+void RemoteStore::flush_behind(Done done) {
+  impl_->start(Type::kFlush, 0, 0, nullptr, done, Urgency::kBulk, nullptr, nullptr, nullptr,
+               wire::flag::kBehind);
+}
+
+bool RemoteStore::can_flush_behind() const {
+  return impl_->state == State::kUp && impl_->bulk.link->flushes_behind();
+}
 
 }  // namespace rmem::store

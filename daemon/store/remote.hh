@@ -193,6 +193,8 @@ class RemoteStore final : public Store {
   bool can_send(std::uint64_t length) const override;
   void zero(std::uint64_t offset, std::uint64_t length, Done done) override;
   void flush(Done done) override;
+  void flush_behind(Done done) override;
+  bool can_flush_behind() const override;
 
  private:
   struct Impl;

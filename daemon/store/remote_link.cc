@@ -23,9 +23,8 @@ constexpr std::size_t kGatherBytes = 512 << 10;  // so that a new read overtakes
 // Payloads below that are copied, and sent together with others (docs/design.md).
 constexpr std::uint64_t kSendMin = 16 << 10;
 constexpr std::uint32_t kControlCalls = 8;
-// Bulk calls at once: what the server takes into memory without making reads
-// wait, in slices of wire::kSlice.
-constexpr std::uint32_t kBulkCalls = 32;
+// Of bulk calls at once: what the server takes into memory without making reads wait.
+constexpr std::uint64_t kBulkBytes = 8 << 20;
 // In the numbers of our own requests. Those without it are cookies of an asker.
 constexpr std::uint64_t kOwn = std::uint64_t{1} << 63;
 // Answers to receive before an asker takes them again: after reads of our own, which
@@ -81,7 +80,8 @@ void RemoteLink::start(std::function<void()> done) {
   hello.role = options_.role;
   // Who takes answers by himself (an asker) knows only one form of them.
   const bool zeros = options_.role == wire::Role::kBulk;
-  hello.features = wire::feature::kLanes | (zeros ? wire::feature::kZeros : 0) |
+  hello.features = wire::feature::kLanes | wire::feature::kFlushBehind |
+                   (zeros ? wire::feature::kZeros : 0) |
                    (options_.checksum ? wire::feature::kChecksum : 0);
   hello.silence = options_.keep_alive;
   hello.session = options_.session;
@@ -109,6 +109,7 @@ void RemoteLink::greeted(const Reply& reply) {
   checksums_ = hello->features & wire::feature::kChecksum;
   lanes_ = hello->features & wire::feature::kLanes;
   zeros_ = hello->features & wire::feature::kZeros;
+  flushes_behind_ = hello->features & wire::feature::kFlushBehind;
   max_payload_ = hello->max_payload;
   max_calls_ = std::min(hello->max_requests, options_.max_calls);
   established_ = true;
@@ -126,7 +127,8 @@ void RemoteLink::look_how_far() {
 
 RemoteLink::Call* RemoteLink::take(Kind kind) {
   if (kind != Kind::kControl && data_calls_ >= max_calls_) return nullptr;
-  if (kind == Kind::kBulk && bulk_calls_ >= std::min(kBulkCalls, std::max(1u, max_calls_ / 2)))
+  if (kind == Kind::kBulk &&
+      (bulk_calls_ >= std::max(1u, max_calls_ / 2) || bulk_bytes_ >= kBulkBytes))
     return nullptr;
   if (free_.empty()) return nullptr;
   Call& call = *free_.back();
@@ -162,6 +164,7 @@ void RemoteLink::submit(Call& call, std::uint32_t handle, Kind kind) {
     choose_staging();
   }
   if (kind != Kind::kControl) lent_.patience = std::max(lent_.patience, kPatience);
+  if (kind == Kind::kBulk) bulk_bytes_ += header.payload;
   wire::encode(header, call.encoded);
   call.state = Call::State::kQueued;
   (kind == Kind::kBulk ? bulk_ : urgent_).push(call);
@@ -445,7 +448,10 @@ FrameReader::Next RemoteLink::on_frame(const wire::Header& header, bool intact) 
   const bool control = header.type != Type::kRead && header.type != Type::kWrite &&
                        header.type != Type::kZero && header.type != Type::kFlush;
   if (!control) --data_calls_;
-  if (!control && header.type != Type::kRead) --bulk_calls_;
+  if (!control && header.type != Type::kRead) {
+    --bulk_calls_;
+    bulk_bytes_ -= call.header.payload;
+  }
   call.state = Call::State::kFree;
   free_.push_back(&call);
   if (call.receiver != nullptr) --receivers_;

@@ -121,6 +121,8 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   std::chrono::microseconds round_trip() const { return round_trip_; }
   // Whether the server knows what the role is about.
   bool lanes() const { return lanes_; }
+  // Whether a FLUSH may cover what was sent before it.
+  bool flushes_behind() const { return flushes_behind_; }
   std::uint64_t checksum_errors() const { return checksum_errors_; }
   const std::string& peer() const { return peer_; }
   // transport::Connection::kind(), and what its encryption has cost; while it lasts.
@@ -188,6 +190,7 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   bool lanes_ = false;
   std::chrono::microseconds round_trip_{};
   bool zeros_ = false;  // the server answers a READ of nothing but zeros without them
+  bool flushes_behind_ = false;
   std::uint32_t max_payload_;
   std::uint32_t max_calls_;
   std::uint64_t checksum_errors_ = 0;
@@ -195,7 +198,8 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   std::vector<Call> calls_;
   std::vector<Call*> free_;
   std::uint32_t data_calls_ = 0;  // taken, not control
-  std::uint32_t bulk_calls_ = 0;  // of these
+  std::uint32_t bulk_calls_ = 0;  // of these,
+  std::uint64_t bulk_bytes_ = 0;  // and their payloads
   Call* receiving_ = nullptr;     // whose reply is being received; null for REFUSE
   std::array<std::byte, wire::kMaxPayloadBeforeOpen> control_;  // payload of other replies
   std::uint32_t receivers_ = 0;                                 // calls under way that have one

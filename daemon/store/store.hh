@@ -205,6 +205,11 @@ class Store {
   // The range reads as zeros afterwards; frees space where the store can.
   virtual void zero(std::uint64_t offset, std::uint64_t length, Done done) = 0;
   virtual void flush(Done done) = 0;
+  // As flush(), but covers what was issued before it, completed or not: such a write is
+  // durable once both have completed with the same epoch. Only when can_flush_behind()
+  // says so.
+  virtual void flush_behind(Done done) { done({EINVAL, 0}); }
+  virtual bool can_flush_behind() const { return false; }
 };
 
 }  // namespace rmem::store

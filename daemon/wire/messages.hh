@@ -61,13 +61,16 @@ inline constexpr std::uint16_t kChecksum = 1 << 1;
 inline constexpr std::uint16_t kReadOnly = 1 << 2;
 inline constexpr std::uint16_t kTakeOver = 1 << 3;
 inline constexpr std::uint16_t kZeros = 1 << 4;
-inline constexpr std::uint16_t kKnown = kReply | kChecksum | kReadOnly | kTakeOver | kZeros;
+inline constexpr std::uint16_t kBehind = 1 << 5;
+inline constexpr std::uint16_t kKnown =
+    kReply | kChecksum | kReadOnly | kTakeOver | kZeros | kBehind;
 }  // namespace flag
 
 namespace feature {
 inline constexpr std::uint64_t kChecksum = 1 << 0;
 inline constexpr std::uint64_t kLanes = 1 << 1;
 inline constexpr std::uint64_t kZeros = 1 << 2;
+inline constexpr std::uint64_t kFlushBehind = 1 << 3;
 }  // namespace feature
 
 // The numbers of section 5; those of Linux on x86-64, spelled out because they

@@ -389,7 +389,7 @@ TEST(write_of_the_dead_is_written_again)
 		ASSERT_RET(chan_state(&c, r.id, RMEM_STATE_ACTIVE, ""), 0);
 		r.c = c;
 		next(&r, &new, RMEM_OP_WRITE);
-		EXPECT_EQ(new.flags, RMEM_REQ_SYNC | RMEM_REQ_AGAIN);
+		EXPECT_EQ(new.flags, RMEM_REQ_SYNC | RMEM_REQ_AGAIN | RMEM_REQ_LAST);
 		EXPECT_NE(new.cookie, old.cookie);
 		EXPECT_RET(chan_complete(&r.c, &old.cookie, 1, 0), 1);
 		EXPECT_RET(chan_writeout(&r.c, old.cookie, buf, CHUNK, runs, 16, &n), -ENOENT);

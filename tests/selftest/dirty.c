@@ -229,7 +229,7 @@ TEST(fsync_pushes_exactly_the_dirty_runs)
 	__u64 bytes = 0, at;
 	struct fix f;
 	size_t i;
-	__u32 l;
+	__u32 l, last;
 
 	for_each_order(conf) {
 		start(&f, &conf);
@@ -246,11 +246,15 @@ TEST(fsync_pushes_exactly_the_dirty_runs)
 		expect_runs(&f, runs, ARRAY_SIZE(runs));
 		EXPECT_EQ(STAT(f.id, pushed), bytes);
 		EXPECT(!memcmp(f.map, f.store, SIZE));
+		for (l = last = 0; l < f.m->nlog; l++)
+			if (f.m->log[l].op == RMEM_OP_WRITE)
+				last = l;
 		for (l = 0; l < f.m->nlog; l++) {
 			/* One chunk per request, and somebody waits for it. */
 			if (f.m->log[l].op != RMEM_OP_WRITE)
 				continue;
-			EXPECT_EQ(f.m->log[l].flags, RMEM_REQ_SYNC);
+			EXPECT_EQ(f.m->log[l].flags,
+				  RMEM_REQ_SYNC | (l == last ? RMEM_REQ_LAST : 0));
 			EXPECT_EQ(f.m->log[l].offset / CHUNK,
 				  (f.m->log[l].offset + f.m->log[l].length - 1) / CHUNK);
 		}

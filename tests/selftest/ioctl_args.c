@@ -1012,7 +1012,7 @@ TEST(writeout_values)
 	ASSERT_EQ(chan_next(&x.c, &r, 20000), 1);
 	ASSERT_EQ(r.op, RMEM_OP_WRITE);
 	EXPECT_EQ(r.region_id, x.id);
-	EXPECT_EQ(r.flags, RMEM_REQ_SYNC);
+	EXPECT_EQ(r.flags, RMEM_REQ_SYNC | RMEM_REQ_LAST);
 	EXPECT_EQ(r.payload, 3 * 4096);
 	EXPECT_EQ(r.offset / CHUNK, 0);
 	EXPECT_LE(r.offset + r.length, CHUNK);

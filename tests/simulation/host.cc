@@ -229,22 +229,37 @@ std::uint64_t local_epoch(std::uint64_t losses) {
 namespace rmem {
 namespace {
 
-// Jobs of all servers, by their Workers; each after a time of its own.
+// Jobs of all servers, by their Workers; each is carried out after a time of its own, and
+// heard of after another.
 struct Late {
   Late(Reactor& reactor, Workers* owner, Workers::Job* job)
-      : owner(owner), job(job), timer(reactor, [this] { over(); }) {}
+      : owner(owner), job(job), timer(reactor, [this] { ran ? over() : run(); }) {
+    arm();
+  }
+  void arm() {
+    sim::Host& host = *sim::Host::current();
+    timer.arm(host.chance.between(sim::Time(0), host.job_most / 2));
+  }
+  void run();
   void over();
   Workers* owner;
   Workers::Job* job;
+  bool ran = false;  // and the reactor has not heard of it yet
   Reactor::Timer timer;
 };
 std::list<Late> g_late;
 
+void Late::run() {
+  // On a worker an exception would be the end of the program.
+  [this]() noexcept { job->run(*job); }();
+  ran = true;
+  const sim::Host::Safe safe;
+  arm();
+}
+
 void Late::over() {
   Workers::Job* const mine = job;
   g_late.remove_if([this](const Late& one) { return &one == this; });
-  // On a worker an exception would be the end of the program.
-  [mine]() noexcept { mine->run(*mine); }();
   mine->done(*mine);
 }
 
@@ -263,8 +278,6 @@ Workers::~Workers() {
 void Workers::submit(Job& job, When) {
   const sim::Host::Safe safe;
   g_late.emplace_back(reactor_, this, &job);
-  sim::Host& host = *sim::Host::current();
-  g_late.back().timer.arm(host.chance.between(sim::Time(0), host.job_most));
 }
 
 void Workers::on_events(std::uint32_t) {}

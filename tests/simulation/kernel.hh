@@ -383,17 +383,23 @@ class Kernel final : public kchan::KernelChannel, public control::Kernel {
   }
   void push_dirty(std::uint8_t flags) {
     if (!serving_) return;
+    std::vector<std::uint64_t> chunks;
     for (std::uint64_t chunk = 0; chunk < kPages / kChunkPages; ++chunk) {
       if (chunk_writes_[chunk] != 0) {
         // Under way: what fsync waits for may not be hurried any more, but what
         // was written since is asked for when that is over.
         again_flags_[chunk] |= flags | kAgain;
-        continue;
+      } else {
+        chunks.push_back(chunk);
       }
-      ask_write(chunk, flags);
+    }
+    for (const std::uint64_t chunk : chunks) {
+      // A hint, which may be missing, or wrong.
+      const bool last = (chunk == chunks.back()) != Host::current()->chance.one_in(6);
+      ask_write(chunk, flags & RMEM_REQ_SYNC && last ? flags | RMEM_REQ_LAST : flags);
     }
   }
-  void ask_write(std::uint64_t chunk, std::uint8_t flags) {
+  void ask_write(std::uint64_t chunk, unsigned flags) {
     std::vector<std::uint64_t> pages;
     for (std::uint64_t i = 0; i < kChunkPages; ++i) {
       const std::uint64_t page = chunk * kChunkPages + i;
@@ -409,7 +415,7 @@ class Kernel final : public kchan::KernelChannel, public control::Kernel {
     chunk_writes_[chunk] = cookie;
     rmem_request entry = entry_of(cookie, RMEM_OP_WRITE, chunk);
     entry.payload = pages.size() * kPage;
-    entry.flags = flags;
+    entry.flags = static_cast<__u8>(flags);
     publish(entry);
   }
   Request* writing(std::uint64_t cookie) {
@@ -486,8 +492,7 @@ class Kernel final : public kchan::KernelChannel, public control::Kernel {
           if (one.wants.count(page)) one.err = error;
     }
     const std::uint8_t again = std::exchange(again_flags_[r.chunk], std::uint8_t{0});
-    if (again != 0 || error == EAGAIN)
-      ask_write(r.chunk, static_cast<std::uint8_t>(again & ~kAgain));
+    if (again != 0 || error == EAGAIN) ask_write(r.chunk, again & ~kAgain);
     wake_.schedule();
   }
   void settle_syncs() {

@@ -768,6 +768,11 @@ enum rmem_op {
  * the same and wants no answer of its own: it may have been answered meanwhile.
  */
 #define RMEM_REQ_JOINED (1u << 3)
+/*
+ * With RMEM_REQ_SYNC: the fsync has published all that it waits for. A hint, for a
+ * daemon that can ask for the flush right behind this write; it may never come.
+ */
+#define RMEM_REQ_LAST (1u << 4)
 
 /**
  * struct rmem_request - one ring entry

@@ -218,6 +218,7 @@ class FakeStore final : public store::Store {
     void* ctx = nullptr;
     store::Urgency urgency = store::Urgency::kBulk;
     store::Sender* sender = nullptr;
+    bool behind = false;
   };
 
   explicit FakeStore(std::uint64_t size) {
@@ -268,6 +269,13 @@ class FakeStore final : public store::Store {
     ++flushes;
     take({Kind::kFlush, 0, 0, nullptr, {}, done});
   }
+  void flush_behind(store::Done done) override {
+    ++flushes;
+    Operation o = {Kind::kFlush, 0, 0, nullptr, {}, done};
+    o.behind = true;
+    take(o);
+  }
+  bool can_flush_behind() const override { return flushes_behind; }
 
   // Answers the oldest operation of `kind`.
   void answer(Kind kind, int err = 0) {
@@ -297,6 +305,7 @@ class FakeStore final : public store::Store {
   bool immediate = false;
   bool receivable = false;
   bool has_page_lane = false;
+  bool flushes_behind = false;
   std::uint64_t least_sendable = ~0ull;
   store::Sender::Sent last_sent;
   store::Asker* asker = nullptr;

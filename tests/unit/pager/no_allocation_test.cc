@@ -30,7 +30,8 @@ class NoAllocation : public PagerTest {
       fetch(seed + i, (seed + 3 * i) % 256, 0, static_cast<std::uint32_t>(i % 3));
       fetch(seed + 100 + i, i, RMEM_REQ_PREFETCH);
       hit(i * kChunk);
-      write(1 + (seed + i) % 4096, i % 3 == 0 ? RMEM_REQ_SYNC : 0);
+      write(1 + (seed + i) % 4096,
+            i % 3 == 0 ? RMEM_REQ_SYNC | (i % 6 == 0 ? RMEM_REQ_LAST : 0) : 0);
     }
     pager->accept(entry(seed + 300, RMEM_OP_ZERO, 0, kChunk));
     pager->pump();

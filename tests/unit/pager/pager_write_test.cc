@@ -316,6 +316,216 @@ TEST_F(PagerWrite, RunsThatMakeNoSenseAreRefused) {
   EXPECT_EQ(kernel.completed_with(1), EIO);
 }
 
+// --- a flush behind the writes ------------------------------------------------------
+
+class PagerFlushBehind : public PagerTest {
+ protected:
+  static constexpr std::uint8_t kSync = RMEM_REQ_SYNC;
+  static constexpr std::uint8_t kLast = RMEM_REQ_SYNC | RMEM_REQ_LAST;
+
+  void SetUp() override {
+    PagerTest::SetUp();
+    store.flushes_behind = true;
+  }
+};
+
+TEST_F(PagerFlushBehind, GoesWithoutWaitingForAnswers) {
+  write(1, kSync);
+  write(2, kLast);
+  pager->pump();
+  ASSERT_EQ(store.operations.size(), 3u);
+  EXPECT_EQ(store.operations[2].kind, Kind::kFlush);
+  EXPECT_TRUE(store.operations[2].behind);
+  store.answer(Kind::kWrite);
+  store.answer(Kind::kWrite);
+  EXPECT_TRUE(kernel.completions.empty());
+  EXPECT_FALSE(pager->idle(kId));
+  store.answer(Kind::kFlush);
+  EXPECT_EQ(kernel.completed_with(1), 0);
+  EXPECT_EQ(kernel.completed_with(2), 0);
+  EXPECT_EQ(kernel.complete_calls, 1u);
+  EXPECT_EQ(store.flushes, 1u);
+  EXPECT_TRUE(pager->idle(kId));
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+}
+
+TEST_F(PagerFlushBehind, OnlyBehindTheLastOfAnFsync) {
+  write(1, kSync);
+  write(2, kSync);
+  write(3);
+  pager->pump();
+  EXPECT_EQ(store.flushes, 0u);
+  store.answer(Kind::kWrite);
+  store.answer(Kind::kWrite);  // the hint has not come: as ever
+  ASSERT_EQ(store.count(Kind::kFlush), 1u);
+  EXPECT_FALSE(store.operations.back().behind);
+}
+
+TEST_F(PagerFlushBehind, OnlyWhereTheStoreCan) {
+  store.flushes_behind = false;
+  write(1, kLast);
+  pager->pump();
+  EXPECT_EQ(store.flushes, 0u);
+  store.answer(Kind::kWrite);
+  ASSERT_EQ(store.count(Kind::kFlush), 1u);
+  EXPECT_FALSE(store.operations.back().behind);
+  store.answer(Kind::kFlush);
+  EXPECT_EQ(kernel.completed_with(1), 0);
+  EXPECT_EQ(store.flushes, 1u);
+}
+
+TEST_F(PagerFlushBehind, CoversWhatWasAnsweredBeforeToo) {
+  write(1);
+  write(2);
+  pager->pump();
+  store.answer(Kind::kWrite);
+  write(3, kLast);
+  pager->pump();
+  write(4);  // not this one
+  pager->pump();
+  store.answer_all(Kind::kWrite);
+  store.answer(Kind::kFlush);
+  for (std::uint64_t i = 1; i <= 3; ++i) EXPECT_EQ(kernel.completed_with(i), 0) << i;
+  EXPECT_EQ(kernel.completed_with(4), -1);
+  store.answer(Kind::kFlush);
+  EXPECT_EQ(kernel.completed_with(4), 0);
+  EXPECT_EQ(store.flushes, 2u);
+}
+
+TEST_F(PagerFlushBehind, WriteThatFailedIsNotCovered) {
+  for (std::uint64_t i = 1; i <= 3; ++i) write(i, i == 3 ? kLast : kSync);
+  pager->pump();
+  store.answer(Kind::kWrite, ENOSPC);
+  EXPECT_EQ(kernel.completed_with(1), ENOSPC);
+  store.answer(Kind::kWrite, EAGAIN);
+  store.answer(Kind::kWrite);
+  store.answer(Kind::kFlush);
+  EXPECT_EQ(kernel.completed_with(2), -1);
+  EXPECT_EQ(kernel.completed_with(3), 0);
+  pass(std::chrono::milliseconds(100));
+  store.answer(Kind::kWrite);
+  store.answer(Kind::kFlush);
+  EXPECT_EQ(kernel.completed_with(2), 0);
+  EXPECT_TRUE(pager->idle(kId));
+}
+
+// Written again while the flush that would have covered it is still under way.
+TEST_F(PagerFlushBehind, WhatIsWrittenAgainIsNotCovered) {
+  write(1, kSync);
+  write(2, kLast);
+  pager->pump();
+  store.answer(Kind::kWrite, EBADMSG);
+  ASSERT_EQ(store.count(Kind::kWrite), 2u);
+  store.answer_all(Kind::kWrite);
+  store.answer(Kind::kFlush);
+  EXPECT_EQ(kernel.completed_with(1), -1);
+  EXPECT_EQ(kernel.completed_with(2), 0);
+  store.answer(Kind::kFlush);
+  EXPECT_EQ(kernel.completed_with(1), 0);
+}
+
+TEST_F(PagerFlushBehind, AnsweredBeforeItsWritesCoversNothing) {
+  write(1, kSync);
+  write(2, kLast);
+  pager->pump();
+  store.answer(Kind::kWrite);
+  store.answer(Kind::kFlush);
+  EXPECT_EQ(kernel.completed_with(1), 0);
+  EXPECT_EQ(kernel.completed_with(2), -1);
+  store.answer(Kind::kWrite);
+  EXPECT_EQ(kernel.completed_with(2), -1);
+  store.answer(Kind::kFlush);
+  EXPECT_EQ(kernel.completed_with(2), 0);
+}
+
+TEST_F(PagerFlushBehind, OtherEpochPushesAgain) {
+  for (std::uint64_t i = 1; i <= 2; ++i) write(i, i == 2 ? kLast : kSync);
+  pager->pump();
+  store.answer(Kind::kWrite);
+  store.geometry_.epoch = 2;
+  store.answer(Kind::kWrite);
+  store.answer(Kind::kFlush);
+  EXPECT_EQ(kernel.completed_with(1), -1);
+  EXPECT_EQ(kernel.completed_with(2), 0);
+  pass(std::chrono::milliseconds(100));
+  store.answer(Kind::kWrite);
+  store.answer(Kind::kFlush);
+  EXPECT_EQ(kernel.completed_with(1), 0);
+}
+
+TEST_F(PagerFlushBehind, FailedFlushIsToldToWhatWasAnswered) {
+  for (std::uint64_t i = 1; i <= 2; ++i) write(i, i == 2 ? kLast : kSync);
+  pager->pump();
+  store.answer(Kind::kWrite);
+  store.answer(Kind::kFlush, EIO);
+  EXPECT_EQ(kernel.completed_with(1), EIO);
+  EXPECT_EQ(kernel.completed_with(2), -1);
+  store.answer(Kind::kWrite);
+  store.answer(Kind::kFlush);
+  EXPECT_EQ(kernel.completed_with(2), 0);
+}
+
+TEST_F(PagerFlushBehind, LostConnectionDoesAllOfItAgain) {
+  for (std::uint64_t i = 1; i <= 3; ++i) write(i, i == 3 ? kLast : kSync);
+  pager->pump();
+  store.answer(Kind::kWrite);
+  pager->disconnect(kId, "gone");
+  store.answer_everything(EAGAIN);
+  EXPECT_TRUE(kernel.completions.empty());
+  pager->connect(kId, store);
+  ASSERT_EQ(store.operations.size(), 4u);
+  EXPECT_TRUE(store.operations[3].behind);
+  store.answer_all(Kind::kWrite);
+  store.answer(Kind::kFlush);
+  EXPECT_EQ(kernel.completions.size(), 3u);
+  EXPECT_TRUE(pager->idle(kId));
+}
+
+TEST_F(PagerFlushBehind, SomeAtOnceThenTheyShare) {
+  for (std::uint64_t i = 1; i <= 7; ++i) {
+    write(i, kLast);
+    pager->pump();
+  }
+  EXPECT_EQ(store.flushes, 4u);
+  store.answer(Kind::kWrite);
+  store.answer(Kind::kFlush);
+  EXPECT_EQ(kernel.completions.size(), 1u);
+  EXPECT_EQ(store.flushes, 5u);  // for the other three
+  store.answer_all(Kind::kWrite);
+  store.answer_all(Kind::kFlush);
+  EXPECT_EQ(kernel.completions.size(), 7u);
+  EXPECT_EQ(store.flushes, 5u);
+}
+
+TEST_F(PagerFlushBehind, RegionThatGoesInTheMiddle) {
+  write(1, kSync);
+  write(2, kLast);
+  pager->pump();
+  store.answer(Kind::kWrite);
+  bool quiet = false;
+  pager->remove(kId, [&] { quiet = true; });
+  store.answer_everything(0);
+  pager->tick();
+  EXPECT_TRUE(quiet);
+  EXPECT_TRUE(kernel.completions.empty());
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+}
+
+TEST_F(PagerFlushBehind, ZerosToo) {
+  rmem_request e = entry(50, RMEM_OP_ZERO, 0, 10 * kChunk);
+  e.flags = kLast;
+  pager->accept(e);
+  write(1);
+  pager->pump();
+  ASSERT_EQ(store.operations.size(), 2u);
+  EXPECT_TRUE(store.operations[1].behind);
+  store.answer(Kind::kZero);
+  EXPECT_EQ(store.count(Kind::kWrite), 0u);  // not before the zero is complete
+  store.answer(Kind::kFlush);
+  EXPECT_EQ(kernel.completed_with(50), 0);
+  EXPECT_EQ(store.count(Kind::kWrite), 1u);
+}
+
 // --- sent by the module -----------------------------------------------------------
 
 class PagerSend : public PagerTest {

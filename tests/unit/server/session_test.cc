@@ -485,6 +485,116 @@ TEST_F(SessionTest, LateWriteOfAnOldSessionIsNotApplied) {
   EXPECT_TRUE(young->read(0, 50'000).payload == fresh);
 }
 
+// --- a flush behind the writes ---------------------------------------------------
+
+class SessionFlushBehindTest : public SessionTest {
+ protected:
+  void SetUp() override {
+    SessionTest::SetUp();
+    options.exports = {*ExportSpec::parse("slow=delay+mem://1MiB?delay.write=30ms"),
+                       *ExportSpec::parse("bad=delay+error+mem://1MiB?delay.write=30ms&"
+                                          "error.write=1/2"),
+                       *ExportSpec::parse("never=delay+mem://1MiB?delay.write=1h")};
+    start();
+  }
+  static std::uint64_t send_flush(WireClient& client, bool behind = true) {
+    wire::Header header;
+    header.type = Type::kFlush;
+    header.flags = behind ? wire::flag::kBehind : 0;
+    header.handle = client.handle;
+    return client.send(header);
+  }
+  std::vector<std::uint64_t> answers(WireClient& client, std::size_t count) {
+    loop.until([&] { return client.frames.size() >= count; });
+    std::vector<std::uint64_t> requests;
+    for (const auto& frame : client.frames) requests.push_back(frame.header.request);
+    return requests;
+  }
+};
+
+TEST_F(SessionFlushBehindTest, IsOfferedToWhoKnowsIt) {
+  for (const std::uint64_t wanted : {std::uint64_t{0}, wire::feature::kFlushBehind}) {
+    wire::Hello hello;
+    hello.features = wanted;
+    EXPECT_EQ(wire::decode_hello(connect()->hello(hello).payload)->features, wanted);
+  }
+}
+
+TEST_F(SessionFlushBehindTest, WaitsForWhatIsInFrontAlone) {
+  const auto client = writer("slow", me);
+  const auto first = client->send_write(0, pattern(10, 1));
+  const auto second = client->send_write(10, pattern(10, 2));
+  const auto behind = send_flush(*client);
+  const auto third = client->send_write(20, pattern(10, 3));
+  const auto another = send_flush(*client);
+  EXPECT_EQ(answers(*client, 5), (std::vector{first, second, behind, third, another}));
+  const std::uint64_t epoch = client->frames[0].header.epoch;
+  for (const auto& frame : client->frames) {
+    EXPECT_EQ(frame.header.error, 0u);
+    EXPECT_EQ(frame.header.epoch, epoch);
+  }
+}
+
+TEST_F(SessionFlushBehindTest, OthersDoNotWait) {
+  const auto client = writer("slow", me);
+  const auto write = client->send_write(0, pattern(10, 1));
+  const auto flush = send_flush(*client, false);
+  EXPECT_EQ(answers(*client, 2), (std::vector{flush, write}));
+}
+
+TEST_F(SessionFlushBehindTest, GoesAtOnceWhereNothingIsInFront) {
+  const auto client = writer("slow", me);
+  EXPECT_EQ(client->reply(send_flush(*client)).header.error, 0u);
+  EXPECT_EQ(client->write(0, pattern(10, 1)).header.error, 0u);
+  EXPECT_EQ(client->reply(send_flush(*client)).header.error, 0u);
+}
+
+TEST_F(SessionFlushBehindTest, WritesThatFailAreAnsweredThemselves) {
+  const auto client = writer("bad", me);
+  const auto good = client->send_write(0, pattern(10, 1));
+  const auto bad = client->send_write(10, pattern(10, 2));
+  const auto outside = client->send_write(2 << 20, pattern(10, 2));
+  const auto flush = send_flush(*client);
+  EXPECT_EQ(answers(*client, 4), (std::vector{good, bad, outside, flush}));
+  EXPECT_EQ(client->frames[0].header.error, 0u);
+  EXPECT_EQ(client->frames[1].header.error, wire::error::kIo);
+  EXPECT_EQ(client->frames[2].header.error, wire::error::kInvalid);
+  EXPECT_EQ(client->frames[3].header.error, 0u);
+}
+
+TEST_F(SessionFlushBehindTest, NeedsTheClaimWhenItsTurnComes) {
+  const auto reader = opened("slow");
+  EXPECT_EQ(reader->reply(send_flush(*reader)).header.error, wire::error::kPerm);
+
+  const auto old = writer("slow", me);
+  (void)old->send_write(0, pattern(10, 1));
+  const auto flush = send_flush(*old);
+  EXPECT_EQ(opened("slow")->claim(other, 1, true).header.error, 0u);
+  EXPECT_EQ(old->reply(flush).header.error, wire::error::kStale);
+
+  const auto closing = writer("bad", me);
+  (void)closing->send_write(0, pattern(10, 1));
+  const auto late = send_flush(*closing);
+  EXPECT_EQ(closing->simple(Type::kClose).header.error, 0u);
+  EXPECT_EQ(closing->reply(late).header.error, wire::error::kStale);
+}
+
+TEST_F(SessionFlushBehindTest, EndsWithItsConnection) {
+  const auto old = writer("never", me, 1);
+  (void)old->send_write(0, pattern(10, 1));
+  (void)send_flush(*old);
+  (void)send_flush(*old);
+  // So that the server has it all.
+  EXPECT_EQ(old->call(Type::kPing).header.error, 0u);
+  old->disconnect();
+  const auto next = opened("slow");
+  EXPECT_EQ(next->claim(me).header.error, 0u);
+  EXPECT_EQ(next->reply(send_flush(*next)).header.error, 0u);
+  server.reset();
+}
+
+// --- more about claims -----------------------------------------------------------
+
 TEST_F(SessionTest, ClaimFromThePastIsStale) {
   const auto young = writer("mem", me, 10);
   const auto late = opened("mem");

@@ -1493,6 +1493,120 @@ TEST_F(RemoteStoreTest, ManyStoresComeBackByTurns) {
   stores.clear();
 }
 
+// --- a flush behind the writes -----------------------------------------------------
+
+class RemoteStoreFlushBehindTest : public RemoteStoreTest {
+ protected:
+  void SetUp() override {
+    RemoteStoreTest::SetUp();
+    server_options.exports.push_back(
+        *server::ExportSpec::parse("bad=error+mem://1MiB?error.write=1/2"));
+    start_server();
+  }
+  // Issues writes of so many bytes and a flush behind them.
+  void issue(RemoteStore& store, std::size_t writes, std::size_t length) {
+    bytes = pattern(length, 1);
+    all.clear();
+    for (std::size_t i = 0; i < writes; ++i) {
+      all.emplace_back();
+      store.write(i * length, bytes, all.back().done());
+    }
+    all.emplace_back();
+    store.flush_behind(all.back().done());
+  }
+  bool over() const {
+    return std::ranges::all_of(all, [](const Pending& one) { return one.over; });
+  }
+
+  std::vector<std::byte> bytes;
+  std::deque<Pending> all;
+};
+
+TEST_F(RemoteStoreFlushBehindTest, TravelsWithTheWrites) {
+  const auto store = writer("file", {.keep_alive = 60s});
+  ASSERT_TRUE(store->can_flush_behind());
+  std::vector<wire::Type> seen;
+  std::size_t answered_before = 0, answers = 0;
+  proxy->to_server = [&](const std::vector<std::byte>& piece) {
+    for (std::size_t at = 0; at + wire::kHeaderBytes <= piece.size();) {
+      const auto type = static_cast<wire::Type>(piece[at + 5]);
+      seen.push_back(type);
+      if (type == wire::Type::kFlush) {
+        answered_before = answers;
+        EXPECT_EQ(load_le<std::uint16_t>(&piece[at + 6]), wire::flag::kBehind);
+      }
+      at += wire::kHeaderBytes + load_le<std::uint32_t>(&piece[at + 40]);
+    }
+  };
+  proxy->to_client = [&](const std::vector<std::byte>&) { ++answers; };
+  issue(*store, 3, 1000);
+  loop.until([&] { return over(); });
+  EXPECT_EQ(seen, (std::vector{wire::Type::kWrite, wire::Type::kWrite, wire::Type::kWrite,
+                               wire::Type::kFlush}));
+  EXPECT_EQ(answered_before, 0u);
+  for (const Pending& one : all) {
+    EXPECT_EQ(one.outcome.err, 0);
+    EXPECT_EQ(one.outcome.epoch, store->geometry().epoch);
+  }
+}
+
+// More of them than calls: none may be sent behind the flush that is to cover it.
+TEST_F(RemoteStoreFlushBehindTest, IsTheLastToBeAnswered) {
+  const auto store = writer("mem");
+  issue(*store, 7, 2 << 20);
+  loop.until([&] { return all.back().over; });
+  EXPECT_TRUE(over());
+  for (const Pending& one : all) EXPECT_EQ(one.outcome.err, 0);
+}
+
+TEST_F(RemoteStoreFlushBehindTest, AFailedWriteDoesNotFailIt) {
+  const auto store = writer("bad");
+  issue(*store, 2, 1000);
+  loop.until([&] { return over(); });
+  EXPECT_EQ(all[0].outcome.err, 0);
+  EXPECT_EQ(all[1].outcome.err, EIO);
+  EXPECT_EQ(all[2].outcome.err, 0);
+  EXPECT_EQ(all[2].outcome.epoch, all[0].outcome.epoch);
+}
+
+TEST_F(RemoteStoreFlushBehindTest, ServerThatDoesNotKnowIt) {
+  proxy->to_client = [&](std::vector<std::byte>& hello) {
+    hello.at(wire::kHeaderBytes + 8) &= ~std::byte{wire::feature::kFlushBehind};
+    proxy->to_client = nullptr;
+  };
+  const auto store = writer("file");
+  EXPECT_FALSE(store->can_flush_behind());
+  test::StoreOps ops(loop, *store);
+  EXPECT_EQ(ops.write(0, pattern(10, 1)).err, 0);
+  EXPECT_EQ(ops.flush().err, 0);
+}
+
+TEST_F(RemoteStoreFlushBehindTest, LostOnTheWayWithItsWrites) {
+  const auto store = writer("file");
+  proxy->to_server = [&](std::vector<std::byte>& piece) {
+    // The flush itself arrives no more.
+    if (piece.size() >= wire::kHeaderBytes) piece.resize(piece.size() - wire::kHeaderBytes);
+    proxy->to_server = [](std::vector<std::byte>& rest) { rest.clear(); };
+  };
+  issue(*store, 2, 1000);
+  loop.until([&] { return all[1].over; });
+  EXPECT_FALSE(all[2].over);
+  proxy->to_server = nullptr;
+  server.reset();
+  loop.until([&] { return over(); });
+  EXPECT_EQ(all[2].outcome.err, EAGAIN);
+  EXPECT_FALSE(store->can_flush_behind());
+  start_server();
+  loop.until([&] { return heard.ups == 1; });
+  // The writes were answered under another epoch than this one's.
+  const std::uint64_t before = all[0].outcome.epoch;
+  issue(*store, 2, 1000);
+  loop.until([&] { return over(); });
+  EXPECT_EQ(all[2].outcome.err, 0);
+  EXPECT_EQ(all[0].outcome.epoch, all[2].outcome.epoch);
+  EXPECT_NE(before, 0u);
+}
+
 // --- the data path -----------------------------------------------------------------
 
 TEST_F(RemoteStoreTest, ReadsOvertakeWritesThatHaveNotBeenSent) {
