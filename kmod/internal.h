@@ -103,6 +103,7 @@ struct rmem_region {
 	u32 on_loss;
 	u64 resident_limit;		/* bytes; 0: none */
 	u64 dirty_limit;		/* likewise */
+	u64 push_threshold;		/* likewise */
 
 	spinlock_t lock;		/* of what follows, up to write_wait */
 	struct rmem_channel *channel;	/* who serves; NULL: quiesced */
@@ -318,6 +319,7 @@ struct rmem_region_config {
 	u32 on_loss;
 	u64 resident_limit;
 	u64 dirty_limit;
+	u64 push_threshold;
 	const char *source;
 	const char *instance;
 	const void *blob;

@@ -43,7 +43,8 @@ static int put_config(struct sk_buff *skb, struct rmem_region *region)
 	    nla_put_string(skb, RMEM_A_REGION_INSTANCE, region->instance) ||
 	    nla_put(skb, RMEM_A_REGION_WRITER, sizeof(region->writer), region->writer) ||
 	    put_u64(skb, RMEM_A_REGION_RESIDENT_LIMIT, region->resident_limit) ||
-	    put_u64(skb, RMEM_A_REGION_DIRTY_LIMIT, region->dirty_limit))
+	    put_u64(skb, RMEM_A_REGION_DIRTY_LIMIT, region->dirty_limit) ||
+	    put_u64(skb, RMEM_A_REGION_PUSH_THRESHOLD, region->push_threshold))
 		return -EMSGSIZE;
 	return region->blob_bytes ?
 	       nla_put(skb, RMEM_A_REGION_BLOB, region->blob_bytes, region->blob) : 0;
@@ -254,6 +255,7 @@ int rmem_nl_region_new_doit(struct sk_buff *skb, struct genl_info *info)
 		.on_loss = attr_u32(info, RMEM_A_REGION_ON_LOSS, RMEM_ON_LOSS_WAIT),
 		.resident_limit = attr_u64(info, RMEM_A_REGION_RESIDENT_LIMIT, 0),
 		.dirty_limit = attr_u64(info, RMEM_A_REGION_DIRTY_LIMIT, 0),
+		.push_threshold = attr_u64(info, RMEM_A_REGION_PUSH_THRESHOLD, 0),
 		.source = "",
 		.instance = "",
 	};
@@ -286,6 +288,7 @@ static int region_set(struct rmem_region *region, struct genl_info *info)
 	u32 on_loss = attr_u32(info, RMEM_A_REGION_ON_LOSS, RMEM_ON_LOSS_WAIT);
 	u64 resident = attr_u64(info, RMEM_A_REGION_RESIDENT_LIMIT, region->resident_limit);
 	u64 dirty = attr_u64(info, RMEM_A_REGION_DIRTY_LIMIT, region->dirty_limit);
+	u64 threshold = attr_u64(info, RMEM_A_REGION_PUSH_THRESHOLD, region->push_threshold);
 	struct nlattr *blob = info->attrs[RMEM_A_REGION_BLOB];
 	void *copy = NULL;
 
@@ -313,6 +316,7 @@ static int region_set(struct rmem_region *region, struct genl_info *info)
 		WRITE_ONCE(region->on_loss, on_loss);
 	WRITE_ONCE(region->resident_limit, resident);
 	WRITE_ONCE(region->dirty_limit, dirty);
+	WRITE_ONCE(region->push_threshold, threshold);
 	return 0;
 }
 

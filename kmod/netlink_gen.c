@@ -17,7 +17,7 @@ const struct nla_policy rmem_region_get_nl_policy[RMEM_A_REGION_NAME + 1] = {
 };
 
 /* RMEM_CMD_REGION_NEW - do */
-const struct nla_policy rmem_region_new_nl_policy[RMEM_A_REGION_DIRTY_LIMIT + 1] = {
+const struct nla_policy rmem_region_new_nl_policy[RMEM_A_REGION_PUSH_THRESHOLD + 1] = {
 	[RMEM_A_REGION_CONTROL_FD] = { .type = NLA_U32, },
 	[RMEM_A_REGION_NAME] = { .type = NLA_NUL_STRING, .len = RMEM_NAME_MAX, },
 	[RMEM_A_REGION_SIZE] = { .type = NLA_U64, },
@@ -35,10 +35,11 @@ const struct nla_policy rmem_region_new_nl_policy[RMEM_A_REGION_DIRTY_LIMIT + 1]
 	[RMEM_A_REGION_BLOB] = { .type = NLA_BINARY, },
 	[RMEM_A_REGION_RESIDENT_LIMIT] = { .type = NLA_U64, },
 	[RMEM_A_REGION_DIRTY_LIMIT] = { .type = NLA_U64, },
+	[RMEM_A_REGION_PUSH_THRESHOLD] = { .type = NLA_U64, },
 };
 
 /* RMEM_CMD_REGION_SET - do */
-const struct nla_policy rmem_region_set_nl_policy[RMEM_A_REGION_DIRTY_LIMIT + 1] = {
+const struct nla_policy rmem_region_set_nl_policy[RMEM_A_REGION_PUSH_THRESHOLD + 1] = {
 	[RMEM_A_REGION_CONTROL_FD] = { .type = NLA_U32, },
 	[RMEM_A_REGION_ID] = { .type = NLA_U32, },
 	[RMEM_A_REGION_FAULT_TIMEOUT_MS] = { .type = NLA_U32, },
@@ -47,6 +48,7 @@ const struct nla_policy rmem_region_set_nl_policy[RMEM_A_REGION_DIRTY_LIMIT + 1]
 	[RMEM_A_REGION_BLOB] = { .type = NLA_BINARY, },
 	[RMEM_A_REGION_RESIDENT_LIMIT] = { .type = NLA_U64, },
 	[RMEM_A_REGION_DIRTY_LIMIT] = { .type = NLA_U64, },
+	[RMEM_A_REGION_PUSH_THRESHOLD] = { .type = NLA_U64, },
 };
 
 /* RMEM_CMD_REGION_DEL - do */
@@ -75,13 +77,13 @@ const struct genl_ops rmem_nl_ops[5] = {
 		.cmd		= RMEM_CMD_REGION_NEW,
 		.doit		= rmem_nl_region_new_doit,
 		.policy		= rmem_region_new_nl_policy,
-		.maxattr	= RMEM_A_REGION_DIRTY_LIMIT,
+		.maxattr	= RMEM_A_REGION_PUSH_THRESHOLD,
 	},
 	{
 		.cmd		= RMEM_CMD_REGION_SET,
 		.doit		= rmem_nl_region_set_doit,
 		.policy		= rmem_region_set_nl_policy,
-		.maxattr	= RMEM_A_REGION_DIRTY_LIMIT,
+		.maxattr	= RMEM_A_REGION_PUSH_THRESHOLD,
 	},
 	{
 		.cmd		= RMEM_CMD_REGION_DEL,

@@ -13,9 +13,9 @@
 
 extern const struct nla_policy rmem_region_get_nl_policy[RMEM_A_REGION_NAME + 1];
 
-extern const struct nla_policy rmem_region_new_nl_policy[RMEM_A_REGION_DIRTY_LIMIT + 1];
+extern const struct nla_policy rmem_region_new_nl_policy[RMEM_A_REGION_PUSH_THRESHOLD + 1];
 
-extern const struct nla_policy rmem_region_set_nl_policy[RMEM_A_REGION_DIRTY_LIMIT + 1];
+extern const struct nla_policy rmem_region_set_nl_policy[RMEM_A_REGION_PUSH_THRESHOLD + 1];
 
 extern const struct nla_policy rmem_region_del_nl_policy[RMEM_A_REGION_FORCE + 1];
 

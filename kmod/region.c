@@ -147,6 +147,7 @@ static struct rmem_region *region_alloc(const struct rmem_region_config *config)
 	region->on_loss = config->on_loss;
 	region->resident_limit = config->resident_limit;
 	region->dirty_limit = config->dirty_limit;
+	region->push_threshold = config->push_threshold;
 	region->state = RMEM_STATE_QUIESCED;
 	get_random_bytes(region->writer, sizeof(region->writer));
 

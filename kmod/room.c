@@ -319,19 +319,32 @@ void rmem_room_write_over(struct rmem_region *region, bool durable)
 	WRITE_ONCE(region->writes_over, region->writes_over + 1);
 }
 
-/*
- * rmem_room_push_ahead() - push before a limit is reached
- *
- * From half of the smaller one on, so that who writes slowly never waits.
- */
-void rmem_room_push_ahead(struct rmem_region *region)
+static bool push_is_due(struct rmem_region *region)
 {
 	u64 limit = READ_ONCE(region->dirty_limit), resident = READ_ONCE(region->resident_limit);
+	u64 unsafe = (u64)READ_ONCE(region->unsafe_pages) << PAGE_SHIFT;
+	u64 threshold = READ_ONCE(region->push_threshold), leaving;
 
 	if (resident && (!limit || resident < limit))
 		limit = resident;
-	if (!limit || (u64)READ_ONCE(region->unsafe_pages) << PAGE_SHIFT <= limit / 2 ||
-	    work_pending(&region->push_work))
+	if (limit && unsafe > limit / 2)
+		return true;
+	if (!threshold)
+		return false;
+	/* if this counted, page after page would be pushed by itself meanwhile */
+	leaving = atomic64_read(&region->writeback_bytes);
+	return unsafe > leaving && unsafe - leaving >= threshold;
+}
+
+/*
+ * rmem_room_push_ahead() - push before a limit is reached
+ *
+ * From half of the smaller one on, so that who writes slowly never waits; or when
+ * so much is dirty as the region's owner wants to push at once.
+ */
+void rmem_room_push_ahead(struct rmem_region *region)
+{
+	if (!push_is_due(region) || work_pending(&region->push_work))
 		return;
 	spin_lock(&region->lock);
 	/* whoever unmakes it cancels the work */

@@ -43,6 +43,7 @@ kchan::RegionInfo wanted(const Notes& notes, std::uint64_t size, const std::stri
   r.on_loss = on_loss(o.on_loss);
   r.resident_limit = o.resident_limit;
   r.dirty_limit = o.dirty_limit;
+  r.push_threshold = o.push_threshold;
   r.source = o.source;
   r.instance = instance;
   r.blob = notes.to_blob();

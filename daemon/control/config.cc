@@ -27,6 +27,7 @@ Table region_keys(AttachOptions& o, std::uint64_t& chunk) {
       .key("push-interval", config::duration(o.push_interval, 10ms, kMost))
       .key("resident-limit", config::size(o.resident_limit))
       .key("dirty-limit", config::size(o.dirty_limit))
+      .key("push-threshold", config::size(o.push_threshold))
       .key("pull", word(o.pull, {"none", "all", "recorded"}))
       .key("pull-rate", config::size(o.pull_rate))
       .key("push-rate", config::size(o.push_rate));

@@ -18,12 +18,14 @@ namespace rmem::control {
 namespace {
 
 constexpr int kBlobVersion = 1;
+// Below that a push would cost more than its bytes.
+constexpr std::uint64_t kLeastThreshold = 64u << 10;
 constexpr std::uint64_t kMostMs = std::numeric_limits<std::int32_t>::max();
 
 auto lasting(const AttachOptions& o) {
   return std::tie(o.name, o.source, o.chunk, o.read_only, o.uid, o.gid, o.mode, o.bind, o.on_loss,
-                  o.resident_limit, o.dirty_limit, o.fault_timeout, o.sync_timeout, o.push_interval,
-                  o.pull, o.insecure);
+                  o.resident_limit, o.dirty_limit, o.push_threshold, o.fault_timeout,
+                  o.sync_timeout, o.push_interval, o.pull, o.insecure);
 }
 
 Status bad(std::string cause, std::string hint = {}) {
@@ -76,6 +78,10 @@ Status validate(const AttachOptions& o) {
     return bad(std::string(name) + " is " + std::to_string(limit) + " bytes",
                "with this --chunk at least " + std::to_string(least >> 10) + "KiB, or 0 for none");
   }
+  if (o.push_threshold != 0 && o.push_threshold < kLeastThreshold) {
+    return bad("--push-threshold is " + std::to_string(o.push_threshold) + " bytes",
+               "at least 64KiB, or 0 for none");
+  }
   if (!o.bind.empty() && o.bind[0] != '/') return bad("--bind is not an absolute path");
   const auto in_range = [](std::chrono::milliseconds t, std::int64_t least) {
     return t.count() >= least && static_cast<std::uint64_t>(t.count()) <= kMostMs;
@@ -107,6 +113,7 @@ nlohmann::json to_json(const AttachOptions& o) {
           {"on_loss", o.on_loss},
           {"resident_limit", o.resident_limit},
           {"dirty_limit", o.dirty_limit},
+          {"push_threshold", o.push_threshold},
           {"fault_timeout_ms", o.fault_timeout.count()},
           {"sync_timeout_ms", o.sync_timeout.count()},
           {"push_interval_ms", o.push_interval.count()},
@@ -143,6 +150,7 @@ Result<AttachOptions> options_from_json(const nlohmann::json& where,
   fields.take("on_loss", o.on_loss);
   fields.take("resident_limit", o.resident_limit, ~std::uint64_t{0});
   fields.take("dirty_limit", o.dirty_limit, ~std::uint64_t{0});
+  fields.take("push_threshold", o.push_threshold, ~std::uint64_t{0});
   ms("fault_timeout_ms", o.fault_timeout);
   ms("sync_timeout_ms", o.sync_timeout);
   ms("push_interval_ms", o.push_interval);

@@ -34,6 +34,7 @@ struct AttachOptions {
   std::string on_loss = "wait";
   std::uint64_t resident_limit = 0;  // bytes; 0: none
   std::uint64_t dirty_limit = 0;     // likewise
+  std::uint64_t push_threshold = 0;  // likewise
   std::chrono::milliseconds fault_timeout{30'000};
   std::chrono::milliseconds sync_timeout{30'000};
   std::chrono::milliseconds push_interval{5'000};

@@ -50,6 +50,7 @@ RegionInfo parse_region(nlattr* const* attributes) {
   u32(RMEM_A_REGION_ON_LOSS, r.on_loss);
   u64(RMEM_A_REGION_RESIDENT_LIMIT, r.resident_limit);
   u64(RMEM_A_REGION_DIRTY_LIMIT, r.dirty_limit);
+  u64(RMEM_A_REGION_PUSH_THRESHOLD, r.push_threshold);
   text(RMEM_A_REGION_SOURCE, r.source);
   text(RMEM_A_REGION_INSTANCE, r.instance);
   if (const nlattr* blob = attributes[RMEM_A_REGION_BLOB]) {
@@ -97,7 +98,7 @@ struct Policy {
           RMEM_A_REGION_RESIDENT_BYTES, RMEM_A_REGION_DIRTY_BYTES, RMEM_A_REGION_WRITEBACK_BYTES,
           RMEM_A_REGION_FETCHED_BYTES, RMEM_A_REGION_PUSHED_BYTES, RMEM_A_REGION_FAULTS_DEMAND,
           RMEM_A_REGION_FAULTS_RESIDENT, RMEM_A_REGION_FAULTS_WRITE_PROTECT, RMEM_A_REGION_ERRORS,
-          RMEM_A_REGION_LOST_BYTES, RMEM_A_REGION_MODULE_BYTES})
+          RMEM_A_REGION_LOST_BYTES, RMEM_A_REGION_MODULE_BYTES, RMEM_A_REGION_PUSH_THRESHOLD})
       of[type].type = NLA_U64;
   }
 };
@@ -292,6 +293,7 @@ Result<Netlink::Made> Netlink::make(int control_fd, const RegionInfo& wanted) {
   bad |= nla_put_u32(out, RMEM_A_REGION_ON_LOSS, wanted.on_loss);
   bad |= nla_put_u64(out, RMEM_A_REGION_RESIDENT_LIMIT, wanted.resident_limit);
   bad |= nla_put_u64(out, RMEM_A_REGION_DIRTY_LIMIT, wanted.dirty_limit);
+  bad |= nla_put_u64(out, RMEM_A_REGION_PUSH_THRESHOLD, wanted.push_threshold);
   bad |= nla_put_string(out, RMEM_A_REGION_SOURCE, wanted.source.c_str());
   bad |= nla_put_string(out, RMEM_A_REGION_INSTANCE, wanted.instance.c_str());
   bad |= nla_put(out, RMEM_A_REGION_BLOB, static_cast<int>(wanted.blob.size()), wanted.blob.data());

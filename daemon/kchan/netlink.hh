@@ -40,6 +40,7 @@ struct RegionInfo {
   std::uint32_t on_loss = RMEM_ON_LOSS_WAIT;
   std::uint64_t resident_limit = 0;  // 0: none
   std::uint64_t dirty_limit = 0;     // likewise
+  std::uint64_t push_threshold = 0;  // likewise
   std::string source;
   std::string instance;
   std::string blob;

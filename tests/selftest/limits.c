@@ -782,6 +782,48 @@ TEST(limits_that_are_none)
 	EXPECT_RET(region_del(id), 0);
 }
 
+/*
+ * The threshold
+ */
+
+/* What is written again meanwhile counts once; what is being pushed does not count. */
+TEST(pushes_from_a_threshold_on)
+{
+	struct region_conf conf = { .size = SIZE, .order = -1, .push_threshold = LIMIT };
+	int period = ASSERT_OK(sysctl_set("vm/dirty_writeback_centisecs", 360000));
+	struct region_stat st;
+	struct fix f;
+	int i;
+
+	start(&f, &conf);
+	ASSERT_RET(region_get(f.id, &st), 0);
+	EXPECT_EQ(st.push_threshold, LIMIT);
+	EXPECT_EQ(pattern_diff(f.map, 0, SIZE), -1);
+	for (i = 0; i < 3; i++)
+		write_pages(&f, 0, LIMIT - PAGE, 'a' + i);
+	EXPECT(STAYS_MS(fix_at_risk(&f) == (long long)LIMIT - PAGE, SHORT_MS));
+	EXPECT_EQ(STAT(f.id, pushed), 0);
+
+	/* The page that is one too many may be written while the others are taken. */
+	MINI_SET(f.m, write_mode, MINI_HOLD);
+	write_pages(&f, LIMIT - PAGE, PAGE, 'x');
+	ASSERT_SOON(STAT(f.id, writeback) >= LIMIT - PAGE);
+	write_pages(&f, LIMIT, LIMIT - 2 * PAGE, 'y');
+	EXPECT(STAYS_MS(STAT(f.id, writeback) <= LIMIT, SHORT_MS));
+	write_pages(&f, 2 * LIMIT, 2 * PAGE, 'z');
+	ASSERT_SOON(STAT(f.id, writeback) >= 2 * LIMIT - PAGE);
+
+	MINI_SET(f.m, write_mode, MINI_OK);
+	ASSERT_SOON(STAT(f.id, pushed) >= 2 * LIMIT - PAGE);
+	/* Without one all stays. */
+	ASSERT_RET(region_set_threshold(f.id, 0), 0);
+	EXPECT_RET(SYS(fsync(f.fd)), 0);
+	write_pages(&f, 0, 4 * LIMIT, 'w');
+	EXPECT(STAYS_MS(fix_at_risk(&f) == 4LL * LIMIT, SHORT_MS));
+	EXPECT_GE(sysctl_set("vm/dirty_writeback_centisecs", period), 0);
+	stop(&f);
+}
+
 /* Raised or taken away, a limit lets go of who waits; lowered, it is kept soon. */
 TEST(limits_can_be_changed)
 {

@@ -63,6 +63,8 @@ class Attach final : public Command {
                   "keep no more in memory; clean pages are evicted [none]");
     cli::add_size(app, "--dirty-limit", options_.dirty_limit,
                   "let no more be written and not durable; then writing waits [none]");
+    cli::add_size(app, "--push-threshold", options_.push_threshold,
+                  "push as soon as so much has been written since the last push [none]");
     cli::add_duration(app, "--fault-timeout", options_.fault_timeout,
                       "before --on-loss applies [30s]");
     cli::add_duration(app, "--sync-timeout", options_.sync_timeout,
@@ -115,6 +117,7 @@ class Attach final : public Command {
                                          {"--on-loss", "on_loss"},
                                          {"--resident-limit", "resident_limit"},
                                          {"--dirty-limit", "dirty_limit"},
+                                         {"--push-threshold", "push_threshold"},
                                          {"--fault-timeout", "fault_timeout_ms"},
                                          {"--sync-timeout", "sync_timeout_ms"},
                                          {"--push-interval", "push_interval_ms"},

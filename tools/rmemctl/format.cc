@@ -108,6 +108,7 @@ nlohmann::ordered_json region_json(const kchan::RegionInfo& r, const nlohmann::j
       {"on_loss", kchan::on_loss_name(r.on_loss)},
       {"resident_limit_bytes", r.resident_limit},
       {"dirty_limit_bytes", r.dirty_limit},
+      {"push_threshold_bytes", r.push_threshold},
       {"fault_timeout_ms", r.fault_timeout_ms},
       {"sync_timeout_ms", r.sync_timeout_ms},
       {"instance", r.instance},

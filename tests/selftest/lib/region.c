@@ -294,6 +294,8 @@ int region_new(const struct region_conf *c, __u32 *id)
 		nl_put_u64(&m, RMEM_A_REGION_RESIDENT_LIMIT, c->resident_limit);
 	if (c->dirty_limit)
 		nl_put_u64(&m, RMEM_A_REGION_DIRTY_LIMIT, c->dirty_limit);
+	if (c->push_threshold)
+		nl_put_u64(&m, RMEM_A_REGION_PUSH_THRESHOLD, c->push_threshold);
 	nl_put_str(&m, RMEM_A_REGION_SOURCE, "test:none");
 	nl_put_str(&m, RMEM_A_REGION_INSTANCE, TEST_INSTANCE);
 	ret = nl_send(&nl, &m, take_id, id);
@@ -394,6 +396,16 @@ static void put_limits(struct nl_msg *m, const void *arg)
 	nl_put_u64(m, RMEM_A_REGION_DIRTY_LIMIT, values[1]);
 }
 
+static void put_threshold(struct nl_msg *m, const void *arg)
+{
+	nl_put_u64(m, RMEM_A_REGION_PUSH_THRESHOLD, *(const __u64 *)arg);
+}
+
+int region_set_threshold(__u32 id, __u64 bytes)
+{
+	return set(id, put_threshold, &bytes);
+}
+
 int region_set_limits(__u32 id, __u64 resident, __u64 dirty)
 {
 	return set(id, put_limits, (__u64 []){ resident, dirty });
@@ -443,6 +455,7 @@ static void take_stat(struct region_stat *st, const void *a, size_t len)
 	st->errors = attr_u64(a, len, RMEM_A_REGION_ERRORS);
 	st->resident_limit = attr_u64(a, len, RMEM_A_REGION_RESIDENT_LIMIT);
 	st->dirty_limit = attr_u64(a, len, RMEM_A_REGION_DIRTY_LIMIT);
+	st->push_threshold = attr_u64(a, len, RMEM_A_REGION_PUSH_THRESHOLD);
 	st->module = attr_u64(a, len, RMEM_A_REGION_MODULE_BYTES);
 	take_text(st->name, sizeof(st->name), a, len, RMEM_A_REGION_NAME);
 	take_text(st->instance, sizeof(st->instance), a, len,

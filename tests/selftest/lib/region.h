@@ -74,6 +74,7 @@ struct region_conf {
 	__u32 on_loss;
 	__u64 resident_limit;	/* 0: not given */
 	__u64 dirty_limit;	/* likewise */
+	__u64 push_threshold;	/* likewise */
 };
 
 struct region_stat {
@@ -82,7 +83,7 @@ struct region_stat {
 	int order;
 	__u64 size, resident, dirty, writeback, fetched, pushed;
 	__u64 f_demand, f_resident, f_wp, errors, module;
-	__u64 resident_limit, dirty_limit;
+	__u64 resident_limit, dirty_limit, push_threshold;
 	char name[RMEM_NAME_SIZE];
 	char instance[RMEM_INSTANCE_MAX + 1];
 	char reason[RMEM_REASON_SIZE];
@@ -95,6 +96,8 @@ const char *region_fresh_name(void);
 
 int region_new(const struct region_conf *c, __u32 *id);
 int region_del(__u32 id);
+/* When pushing starts; 0: not by that. */
+int region_set_threshold(__u32 id, __u64 bytes);
 /* Whoever uses it, and whatever is not durable: @lost bytes, if not NULL. */
 int region_del_force(__u32 id, __u64 *lost);
 int region_abort(__u32 id);

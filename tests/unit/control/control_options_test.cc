@@ -50,6 +50,8 @@ TEST(AttachOptions, EachBadValueIsRefusedAsUsage) {
   EXPECT_TRUE(refused([](auto& o) { o.push_interval = std::chrono::milliseconds(1); }));
   EXPECT_TRUE(refused([](auto& o) { o.resident_limit = 4096; }));
   EXPECT_TRUE(refused([](auto& o) { o.dirty_limit = (1u << 20) - 1; }));
+  EXPECT_TRUE(refused([](auto& o) { o.push_threshold = (64u << 10) - 1; }));
+  EXPECT_FALSE(refused([](auto& o) { o.push_threshold = 64u << 10; }));
   EXPECT_TRUE(refused([](auto& o) {
     o.chunk = 2u << 20;
     o.resident_limit = (16u << 20) - 1;
@@ -75,6 +77,7 @@ TEST(AttachOptions, SurviveTheKernel) {
   notes.options.on_loss = "kill";
   notes.options.resident_limit = 1ull << 40;
   notes.options.dirty_limit = 4u << 20;
+  notes.options.push_threshold = 1u << 20;
   notes.options.fault_timeout = std::chrono::milliseconds(1234);
   notes.options.push_interval = std::chrono::milliseconds(50);
   notes.options.insecure = true;

@@ -311,6 +311,8 @@ TEST_F(Ctl, AttachSendsEveryOption) {
                  "1GiB",
                  "--dirty-limit",
                  "64MiB",
+                 "--push-threshold",
+                 "2MiB",
                  "--pull-rate",
                  "20MiB",
                  "--push-rate",
@@ -332,6 +334,7 @@ TEST_F(Ctl, AttachSendsEveryOption) {
                          {"on_loss", "error"},
                          {"resident_limit", 1 << 30},
                          {"dirty_limit", 64 << 20},
+                         {"push_threshold", 2 << 20},
                          {"fault_timeout_ms", 2000},
                          {"sync_timeout_ms", 3000},
                          {"push_interval_ms", 250},
@@ -350,9 +353,9 @@ TEST_F(Ctl, AttachDefaults) {
   const json r = daemon->request();
   EXPECT_EQ(r["mode"], 0600);
   // The daemon knows who calls, and has defaults of its own.
-  for (const char* member :
-       {"uid", "gid", "chunk", "on_loss", "resident_limit", "dirty_limit", "fault_timeout_ms",
-        "sync_timeout_ms", "push_interval_ms", "pull", "pull_rate", "push_rate"})
+  for (const char* member : {"uid", "gid", "chunk", "on_loss", "resident_limit", "dirty_limit",
+                             "push_threshold", "fault_timeout_ms", "sync_timeout_ms",
+                             "push_interval_ms", "pull", "pull_rate", "push_rate"})
     EXPECT_FALSE(r.contains(member)) << member;
 }
 
@@ -466,18 +469,19 @@ TEST_F(Ctl, StatusJsonIsTheContract) {
   regions = {region("a")};
   ASSERT_EQ(run({"status", "--json"}), 0);
   EXPECT_TRUE(err.empty());
-  EXPECT_EQ(out,
-            "{\"schema\":1,\"regions\":[{\"name\":\"a\",\"source\":\"rmem://host:7070/a\","
-            "\"state\":\"active\",\"size_bytes\":67108864,\"chunk_bytes\":262144,"
-            "\"resident_bytes\":3145728,\"dirty_bytes\":8192,\"writeback_bytes\":4096,"
-            "\"fetched_bytes\":3670016,\"pushed_bytes\":1000,"
-            "\"faults\":{\"demand\":14,\"resident\":100,\"write_protect\":5},\"waiting\":1,"
-            "\"errors\":2,\"read_only\":false,\"daemon_pid\":4711,\"reason\":\"\",\"id\":3,"
-            "\"users\":0,\"uid\":1000,\"gid\":100,\"mode\":\"0640\",\"on_loss\":\"wait\","
-            "\"resident_limit_bytes\":1073741824,\"dirty_limit_bytes\":0,"
-            "\"fault_timeout_ms\":30000,\"sync_timeout_ms\":100,\"instance\":\"default\","
-            "\"bind\":\"\",\"memory\":{\"module_bytes\":5632,\"daemon_bytes\":null,"
-            "\"daemon_total_bytes\":null,\"daemon_bound_bytes\":null}}]}\n");
+  EXPECT_EQ(
+      out,
+      "{\"schema\":1,\"regions\":[{\"name\":\"a\",\"source\":\"rmem://host:7070/a\","
+      "\"state\":\"active\",\"size_bytes\":67108864,\"chunk_bytes\":262144,"
+      "\"resident_bytes\":3145728,\"dirty_bytes\":8192,\"writeback_bytes\":4096,"
+      "\"fetched_bytes\":3670016,\"pushed_bytes\":1000,"
+      "\"faults\":{\"demand\":14,\"resident\":100,\"write_protect\":5},\"waiting\":1,"
+      "\"errors\":2,\"read_only\":false,\"daemon_pid\":4711,\"reason\":\"\",\"id\":3,"
+      "\"users\":0,\"uid\":1000,\"gid\":100,\"mode\":\"0640\",\"on_loss\":\"wait\","
+      "\"resident_limit_bytes\":1073741824,\"dirty_limit_bytes\":0,\"push_threshold_bytes\":0,"
+      "\"fault_timeout_ms\":30000,\"sync_timeout_ms\":100,\"instance\":\"default\","
+      "\"bind\":\"\",\"memory\":{\"module_bytes\":5632,\"daemon_bytes\":null,"
+      "\"daemon_total_bytes\":null,\"daemon_bound_bytes\":null}}]}\n");
 }
 
 TEST_F(Ctl, StatusTellsTheMemoryOfADaemonThatAnswers) {
