@@ -119,7 +119,11 @@ struct rmem_region {
 	unsigned int nr_asked;		/* fetches asked for on a lane and not over */
 	unsigned int nr_takers;		/* tasks that have asked there, and wait */
 	pgoff_t steps[RMEM_STEPS];	/* chunks that those who walk will miss next */
-	unsigned int next_step;		/* the one to be forgotten */
+	struct {
+		u32 tid;
+		pgoff_t last, way;	/* the chunk it missed, and how far from the one before */
+	} jumps[RMEM_STEPS];
+	unsigned int next_step, next_jump; /* the ones to be forgotten */
 	struct rb_root fetches;		/* by chunk; failed ones for a moment, too */
 	struct list_head fetch_list;	/* in the order they were made */
 	struct list_head write_list;	/* WRITE and ZERO, likewise */

@@ -537,9 +537,33 @@ static void taker_goes(struct rmem_region *region)
  * Both
  */
 
-/* Is the chunk the next one of somebody who walks? The daemon may want to go ahead. */
-static bool lane_step(struct rmem_region *region, pgoff_t chunk)
+/* Is it as far from the thread's last one as that was from the one before? */
+static bool lane_jump(struct rmem_region *region, pgoff_t chunk, u32 tid)
 {
+	pgoff_t way;
+	bool same;
+	int i;
+
+	for (i = 0; i < RMEM_STEPS && region->jumps[i].tid != tid; i++)
+		;
+	if (i == RMEM_STEPS) {
+		i = region->next_jump++ % RMEM_STEPS;
+		region->jumps[i].tid = tid;
+		region->jumps[i].last = chunk;
+		region->jumps[i].way = 0;
+		return false;
+	}
+	way = chunk - region->jumps[i].last;
+	same = way && way == region->jumps[i].way;
+	region->jumps[i].last = chunk;
+	region->jumps[i].way = way;
+	return same;
+}
+
+/* Is the chunk the next one of somebody who walks? The daemon may want to go ahead. */
+static bool lane_step(struct rmem_region *region, pgoff_t chunk, u32 tid)
+{
+	bool jumps = lane_jump(region, chunk, tid);
 	int i;
 
 	lockdep_assert_held(&region->lock);
@@ -550,7 +574,7 @@ static bool lane_step(struct rmem_region *region, pgoff_t chunk)
 		}
 	}
 	region->steps[region->next_step++ % RMEM_STEPS] = chunk + 1;
-	return false;
+	return jumps;
 }
 
 /*
@@ -568,7 +592,8 @@ struct rmem_lane *rmem_lane_get(struct rmem_req *req)
 	if (!lane)
 		return NULL;
 	if (lane->takes)
-		rmem_ring_miss(region->channel, req, lane_step(region, req->chunk));
+		rmem_ring_miss(region->channel, req,
+			       lane_step(region, req->chunk, req->fetch.tid));
 	else if (!rmem_ring_ask(region->channel, req, lane->number))
 		return NULL;
 	WRITE_ONCE(req->fetch.lane, lane->number);

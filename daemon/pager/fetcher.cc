@@ -127,12 +127,18 @@ void Fetcher::fetch_ahead(ReadAhead::Window window) {
   // A window in which there is nothing to fetch gets no mark, so nobody would
   // tell when the reader is through it: look a little further.
   for (int i = 0; i < 4 && !window.empty() && region_.ready(); ++i) {
-    std::uint32_t queued = 0;
-    const int err = shared_.channel.prefetch(region_.config().id, window.offset, window.length,
-                                             RMEM_PREFETCH_MAKE_ROOM, queued);
-    if (err != 0) {
-      read_ahead_.give_up(window);
-      return;
+    std::uint64_t queued = 0;
+    for (std::uint64_t piece = 0; piece < window.pieces; ++piece) {
+      const std::uint64_t offset = window.offset + piece * window.step;
+      const std::uint64_t length = std::min(window.length, region_.config().size - offset);
+      std::uint32_t some = 0;
+      const int err = shared_.channel.prefetch(region_.config().id, offset, length,
+                                               RMEM_PREFETCH_MAKE_ROOM, some);
+      if (err != 0) {
+        read_ahead_.give_up(window);
+        return;
+      }
+      queued += some;
     }
     if (queued != 0) return;
     window = read_ahead_.after(window);

@@ -11,6 +11,7 @@ ReadAhead::ReadAhead(std::uint64_t size, std::uint64_t chunk, std::uint64_t most
 
 ReadAhead::Window ReadAhead::on_miss(std::uint64_t offset, std::uint32_t tid) {
   const std::uint64_t chunk = chunk_of(offset);
+  const std::uint64_t step = jumped(chunk, tid);
   for (Stream& s : streams_) {
     if (!s.used) continue;
     if (s.next == chunk) {
@@ -18,7 +19,7 @@ ReadAhead::Window ReadAhead::on_miss(std::uint64_t offset, std::uint32_t tid) {
       // whose mark it never touched.
       s.tid = tid;
       s.last_use = ++uses_;
-      s.next = chunk + chunk_;
+      s.next = chunk + s.step;
       if (++s.steps < (far_ ? kStepsFar : kSteps)) return {};
       return advance(s, s.next);
     }
@@ -28,16 +29,54 @@ ReadAhead::Window ReadAhead::on_miss(std::uint64_t offset, std::uint32_t tid) {
       s.last_use = ++uses_;
       return {};
     }
-    if (s.window != 0 && chunk >= s.begin && chunk < s.next) {
+    if (ahead_of(s, chunk)) {
       // Fetched ahead and gone before it was used: memory is short, or the
       // kernel gave the fetch up. Begin anew, with small windows.
-      s = Stream{.used = true, .tid = tid, .next = chunk + chunk_, .last_use = ++uses_};
+      s = begin(chunk, tid);
       return {};
     }
   }
   Stream& s = replace(tid);
-  s = Stream{.used = true, .tid = tid, .next = chunk + chunk_, .last_use = ++uses_};
-  return {};
+  s = begin(chunk, tid);
+  if (step == 0) return {};
+  s.step = step;
+  s.steps = kSteps;
+  return advance(s, chunk + step);
+}
+
+ReadAhead::Stream ReadAhead::begin(std::uint64_t chunk, std::uint32_t tid) {
+  Stream s;
+  s.used = true;
+  s.tid = tid;
+  s.step = chunk_;
+  s.next = chunk + chunk_;
+  s.last_use = ++uses_;
+  return s;
+}
+
+// How far the thread goes each time, if it has done so for long enough; else 0.
+std::uint64_t ReadAhead::jumped(std::uint64_t chunk, std::uint32_t tid) {
+  if (tid == 0) return 0;
+  auto j = std::ranges::find(jumpers_, tid, &Jumper::tid);
+  if (j == jumpers_.end()) {
+    j = std::ranges::min_element(jumpers_, {}, &Jumper::last_use);
+    *j = Jumper{.tid = tid, .last = chunk, .last_use = ++uses_};
+    return 0;
+  }
+  const std::uint64_t step = chunk - j->last;
+  j->equal = step == j->step && step != 0 ? j->equal + 1 : 1;
+  j->step = step;
+  j->last = chunk;
+  j->last_use = ++uses_;
+  return j->equal >= kEqualSteps ? step : 0;
+}
+
+// Is the chunk in the stream's latest window?
+bool ReadAhead::ahead_of(const Stream& s, std::uint64_t chunk) const {
+  if (!s.used || s.window == 0) return false;
+  const auto way = static_cast<std::int64_t>(chunk - s.begin);
+  const auto step = static_cast<std::int64_t>(s.step);
+  return way % step == 0 && way / step >= 0 && static_cast<std::uint64_t>(way / step) < s.chunks;
 }
 
 ReadAhead::Window ReadAhead::on_hit(std::uint64_t offset) {
@@ -52,7 +91,7 @@ ReadAhead::Window ReadAhead::on_hit(std::uint64_t offset) {
 
 void ReadAhead::on_late(std::uint64_t offset) {
   for (Stream& s : streams_)
-    if (s.used && s.window != 0 && offset >= s.begin && offset < s.next) s.late = true;
+    if (ahead_of(s, chunk_of(offset))) s.late = true;
 }
 
 ReadAhead::Window ReadAhead::after(const Window& window) {
@@ -68,12 +107,15 @@ void ReadAhead::give_up(const Window& window) {
   }
 }
 
-void ReadAhead::reset() { streams_.fill(Stream{}); }
+void ReadAhead::reset() {
+  streams_.fill(Stream{});
+  jumpers_.fill(Jumper{});
+}
 
 bool ReadAhead::take_mark(std::uint64_t offset) {
   const std::uint64_t chunk = chunk_of(offset);
   for (Stream& s : streams_) {
-    if (!s.used || !s.mark_wanted || chunk < s.begin || chunk >= s.next) continue;
+    if (!s.mark_wanted || !ahead_of(s, chunk)) continue;
     s.mark_wanted = false;
     s.marked = chunk;
     return true;
@@ -87,7 +129,7 @@ std::uint64_t ReadAhead::next_window(const Stream& s) const {
   const std::uint64_t longest = std::max(shortest, most_);
   std::uint64_t window = s.window;
   if (window == 0)
-    window = far_ ? kFirstFar : std::min(kFirstChunks * chunk_, kMostFirst);
+    window = far_ && s.step == chunk_ ? kFirstFar : std::min(kFirstChunks * chunk_, kMostFirst);
   else if (window < kEnough)
     window = std::min(4 * window, kEnough);
   else if (s.late)
@@ -105,10 +147,15 @@ ReadAhead::Window ReadAhead::advance(Stream& s, std::uint64_t from) {
   }
   s.begin = from;
   // Whole chunks, so that `next` is where the reader will miss.
-  const std::uint64_t left = (size_ - from + chunk_ - 1) / chunk_ * chunk_;
-  s.next = from + std::min(s.window, left);
+  const bool back = static_cast<std::int64_t>(s.step) < 0;
+  const std::uint64_t left = back ? from / -s.step + 1 : (size_ - from + s.step - 1) / s.step;
+  s.chunks = std::min(s.window / chunk_, left);
+  const bool sequential = s.step == chunk_;
+  if (!sequential) s.chunks = std::min(s.chunks, kMostPieces);
+  s.next = from + s.chunks * s.step;
   s.mark_wanted = true;
-  return {s.begin, std::min(s.next, size_) - s.begin};
+  if (sequential) return {s.begin, std::min(s.next, size_) - s.begin};
+  return {s.begin, chunk_, s.step, s.chunks};
 }
 
 ReadAhead::Stream& ReadAhead::replace(std::uint32_t tid) {

@@ -8,7 +8,7 @@
 
 namespace rmem::pager {
 
-// Recognises sequential readers of one region, several at a time, and says how
+// Recognises sequential and strided readers of one region, several at a time, and says how
 // far ahead of each to fetch. Pure policy: it knows offsets, nothing else.
 //
 // A reader counts as sequential once it has missed three chunks in a row, or two where a
@@ -19,6 +19,10 @@ namespace rmem::pager {
 // then what the link takes. The first chunk of a window is filled with a mark; when the reader gets
 // there, the kernel tells (a hit) and the next window is fetched while the reader still
 // has this one to go. (After Linux' mm/readahead.c.)
+//
+// A thread whose last four misses were equally far from each other, forwards or backwards, is
+// strided; that three places are so by chance is no rare thing. Its windows have the chunks that
+// it will touch, and no others.
 class ReadAhead {
  public:
   // Bytes: of the first window, within kFirstChunks of them; where growing ends for who never
@@ -29,10 +33,15 @@ class ReadAhead {
   static constexpr std::uint64_t kEnough = std::uint64_t{4} << 20;
   static constexpr std::uint64_t kMaxWindow = std::uint64_t{16} << 20;
 
-  // A range of whole chunks, clipped to the region; empty: fetch nothing.
+  static constexpr std::uint64_t kMostPieces = 64;
+
+  // Ranges of whole chunks, clipped to the region, each `step` behind the one before (modulo
+  // 2^64: it may be in front of it); empty: fetch nothing.
   struct Window {
     std::uint64_t offset = 0;
     std::uint64_t length = 0;
+    std::uint64_t step = 0;
+    std::uint64_t pieces = 1;
     bool empty() const { return length == 0; }
   };
 
@@ -66,21 +75,35 @@ class ReadAhead {
   struct Stream {
     bool used = false;
     std::uint32_t tid = 0;
-    unsigned steps = 0;            // misses in a row, each right behind the last
+    unsigned steps = 0;            // misses in a row, each where it was expected
+    std::uint64_t step = 0;        // from one chunk to the next, modulo 2^64
     std::uint64_t next = 0;        // where the reader's next miss would be
     std::uint64_t window = 0;      // bytes of the latest window; 0: none yet
-    std::uint64_t begin = 0;       // of the latest window; it ends at `next`
+    std::uint64_t begin = 0;       // of the latest window; it ends at `next`,
+    std::uint64_t chunks = 0;      // after so many
     bool late = false;             // its reader has waited for it
     bool mark_wanted = false;      // the latest window has no marked chunk yet
     std::uint64_t marked = kNone;  // the chunk that carries the mark
     std::uint64_t last_use = 0;
   };
   static constexpr std::uint64_t kNone = ~std::uint64_t{0};
+  // A thread that jumps: where it is, how far it came, and how often as far in a row.
+  struct Jumper {
+    std::uint32_t tid = 0;
+    unsigned equal = 0;
+    std::uint64_t last = 0;
+    std::uint64_t step = 0;
+    std::uint64_t last_use = 0;
+  };
 
   std::uint64_t next_window(const Stream& stream) const;
   static constexpr unsigned kSteps = 2;
   static constexpr unsigned kStepsFar = 1;
+  static constexpr unsigned kEqualSteps = 3;
 
+  bool ahead_of(const Stream& stream, std::uint64_t chunk) const;
+  std::uint64_t jumped(std::uint64_t chunk, std::uint32_t tid);
+  Stream begin(std::uint64_t chunk, std::uint32_t tid);
   Stream& replace(std::uint32_t tid);
   Window advance(Stream& stream, std::uint64_t from);
   std::uint64_t chunk_of(std::uint64_t offset) const { return offset & ~(chunk_ - 1); }
@@ -91,6 +114,7 @@ class ReadAhead {
   bool far_ = false;
   std::uint64_t uses_ = 0;
   std::array<Stream, 8> streams_{};
+  std::array<Jumper, 8> jumpers_{};
 };
 
 }  // namespace rmem::pager

@@ -191,6 +191,12 @@ class Reader : public PagerTest {
     }
   }
 
+  // As a drop.
+  void forget_all() {
+    resident_.clear();
+    marked_.clear();
+  }
+
   std::set<std::uint64_t> resident_;
   std::set<std::uint64_t> marked_;
   std::size_t seen_windows_ = 0;
@@ -226,6 +232,71 @@ TEST_F(Reader, OneThreadInTwoPlaces) {
     waited += !read_chunk(128 + i, 1);
   }
   EXPECT_EQ(waited, 2 * 3);
+}
+
+TEST_F(Reader, StridedWaitsFourTimesOnlyAndFetchesNothingElse) {
+  for (const std::uint64_t stride : {2, 3, 7}) {
+    std::uint64_t waited = 0, touched = 0;
+    const std::uint64_t before = store.reads;
+    for (std::uint64_t i = stride; i < kSize / kChunk; i += stride, ++touched)
+      waited += !read_chunk(i, static_cast<std::uint32_t>(stride));
+    EXPECT_EQ(waited, 4u) << stride;
+    EXPECT_EQ(store.reads - before, touched) << stride;
+    forget_all();
+  }
+}
+
+TEST_F(Reader, BackwardsToo) {
+  int waited = 0;
+  for (std::uint64_t i = kSize / kChunk; i-- > 0;) waited += !read_chunk(i);
+  EXPECT_EQ(waited, 4);
+  EXPECT_EQ(store.reads, kSize / kChunk);
+}
+
+TEST_F(Reader, StridedThreadsEach) {
+  int waited = 0;
+  for (std::uint64_t i = 0; i < 30; ++i) {
+    waited += !read_chunk(2 * i, 100);
+    waited += !read_chunk(100 + 3 * i, 101);
+    waited += !read_chunk(200 + i, 102);
+  }
+  EXPECT_EQ(waited, 4 + 4 + 3);
+}
+
+TEST_F(Reader, ThreeEquallyFarAreNoStride) {
+  for (const std::uint64_t chunk : {10, 20, 30, 99, 40, 42, 45, 49}) read_chunk(chunk);
+  EXPECT_EQ(store.reads, 8u);
+}
+
+TEST(ReadAhead, StridesEndAtTheEdges) {
+  ReadAhead policy(100 * kChunk + 10, kChunk);
+  ReadAhead::Window w;
+  for (const std::uint64_t chunk : {80, 85, 90, 95}) w = policy.on_miss(chunk * kChunk, 1);
+  EXPECT_EQ(w.offset, 100 * kChunk);
+  EXPECT_EQ(w.pieces, 1u);
+  ASSERT_TRUE(policy.take_mark(w.offset));
+  EXPECT_TRUE(policy.on_hit(w.offset).empty());
+  for (const std::uint64_t chunk : {20, 15, 10, 5}) w = policy.on_miss(chunk * kChunk, 2);
+  EXPECT_EQ(w.offset, 0u);
+  EXPECT_EQ(w.pieces, 1u);
+  ASSERT_TRUE(policy.take_mark(w.offset));
+  EXPECT_TRUE(policy.on_hit(w.offset).empty());
+}
+
+// Each is a call of the kernel.
+TEST(ReadAhead, StridedWindowsHaveSoManyPieces) {
+  constexpr std::uint64_t kSmall = 4096;
+  ReadAhead policy(std::uint64_t{1} << 40, kSmall);
+  ReadAhead::Window w;
+  for (const std::uint64_t chunk : {0, 8, 16, 24}) w = policy.on_miss(chunk * kSmall, 1);
+  EXPECT_EQ(w.pieces, 4u);
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_TRUE(policy.take_mark(w.offset));
+    w = policy.on_hit(w.offset);
+    EXPECT_EQ(w.step, 8 * kSmall);
+    EXPECT_EQ(w.length, kSmall);
+  }
+  EXPECT_EQ(w.pieces, ReadAhead::kMostPieces);
 }
 
 TEST_F(Reader, IndexedQueryFetchesOnlyWhatItTouches) {
