@@ -424,7 +424,7 @@ TEST_F(PagerReceive, EndsOfTheConnectionAreToldApart) {
   } ends[] = {
       {{10, EAGAIN, 0}, {10, false, EAGAIN}}, {{kChunk, EBADMSG, 0}, {kChunk, false, EBADMSG}},
       {{10, EPIPE, 0}, {10, true, 0}},        {{10, ECONNRESET, ETIMEDOUT}, {10, true, ETIMEDOUT}},
-      {{10, ENOMSG, 0}, {10, true, EPROTO}},
+      {{10, ENOMSG, 0}, {10, true, ENOMSG}},
   };
   for (const auto& end : ends) {
     kernel.receive_results = {end.result};
