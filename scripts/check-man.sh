@@ -60,6 +60,6 @@ keys_are() { # PROGRAM TABLE...
 	done
 }
 element='export = [{ name = "a", store = "mem://1", allow = [{ none = 1 }] }]'
-keys_are rmem-server '[limits]' '[[export]]' "$element"
-keys_are rmemd '[region]'
+keys_are rmem-server '[tls]' '[limits]' '[[export]]' "$element"
+keys_are rmemd '[tls]' '[region]'
 exit $bad

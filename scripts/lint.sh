@@ -108,6 +108,7 @@ check_man() {
 # as their source has them; one version.
 check_layout() {
 	local bad=0 f version
+	tests/vm/kernels.sh source || return 1 # netlink-gen.sh has its generator from there
 	if sources 'kmod/*' | grep -v '^kmod/compat\.h$' |
 		xargs -r grep -nE 'LINUX_VERSION_CODE|KERNEL_VERSION|RHEL_RELEASE' /dev/null; then
 		echo "version tests belong in kmod/compat.h"
