@@ -83,10 +83,20 @@ std::uint64_t records(int socket, int direction) {
   return count;
 }
 
-// Room for the type of one record, aligned for its header.
-union Control {
-  cmsghdr header;
-  char bytes[CMSG_SPACE(sizeof(unsigned char))];
+// One record, with room for its type.
+struct Record {
+  Record(unsigned char* bytes, std::size_t length) : buffer{bytes, length} {
+    message.msg_iov = &buffer;
+    message.msg_iovlen = 1;
+    message.msg_control = &control;
+    message.msg_controllen = sizeof control;
+  }
+  iovec buffer;
+  union {
+    cmsghdr header;  // for its alignment
+    char bytes[CMSG_SPACE(sizeof(unsigned char))];
+  } control = {};
+  msghdr message = {};
 };
 
 }  // namespace
@@ -110,16 +120,10 @@ KtlsOutcome ktls_install(int socket, gnutls_session_t session, std::string& why)
 
 KtlsRecord ktls_receive_record(int socket) {
   std::array<unsigned char, 4096> bytes;
-  iovec buffer = {bytes.data(), bytes.size()};
-  Control control = {};
-  msghdr message = {};
-  message.msg_iov = &buffer;
-  message.msg_iovlen = 1;
-  message.msg_control = &control;
-  message.msg_controllen = sizeof control;
-  const ssize_t count = ::recvmsg(socket, &message, MSG_DONTWAIT);
+  Record record(bytes.data(), bytes.size());
+  const ssize_t count = ::recvmsg(socket, &record.message, MSG_DONTWAIT);
   if (count < 0) return {};
-  const cmsghdr* const header = CMSG_FIRSTHDR(&message);
+  const cmsghdr* const header = CMSG_FIRSTHDR(&record.message);
   if (header == nullptr || header->cmsg_level != SOL_TLS ||
       header->cmsg_type != TLS_GET_RECORD_TYPE || count == 0)
     return {KtlsRecord::Kind::kOther, "a record of no known kind"};
@@ -147,19 +151,13 @@ std::uint64_t ktls_records(int socket) {
 
 void ktls_close_notify(int socket) {
   unsigned char alert[] = {1 /* warning */, kCloseNotify};
-  iovec buffer = {alert, sizeof alert};
-  Control control = {};
-  msghdr message = {};
-  message.msg_iov = &buffer;
-  message.msg_iovlen = 1;
-  message.msg_control = &control;
-  message.msg_controllen = sizeof control;
-  cmsghdr* const header = CMSG_FIRSTHDR(&message);
+  Record record(alert, sizeof alert);
+  cmsghdr* const header = CMSG_FIRSTHDR(&record.message);
   header->cmsg_level = SOL_TLS;
   header->cmsg_type = TLS_SET_RECORD_TYPE;
   header->cmsg_len = CMSG_LEN(1);
   *CMSG_DATA(header) = kAlert;
-  (void)::sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+  (void)::sendmsg(socket, &record.message, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 }  // namespace rmem::transport
