@@ -88,14 +88,11 @@ struct Record {
   Record(unsigned char* bytes, std::size_t length) : buffer{bytes, length} {
     message.msg_iov = &buffer;
     message.msg_iovlen = 1;
-    message.msg_control = &control;
+    message.msg_control = control;
     message.msg_controllen = sizeof control;
   }
   iovec buffer;
-  union {
-    cmsghdr header;  // for its alignment
-    char bytes[CMSG_SPACE(sizeof(unsigned char))];
-  } control = {};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(unsigned char))] = {};
   msghdr message = {};
 };
 
