@@ -2,13 +2,13 @@
 #include "base/config_file.hh"
 
 #include <fcntl.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <set>
 
+#include "base/read_file.hh"
 #include "base/unique_fd.hh"
 #include "base/units.hh"
 
@@ -165,17 +165,11 @@ Status read(const std::string& file, const Table& root) {
   const UniqueFd fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (!fd) return failed();
   std::string document(kMostBytes + 1, '\0');
-  std::size_t have = 0;
-  while (have < document.size()) {
-    const ssize_t got = ::read(fd.get(), document.data() + have, document.size() - have);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return failed();
-    if (got == 0) break;
-    have += static_cast<std::size_t>(got);
-  }
-  if (have > kMostBytes)
+  const ssize_t got = read_to_end(fd.get(), std::as_writable_bytes(std::span(document)));
+  if (got < 0) return failed();
+  document.resize(static_cast<std::size_t>(got));
+  if (document.size() > kMostBytes)
     return Status(Code::kUsage, file + ": larger than " + format_size(kMostBytes));
-  document.resize(have);
   return parse(document, file, root);
 }
 

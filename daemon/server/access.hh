@@ -13,7 +13,7 @@ namespace rmem::server {
 enum class Access { kNone, kRead, kWrite };
 
 // What one identity may do: a name that a peer has proved (transport::Connection has the
-// kinds), as it is, or one of the two words below.
+// kinds), as it is, or one of the words below.
 struct Grant {
   std::string identity;
   Access access = Access::kNone;

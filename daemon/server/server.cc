@@ -53,14 +53,17 @@ Status Server::may_listen(const transport::SocketAddress& address, const std::st
                 "you trust everybody who can reach the port");
 }
 
+transport::TlsAcceptor::Limits Server::handshakes() const {
+  return {.timeout = options_.session.handshake_timeout};
+}
+
 Result<transport::Listener::Handler*> Server::acceptor(bool tls) {
   if (!tls) return static_cast<transport::Listener::Handler*>(this);
   // What is wrong with the files is to be known now.
   if (const auto credentials = tls_.current(); !credentials) return credentials.status();
   if (!tls_acceptor_) {
     transport::Listener::Handler& self = *this;  // a private base, which make_unique does not see
-    tls_acceptor_ =
-        std::make_unique<transport::TlsAcceptor>(reactor_, tls_, options_.handshakes, self);
+    tls_acceptor_ = std::make_unique<transport::TlsAcceptor>(reactor_, tls_, handshakes(), self);
   }
   return static_cast<transport::Listener::Handler*>(tls_acceptor_.get());
 }
@@ -154,6 +157,7 @@ Status Server::reload(const ServerOptions& options) {
   options_.limits = options.limits;
   options_.session = options.session;
   admission_.set_limits(options.limits);
+  if (tls_acceptor_) tls_acceptor_->set_limits(handshakes());
   for (const Guest& one : guests_) one.session->check_rights();
   return Status();
 }

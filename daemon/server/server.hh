@@ -27,7 +27,6 @@ struct ServerOptions {
   bool insecure = false;
   // For tls:// addresses.
   transport::TlsOptions tls;
-  transport::TlsAcceptor::Limits handshakes;
   unsigned workers = 4;
   Admission::Limits limits;
   SessionOptions session;
@@ -71,6 +70,7 @@ class Server final : private transport::Listener::Handler, private Session::Owne
  private:
   Server(Reactor& reactor, const ServerOptions& options, std::unique_ptr<Workers> workers,
          Exports exports);
+  transport::TlsAcceptor::Limits handshakes() const;
   // Who takes the connections of a listener.
   Result<transport::Listener::Handler*> acceptor(bool tls);
   Status may_listen(const transport::SocketAddress& address, const std::string& name) const;

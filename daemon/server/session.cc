@@ -283,15 +283,13 @@ void Session::open(Request& request) {
   const auto& identities = connection_->identities();
   if (exported == nullptr && identities.empty() && !exports_.has_secrets())
     return reply_error(request, wire::error::kNoEntry, "there is no export `" + name + "'");
-  const Access access =
-      exported != nullptr ? exported->access({identities, connection_->local()}) : Access::kNone;
+  const Peer who = {identities, connection_->local()};
+  const Access access = exported != nullptr ? exported->access(who) : Access::kNone;
   if (access == Access::kNone)
     return refuse_open(request, name, wire::error::kAccess,
                        "there is no export `" + name + "', or it is not for this peer");
   if (access == Access::kRead && !(request.header.flags & wire::flag::kReadOnly)) {
-    const bool granted =
-        allowed(exported->allow, {identities, connection_->local()}) == Access::kWrite;
-    if (granted)
+    if (allowed(exported->allow, who) == Access::kWrite)
       return reply_error(request, wire::error::kReadOnly, "export `" + name + "' is read-only");
     return refuse_open(request, name, wire::error::kReadOnly,
                        "export `" + name + "' is read-only for this peer");
@@ -332,15 +330,14 @@ void Session::refuse_open(Request& request, const std::string& name, std::uint32
 
 void Session::check_rights() {
   if (phase_ != Phase::kOpen) return;
+  const Peer who = {connection_->identities(), connection_->local()};
   for (const auto& handle : handles_) {
     if (handle == nullptr) continue;
-    const auto& identities = connection_->identities();
-    if (handle->exported->access({identities, connection_->local()}) >=
-        (handle->read_only ? Access::kRead : Access::kWrite))
+    if (handle->exported->access(who) >= (handle->read_only ? Access::kRead : Access::kWrite))
       continue;
     const std::string& name = handle->exported->name;
     return refuse(wire::error::kAccess,
-                  "the right to `" + name + "' was taken from " + describe(identities));
+                  "the right to `" + name + "' was taken from " + describe(who.identities));
   }
 }
 
@@ -436,15 +433,9 @@ void Session::read(Request& request, Handle& handle) {
     return reply_error(request, wire::error::kInvalid, "length out of the limits");
   const std::span<std::byte> into = room(request, header.length);
   header.payload = static_cast<std::uint32_t>(header.length);
-  ++in_store_;
-  request.store = handle.exported->store;
+  const store::Done done = begin(request, handle);
   request.store->store().read(
-      header.offset, into,
-      {[](void* ctx, const store::Outcome& outcome) {
-         auto& done = *static_cast<Request*>(ctx);
-         done.session->finished_by_store(done, outcome);
-       },
-       &request},
+      header.offset, into, done,
       role_ == wire::Role::kBulk ? store::Urgency::kBulk : store::Urgency::kDemand);
 }
 
@@ -456,17 +447,11 @@ void Session::modify(Request& request, Handle& handle) {
     return reply_error(request, wire::error::kInvalid, "length and payload disagree");
   if (writing && checksums_ && !(header.flags & wire::flag::kChecksum))
     return refuse(wire::error::kProtocol, "a WRITE without the agreed checksum", header.request);
-  request.store = handle.exported->store;
+  const store::Done done = begin(request, handle);
   request.modifies = true;
   request.store->modification_started();
   request.number = ++modifications_;
   ++modifying_;
-  ++in_store_;
-  const store::Done done = {[](void* ctx, const store::Outcome& outcome) {
-                              auto& finished = *static_cast<Request*>(ctx);
-                              finished.session->finished_by_store(finished, outcome);
-                            },
-                            &request};
   store::Store& store = request.store->store();
   if (writing)
     store.write(header.offset, {request.buffer.get(), header.payload}, done);
@@ -503,13 +488,18 @@ void Session::modification_over(std::uint64_t number) {
 }
 
 void Session::flush_now(Request& request, Handle& handle) {
+  const store::Done done = begin(request, handle);
+  request.store->store().flush(done);
+}
+
+store::Done Session::begin(Request& request, const Handle& handle) {
   ++in_store_;
   request.store = handle.exported->store;
-  request.store->store().flush({[](void* ctx, const store::Outcome& outcome) {
-                                  auto& done = *static_cast<Request*>(ctx);
-                                  done.session->finished_by_store(done, outcome);
-                                },
-                                &request});
+  return {[](void* ctx, const store::Outcome& outcome) {
+            auto& finished = *static_cast<Request*>(ctx);
+            finished.session->finished_by_store(finished, outcome);
+          },
+          &request};
 }
 
 bool Session::may_write(Request& request, const Handle& handle) {

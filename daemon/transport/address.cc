@@ -51,6 +51,13 @@ std::string Address::to_string() const {
   return is_unix() ? "unix://" + path : (tls ? "tls://" : "tcp://") + host_port(host, port);
 }
 
+std::uint16_t SocketAddress::port() const {
+  if (family() == AF_INET) return ntohs(reinterpret_cast<const sockaddr_in*>(&storage)->sin_port);
+  if (family() == AF_INET6)
+    return ntohs(reinterpret_cast<const sockaddr_in6*>(&storage)->sin6_port);
+  return 0;
+}
+
 bool SocketAddress::local() const {
   switch (family()) {
     case AF_UNIX:

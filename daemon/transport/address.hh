@@ -39,6 +39,8 @@ struct SocketAddress {
 
   const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
   int family() const { return storage.ss_family; }
+  // 0 of a unix socket.
+  std::uint16_t port() const;
   // Unix sockets, 127.0.0.0/8 and ::1, also as ::ffff:127.0.0.0/104.
   bool local() const;
   // "192.0.2.1:7070", "[::1]:7070", "unix socket".

@@ -22,7 +22,7 @@ const log::Source kAcceptorLog("tls");
 struct TlsAcceptor::Pending {
   std::unique_ptr<TlsConnection> connection;
   std::string host;
-  Reactor::Clock::time_point due;
+  Reactor::Clock::time_point since = Reactor::Clock::now();
 };
 
 TlsAcceptor::TlsAcceptor(Reactor& reactor, TlsFiles& files, const Limits& limits,
@@ -33,13 +33,13 @@ TlsAcceptor::TlsAcceptor(Reactor& reactor, TlsFiles& files, const Limits& limits
       handler_(handler),
       bury_(reactor, [this] { gone_.clear(); }),
       next_timeout_(reactor, [this] {
-        const auto now = Reactor::Clock::now();
-        while (!pending_.empty() && pending_.front()->due <= now) {
+        const auto begun = Reactor::Clock::now() - limits_.timeout;
+        while (!pending_.empty() && pending_.front()->since <= begun) {
           refused(pending_.front()->connection->peer() + ": no TLS handshake within " +
                   std::to_string(limits_.timeout.count()) + " ms");
           drop(pending_.begin());
         }
-        if (!pending_.empty()) next_timeout_.arm(pending_.front()->due - now);
+        if (!pending_.empty()) next_timeout_.arm(pending_.front()->since - begun);
       }) {}
 
 TlsAcceptor::~TlsAcceptor() = default;
@@ -49,7 +49,6 @@ void TlsAcceptor::on_accept(std::unique_ptr<Connection> connection) {
   if (!credentials) return refused(credentials.status().cause());
   auto pending = std::make_unique<Pending>();
   pending->host = host_of(connection->peer());
-  pending->due = Reactor::Clock::now() + limits_.timeout;
   auto made =
       TlsConnection::create(reactor_, std::move(credentials).value(), std::move(connection), {});
   if (!made) return refused(made.status().cause());

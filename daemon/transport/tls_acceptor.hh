@@ -30,6 +30,8 @@ class TlsAcceptor final : public Listener::Handler {
   ~TlsAcceptor();
 
   void on_accept(std::unique_ptr<Connection> connection) override;
+  // Counts from the next handshake on.
+  void set_limits(const Limits& limits) { limits_ = limits; }
   std::size_t pending() const { return pending_.size(); }
 
  private:
@@ -43,7 +45,7 @@ class TlsAcceptor final : public Listener::Handler {
 
   Reactor& reactor_;
   TlsFiles& files_;
-  const Limits limits_;
+  Limits limits_;
   Listener::Handler& handler_;
   std::list<std::unique_ptr<Pending>> pending_;  // the oldest first
   std::list<std::unique_ptr<Pending>> gone_;     // to be destroyed, not from within themselves

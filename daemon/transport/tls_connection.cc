@@ -58,8 +58,7 @@ Result<std::unique_ptr<TlsConnection>> TlsConnection::create(
 
 TlsConnection::TlsConnection(Reactor& reactor, std::shared_ptr<const TlsCredentials> credentials,
                              std::unique_ptr<Connection> below, const std::string& host)
-    : reactor_(reactor),
-      credentials_(std::move(credentials)),
+    : credentials_(std::move(credentials)),
       below_(std::move(below)),
       host_(host),
       turn_(reactor, [this] { report(); }) {}

@@ -86,7 +86,6 @@ class TlsConnection final : public Connection, private Connection::Handler {
   void update_watch();
   void report();
 
-  Reactor& reactor_;
   const std::shared_ptr<const TlsCredentials> credentials_;
   const std::unique_ptr<Connection> below_;
   const std::string host_;

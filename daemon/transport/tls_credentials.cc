@@ -5,13 +5,13 @@
 #include <gnutls/crypto.h>
 #include <gnutls/x509.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <optional>
 
 #include "base/log.hh"
+#include "base/read_file.hh"
 #include "base/unique_fd.hh"
 
 namespace rmem::transport {
@@ -49,15 +49,9 @@ Result<Secret> read_file(const std::string& path, bool secret) {
                   "chmod 0600 " + path);
   std::vector<std::uint8_t> bytes(static_cast<std::size_t>(info.st_size) + 1);
   if (bytes.size() > kMaxFile) return Status(Code::kFailed, path + ": too large");
-  std::size_t length = 0;
-  while (length < bytes.size()) {
-    const ssize_t count = ::read(fd.get(), bytes.data() + length, bytes.size() - length);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return Status::from_errno(errno, path);
-    if (count == 0) break;
-    length += static_cast<std::size_t>(count);
-  }
-  bytes.resize(length);
+  const ssize_t got = read_to_end(fd.get(), std::as_writable_bytes(std::span(bytes)));
+  if (got < 0) return Status::from_errno(errno, path);
+  bytes.resize(static_cast<std::size_t>(got));
   return Secret(std::move(bytes));
 }
 

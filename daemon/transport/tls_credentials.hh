@@ -98,7 +98,6 @@ class TlsFiles {
 
   // As the files are now. Where they can no longer be used, as they were, and a warning.
   Result<std::shared_ptr<const TlsCredentials>> current();
-  const TlsOptions& options() const { return options_; }
 
  private:
   // Of each file: inode, size and time of its last change.

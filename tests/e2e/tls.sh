@@ -132,7 +132,9 @@ stop rmemd
 stop server
 : >"$work/no-modules"
 modprobe -r tls
-mount --bind "$work/no-modules" /sbin/modprobe 2>/dev/null || mount --bind "$work/no-modules" "$(readlink -f /sbin/modprobe)"
+modprobe=$(readlink -f /sbin/modprobe)
+on_exit() { ! mountpoint -q "$modprobe" || umount "$modprobe"; }
+mount --bind "$work/no-modules" "$modprobe"
 serve --tls-certificates "$tls"
 start rmemd rmemd --tls-certificates "$tls"
 capture "$work/packets"
@@ -147,7 +149,7 @@ assert_exit 1 grep -qa $marker "$work/packets"
 stop rmemd
 start rmemd rmemd --tls-certificates "$tls" --ktls require
 refused 1 'in the kernel' ''
-umount "$(readlink -f /sbin/modprobe)"
+umount "$modprobe"
 stop rmemd
 stop server
 

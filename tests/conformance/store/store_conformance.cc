@@ -91,8 +91,7 @@ class StoreConformance : public testing::TestWithParam<Kind>, private store::Rem
       GTEST_SKIP() << "no IPv6 here: " << listening.cause();
     ASSERT_TRUE(listening.ok()) << listening.cause();
     if (!at.is_unix()) {
-      const std::string text = server_->addresses().front().to_string();
-      address.port = static_cast<std::uint16_t>(std::stoi(text.substr(text.rfind(':') + 1)));
+      address.port = server_->addresses().front().port();
     }
 
     store::RemoteOptions remote_options;

@@ -102,8 +102,7 @@ class TransportConformance : public testing::TestWithParam<std::string>, private
     ASSERT_TRUE(listening.ok()) << listening.status().cause();
     listeners = std::move(listening).value();
     if (!at.is_unix()) {
-      const std::string text = listeners[0]->address().to_string();
-      at.port = static_cast<std::uint16_t>(std::stoi(text.substr(text.rfind(':') + 1)));
+      at.port = listeners[0]->address().port();
     }
     std::optional<Connector::Tls> over;
     if (tls) over.emplace(Connector::Tls{*client_files, "localhost"});

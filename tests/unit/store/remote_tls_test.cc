@@ -35,8 +35,7 @@ class RemoteTls : public testing::Test, protected RemoteStore::Listener {
     options.exports = {*server::ExportSpec::parse("mem=mem://4MiB")};
     server = std::move(server::Server::create(loop.reactor(), options)).value();
     ASSERT_TRUE(server->listen({.host = "127.0.0.1", .port = 0, .tls = true}).ok());
-    const std::string text = server->addresses().front().to_string();
-    port = static_cast<std::uint16_t>(std::stoi(text.substr(text.rfind(':') + 1)));
+    port = server->addresses().front().port();
   }
   std::unique_ptr<RemoteStore> make(const std::string& hostname, bool over_tls = true) {
     RemoteAddress address;

@@ -99,8 +99,7 @@ TEST_F(ConnectorTest, FileThatIsNoSocketIsLeftAlone) {
 TEST_F(ConnectorTest, PortInUseIsBusy) {
   auto first =
       SocketListener::listen(loop.reactor(), {.host = "127.0.0.1", .port = 0, .path = ""}, *this);
-  const std::string text = (*first)[0]->address().to_string();
-  const auto port = static_cast<std::uint16_t>(std::stoi(text.substr(text.rfind(':') + 1)));
+  const auto port = (*first)[0]->address().port();
   auto second = SocketListener::listen(loop.reactor(),
                                        {.host = "127.0.0.1", .port = port, .path = ""}, *this);
   EXPECT_EQ(second.status().code(), Code::kBusy);
