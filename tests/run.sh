@@ -179,23 +179,30 @@ if [[ ${RMEM_LONG:-} && (! $only || simulation =~ $only) ]]; then
 	echo "== simulation: $((SECONDS - start)) s"
 fi
 
-# Lines "ok NAME" and "not ok NAME" of a check of ours.
-verdicts() { # PREFIX, lines at stdin
-	local line
+# A check of ours, which prints lines "ok NAME" and "not ok NAME". One that fails without
+# a "not ok", or has no verdict at all, could not do its work.
+verdicts() { # PREFIX COMMAND...
+	local prefix=$1 line last='' good=0 bad=0 status=0
+	shift
 	while read -r line; do
 		echo "$line"
+		last=$line
 		case $line in
-		"ok "*) result pass "$1: ${line#ok }" 0 '' ;;
-		"not ok "*) result fail "$1: ${line#not ok }" 0 '' ;;
+		"ok "*) good=$((good + 1)) && result pass "$prefix: ${line#ok }" 0 '' ;;
+		"not ok "*) bad=$((bad + 1)) && result fail "$prefix: ${line#not ok }" 0 '' ;;
 		esac
-	done
+	done < <("$@" 2>&1)
+	wait $! || status=$?
+	if ((!bad && (status || !good))); then
+		result fail "$prefix" 0 "$*: exit status $status after $good verdicts: $last"
+	fi
 }
 
 rig() {
 	local start=$SECONDS
 	wanted rig || return 0
 	echo "== rig"
-	verdicts rig < <(tests/vm/selfcheck.sh 2>&1)
+	verdicts rig tests/vm/selfcheck.sh
 	echo "== rig: $((SECONDS - start)) s"
 }
 
@@ -294,7 +301,7 @@ spawn() {
 for rel in "${kernels[@]}"; do
 	wanted detectors || continue
 	echo "== detectors of $rel"
-	verdicts detectors < <(tests/vm/detectors.sh "$rel" 2>&1)
+	verdicts detectors tests/vm/detectors.sh "$rel"
 done
 
 selftests=() shared=() own=()

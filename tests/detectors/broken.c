@@ -258,7 +258,7 @@ static int racer(void *arg)
 	return 0;
 }
 
-static void data_race(void)
+static void race(void)
 {
 	struct task_struct *threads[2];
 	int i;
@@ -275,7 +275,7 @@ static const struct {
 	const char *name;
 	void (*run)(void);
 } bugs[] = {
-	{ "data-race", data_race },
+	{ "data-race", race },
 	{ "use-after-free", use_after_free },
 	{ "out-of-bounds", out_of_bounds },
 	{ "double-free", double_free },
