@@ -125,6 +125,11 @@ Table& Table::required(std::string name, Take take) {
   return *this;
 }
 
+Table& Table::ignore_others() {
+  others_ = true;
+  return *this;
+}
+
 Status Table::take(const Value& table) const {
   if (Status is = expect(table, Type::kTable); !is.ok()) return is;
   std::set<std::string_view> there;
@@ -132,6 +137,7 @@ Status Table::take(const Value& table) const {
     const auto known = std::find_if(keys_.begin(), keys_.end(),
                                     [&](const Key& one) { return one.name == item.key; });
     if (known == keys_.end()) {
+      if (others_) continue;
       std::string names;
       for (const Key& one : keys_) names += (names.empty() ? "" : ", ") + one.name;
       return Status(Code::kUsage, item.key_where + ": `" + item.name + "' is no key of this file",

@@ -50,6 +50,8 @@ class Table {
   Table& key(std::string name, Take take);
   // The same, and it has to be there.
   Table& required(std::string name, Take take);
+  // What has not been named is somebody else's, and no mistake.
+  Table& ignore_others();
   // Takes all of a table, in the order of the file, up to the first mistake.
   Status take(const Value& table) const;
 
@@ -60,6 +62,7 @@ class Table {
     bool required;
   };
   std::vector<Key> keys_;
+  bool others_ = false;
 };
 
 // `document`: the text of a file that is called `file`.

@@ -1,13 +1,18 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# guest.sh LINK... : in the VM, measures every peer over each of the links, all of
-# them on loopback, and leaves /out/LINK.tsv (docs/benchmarks.md).
+# guest.sh LINK... -- LINK... : in the VM, measures every peer over each of the first links
+# and every transport over each of the others, all of them on loopback, and leaves
+# /out/LINK.tsv (docs/benchmarks.md).
 #
 #   RMEM_BENCH_SIZE=16MiB   bytes of everything that is measured
-#   RMEM_BENCH_ROUNDS=1     rounds that count
+#   RMEM_BENCH_ROUNDS=1     rounds that count, of the peers
 #   RMEM_BENCH_PEERS=REGEX  only these
 #   RMEM_BENCH_CASES="sequential random"
+#   RMEM_BENCH_TRANSPORTS="tcp tls ktls"  none if empty. tcp-rto5: tcp, where the route says
+#                           rto_min 5ms
+#   RMEM_BENCH_SAMPLES=2048 isolated pages, for each transport and link
+#   RMEM_BENCH_BULKS=5      cold reads of everything, likewise
 
 # While an idle guest waits for the host, for a program's pages for instance, its
 # clock runs ahead to the next timer, and the next. A busy guest's does not.
@@ -19,6 +24,18 @@ chrt --idle -p 0 $busy
 
 size=${RMEM_BENCH_SIZE:-16MiB} rounds=${RMEM_BENCH_ROUNDS:-1}
 server=tcp://127.0.0.1:7071
+
+peer_links=()
+while (($#)) && [[ $1 != -- ]]; do
+	peer_links+=("$1")
+	shift
+done
+transport_links=("${@:2}")
+transports=${RMEM_BENCH_TRANSPORTS-tcp tls ktls}
+cases=()
+for which in ${RMEM_BENCH_CASES:-}; do [[ $which == transport-* ]] || cases+=("$which"); done
+# Whether the case is one of those that are wanted.
+case_wanted() { [[ ! ${RMEM_BENCH_CASES:-} || " $RMEM_BENCH_CASES " == *" $1 "* ]]; }
 
 # Nothing is pushed that nobody has asked for.
 sysctl -q vm.dirty_writeback_centisecs=360000
@@ -34,6 +51,7 @@ PATH=$work/bin:$PATH
 # netem OPTION... of a link; both ways go through one queue.
 link() { # NAME
 	case $1 in
+	*-loss1) echo "$(link "${1%-loss1}")" loss 1% ;;
 	rtt0) ;;
 	rtt1) echo delay 500us ;;
 	rtt5) echo delay 2500us ;;
@@ -49,6 +67,12 @@ use_link() { # NAME
 	local options
 	options=$(link "$1")
 	tc qdisc del dev lo root 2>"$work/.tc" || true
+	# What gets lost are packets as Ethernet has them, not 64 KiB at once.
+	if [[ $1 == *-loss* ]]; then
+		ip link set lo mtu 1500 gso_max_segs 1
+	else
+		ip link set lo mtu 65536 gso_max_segs 65535
+	fi
 	# shellcheck disable=SC2086  # words
 	[[ ! $options ]] || tc qdisc replace dev lo root netem limit 100000 $options
 }
@@ -57,7 +81,7 @@ wanted() { [[ $1 =~ ${RMEM_BENCH_PEERS:-.} ]]; }
 
 # --- the peers, each with bytes of its own ----------------------------------------
 
-arguments=()
+arguments=() chunks=()
 
 nbd() { # NAME INDEX CONNECTIONS READ-AHEAD-KIB
 	wanted "$1" || return 0
@@ -81,43 +105,9 @@ fuse() { # NAME THREADS READ-AHEAD-KIB
 	arguments+=(--file "$1=$work/$1.mount/pattern")
 }
 
-modprobe -q -a sch_netem nbd fuse tcp_bbr || true
-start peers rmem-bench serve --listen $server --size "$size"
-for peer in tcp uffd-4k uffd-64k uffd-bg anon tmpfs; do
-	! wanted $peer || arguments+=(--peer "$peer")
-done
-[[ " ${arguments[*]} " == *" --peer "* ]] || arguments+=(--peer none)
-nbd nbd-c1 0 1 128
-nbd nbd-c4 1 4 4096
-fuse fuse 4 128
-fuse fuse-ra 4 4096
-
-chunks=() exports=()
-for chunk in 4k 64k 256k; do
-	wanted rmem:$chunk || continue
-	chunks+=("$chunk")
-	rmem-bench make "$work/$chunk.file" --size "$size"
-	exports+=(--export "$chunk=file://$work/$chunk.file")
-done
-if ((${#chunks[@]})); then
-	start server rmem-server --listen tcp://127.0.0.1:7070 --state-dir "$work/state" "${exports[@]}"
-	start_rmemd
-	for chunk in "${chunks[@]}"; do
-		assert_exit 0 rmemctl attach "$chunk" "rmem://127.0.0.1/$chunk" --push-interval 300s --chunk "${chunk^^}iB"
-		arguments+=(--region "/dev/rmem-$chunk")
-	done
-	! wanted rmem:256k || arguments+=(--pulled-region /dev/rmem-256k)
-fi
-
-for which in ${RMEM_BENCH_CASES:-}; do arguments+=(--case "$which"); done
 bench() { # ARG...
 	rmem-bench run --server $server --size "$size" "${arguments[@]}" "$@"
 }
-
-# Brings all code into memory.
-bench --rounds 1 --no-warm-up >"$work/.warm"
-kill $busy
-wait $busy || true
 
 # Connections begin as the link is; those of most peers are made by each run anyway.
 ports() { ss -Htn state established dport = :7070 | awk '{ print $3 }' | sort; }
@@ -134,12 +124,146 @@ reconnect() {
 	for chunk in "${chunks[@]}"; do wait_for region_is "$chunk" state active; done
 }
 
-for name in "$@"; do
-	use_link "$name"
-	reconnect
-	note "link $name: $(link "$name")"
-	bench --rounds "$rounds" --tsv "/out/$name.tsv"
-done
-use_link rtt0
-for i in 0 1; do [[ ! -b /dev/nbd$i ]] || nbd-client -d /dev/nbd$i >"$work/.nbd" || true; done
-umount "$work"/fuse*.mount 2>"$work/.umount" || true
+peers() {
+	local peer chunk which name i
+	start peers rmem-bench serve --listen $server --size "$size"
+	for peer in tcp uffd-4k uffd-64k uffd-bg anon tmpfs; do
+		! wanted $peer || arguments+=(--peer "$peer")
+	done
+	[[ " ${arguments[*]} " == *" --peer "* ]] || arguments+=(--peer none)
+	nbd nbd-c1 0 1 128
+	nbd nbd-c4 1 4 4096
+	fuse fuse 4 128
+	fuse fuse-ra 4 4096
+
+	local exports=()
+	for chunk in 4k 64k 256k; do
+		wanted rmem:$chunk || continue
+		chunks+=("$chunk")
+		rmem-bench make "$work/$chunk.file" --size "$size"
+		exports+=(--export "$chunk=file://$work/$chunk.file")
+	done
+	if ((${#chunks[@]})); then
+		start server rmem-server --listen tcp://127.0.0.1:7070 --state-dir "$work/state" "${exports[@]}"
+		start_rmemd
+		for chunk in "${chunks[@]}"; do
+			assert_exit 0 rmemctl attach "$chunk" "rmem://127.0.0.1/$chunk" --push-interval 300s --chunk "${chunk^^}iB"
+			arguments+=(--region "/dev/rmem-$chunk")
+		done
+		! wanted rmem:256k || arguments+=(--pulled-region /dev/rmem-256k)
+	fi
+
+	for which in "${cases[@]}"; do arguments+=(--case "$which"); done
+	# Brings all code into memory.
+	bench --rounds 1 --no-warm-up >"$work/.warm"
+	kill $busy
+	wait $busy || true
+	busy=''
+
+	for name in "${peer_links[@]}"; do
+		use_link "$name"
+		reconnect
+		note "link $name: $(link "$name")"
+		bench --rounds "$rounds" --tsv "/out/$name.tsv"
+	done
+	use_link rtt0
+	for i in 0 1; do [[ ! -b /dev/nbd$i ]] || nbd-client -d /dev/nbd$i >"$work/.nbd" || true; done
+	umount "$work"/fuse*.mount 2>"$work/.umount" || true
+	# Nothing of it comes into what is measured next.
+	for chunk in "${chunks[@]}"; do assert_exit 0 rmemctl detach "$chunk"; done
+	for name in "${!pids[@]}"; do
+		[[ $name == server ]] || stop "$name"
+	done
+	[[ ! ${pids[server]:-} ]] || stop server
+}
+
+# --- the transports, each with a server and a daemon of its own ----------------------
+
+# What the process has run for so far, ns.
+cpu() { # NAME
+	cat "/proc/${pids[$1]}"/task/*/schedstat | awk '{ ns += $1 } END { printf "%.0f\n", ns }'
+}
+
+# The loopback's route; what it says counts for connections that are made later.
+route() { # OPTION...
+	ip route replace table local local 127.0.0.1 dev lo proto kernel scope host src 127.0.0.1 "$@"
+}
+
+# measured CASE OF-RMEM-BENCH ROUNDS [ARG...]: of the region of that name, a line for /out/LINK.tsv.
+measured() {
+	local case=$1 measured_rounds=$3
+	bench --peer none --region "/dev/rmem-$case" --case "$2" --rounds "$3" "${@:4}" \
+		--tsv "$work/$case.tsv" >"$work/$case.txt"
+	awk -v OFS='\t' -v peer="$transport_name" -v "case=$case" -v rounds="$measured_rounds" \
+		'NR > 1 { $1 = peer; $2 = case; $3 *= rounds; print }' "$work/$case.tsv"
+}
+
+# A transport is how the server listens, what the regions' URIs are, and what the daemon is told.
+transport_on() { # LINK TRANSPORT FILE
+	local link=$1 transport_name=$2 to=$3 kind=${2%-rto*} listen=tcp scheme=rmem query='' options=() pages
+	case $kind in
+	tcp) ;;
+	tls) listen=tls scheme=rmems options=(--tls-certificates "$tls" --ktls off) ;;
+	ktls) listen=tls scheme=rmems options=(--tls-certificates "$tls" --ktls require) ;;
+	quic) listen=quic scheme=rmem+quic query="?tls-certificates=$tls" options=(--tls-certificates "$tls") ;;
+	*) fail "there is no transport $kind" ;;
+	esac
+	[[ $transport_name == "$kind" ]] || route rto_min "${transport_name#*-rto}ms"
+	use_link "$link"
+	start server rmem-server --listen "$listen://127.0.0.1:7070" --state-dir "$work/state" \
+		--export "bytes=file://$work/bytes" "${options[@]}"
+	start_rmemd "${options[@]}"
+	local uri=$scheme://127.0.0.1/bytes$query
+	assert_exit 0 rmemctl attach transport-page "$uri" --read-only --chunk 4KiB
+	assert_exit 0 rmemctl attach transport-bulk "$uri" --read-only --chunk 256KiB
+	note "transport $transport_name, link $link: $(daemon_says transport-bulk transport)"
+	if case_wanted transport-page; then
+		pages=$(($(stat -c %s "$work/bytes") >> 18))
+		measured transport-page random $(((samples + pages - 1) / pages)) >>"$to"
+	fi
+	if case_wanted transport-bulk || case_wanted transport-cpu; then
+		# Its code is in memory, its connections know their windows.
+		measured transport-bulk sequential 1 >"$work/.warm"
+		local before=$(($(cpu rmemd) + $(cpu server)))
+		measured transport-bulk sequential "$bulks" --no-warm-up >"$work/.bulk"
+		local ns=$(($(cpu rmemd) + $(cpu server) - before))
+		! case_wanted transport-bulk || cat "$work/.bulk" >>"$to"
+		pages=$(($(stat -c %s "$work/bytes") / 4096))
+		! case_wanted transport-cpu || awk -v OFS='\t' -v peer="$transport_name" -v pages=$((pages * bulks)) \
+			-v ns=$((ns / bulks / pages)) 'BEGIN { print peer, "transport-cpu", pages, ns, ns, ns, "-", "-" }' \
+			>>"$to"
+	fi
+	assert_exit 0 rmemctl detach transport-page
+	assert_exit 0 rmemctl detach transport-bulk
+	stop rmemd
+	stop server
+	use_link rtt0
+	route
+}
+
+transports() {
+	local samples=${RMEM_BENCH_SAMPLES:-2048} bulks=${RMEM_BENCH_BULKS:-5} name transport
+	# As udev would have loaded it. Else the kernel's TLS calculates AES by tables, while GnuTLS does not.
+	modprobe -q aesni_intel || true
+	certificates
+	rmem-bench make "$work/bytes" --size "$size"
+	arguments=()
+	# The libraries come into memory off the clock.
+	for transport in $transports; do
+		samples=1 bulks=1 transport_on rtt0 "$transport" "$work/.warm.tsv"
+	done
+	if [[ $busy ]]; then
+		kill "$busy"
+		wait "$busy" || true
+	fi
+	for name in "${transport_links[@]}"; do
+		[[ -e /out/$name.tsv ]] || printf 'peer\tcase\tpages\tmedian_ns\tleast_ns\tmost_ns\tp50_ns\tp99_ns\n' >"/out/$name.tsv"
+		for transport in $transports; do transport_on "$name" "$transport" "/out/$name.tsv"; done
+	done
+}
+
+modprobe -q -a sch_netem nbd fuse tcp_bbr || true
+[[ ${RMEM_BENCH_CASES:-} && ! ${cases[*]} ]] || peers
+if [[ $transports ]] && { case_wanted transport-page || case_wanted transport-bulk || case_wanted transport-cpu; }; then
+	transports
+fi

@@ -18,13 +18,18 @@ RATES = {
     "random-64": "random pages, 64 threads, MB/s",
     "overwrite": "whole pages overwritten until durable, cold, MB/s",
     "rewrite": "whole pages overwritten until durable, read before, MB/s",
+    "transport-bulk": "transports: cold sequential read, MB/s",
 }
 COSTS = {
     "resident": "a page that is there and not mapped, ns",
     "warm": "a page that is there and mapped, ns",
     "write": "first store to a clean page, ns",
 }
-LATENCY = "one random page, ms: median / p99"
+CPU = {"transport-cpu": "transports: rmemd and rmem-server for a cold sequential read, CPU s/GiB"}
+LATENCIES = {
+    "random": "one random page, ms: median / p99",
+    "transport-page": "transports: one random page, ms: median / p99",
+}
 
 
 def three_digits(value):
@@ -38,6 +43,8 @@ def figure(row):
         return three_digits(PAGE / ns * 1e3)
     if row["case"] in COSTS:
         return three_digits(ns)
+    if row["case"] in CPU:
+        return three_digits((1 << 30) / PAGE * ns / 1e9)
     return " / ".join(three_digits(float(row[q]) / 1e6) for q in ("p50_ns", "p99_ns"))
 
 
@@ -81,7 +88,10 @@ def main():
     directory, conditions, links = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
     rows = []
     for link in links:
-        with open(directory / "vm" / "out" / f"{link}.tsv", encoding="utf-8") as file:
+        path = directory / "vm" / "out" / f"{link}.tsv"
+        if not path.exists():
+            continue  # only for cases that were not wanted
+        with open(path, encoding="utf-8") as file:
             rows += [{"link": link, **row} for row in csv.DictReader(file, delimiter="\t")]
     with open(directory / "bench.tsv", "w", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0].keys(), delimiter="\t", lineterminator="\n")
@@ -91,10 +101,13 @@ def main():
     for case in dict.fromkeys(row["case"] for row in rows):
         mine = [row for row in rows if row["case"] == case]
         peers = list(dict.fromkeys(row["peer"] for row in mine))
-        title = RATES.get(case) or COSTS.get(case) or LATENCY
-        lines += table(title, links, peers, {(r["peer"], r["link"]): figure(r) for r in mine})
+        over = [link for link in links if any(row["link"] == link for row in mine)]
+        title = {**RATES, **COSTS, **CPU, **LATENCIES}[case]
+        if case.startswith("transport-"):
+            title += f", {mine[0]['pages']} pages"
+        lines += table(title, over, peers, {(r["peer"], r["link"]): figure(r) for r in mine})
         values = {(r["peer"], r["link"]): figure(r).split(" / ")[-1] for r in mine}
-        plot(directory / f"{case}.png", title.replace("median / ", ""), links, peers, values)
+        plot(directory / f"{case}.png", title.replace("median / ", ""), over, peers, values)
     text = "\n".join(lines)
     (directory / "bench.txt").write_text(text, encoding="utf-8")
     print(text)

@@ -38,10 +38,13 @@ class CertificateAuthority {
     const char* purpose = GNUTLS_KP_TLS_WWW_SERVER;
   };
 
-  explicit CertificateAuthority(const std::string& name = "rmem test authority") {
+  // `ends`: seconds from now.
+  explicit CertificateAuthority(const std::string& name = "rmem test authority",
+                                std::time_t ends = 3600) {
     make_key(key_);
     Wish wish;
     wish.cn = name;
+    wish.ends = ends;
     begin(certificate_, key_, wish);
     gnutls_ok(gnutls_x509_crt_set_basic_constraints(certificate_, 1, -1));
     gnutls_ok(gnutls_x509_crt_set_key_usage(certificate_,
@@ -81,14 +84,14 @@ class CertificateAuthority {
     return serial_;
   }
   // ca-crl.pem, with one more in it.
-  void revoke(const std::string& directory, std::uint8_t serial) {
+  void revoke(const std::string& directory, std::uint8_t serial, std::time_t ends = 3600) {
     revoked_.push_back(serial);
     gnutls_x509_crl_t list;
     gnutls_ok(gnutls_x509_crl_init(&list));
     const std::time_t now = std::time(nullptr);
     gnutls_ok(gnutls_x509_crl_set_version(list, 2));
     gnutls_ok(gnutls_x509_crl_set_this_update(list, now - 60));
-    gnutls_ok(gnutls_x509_crl_set_next_update(list, now + 3600));
+    gnutls_ok(gnutls_x509_crl_set_next_update(list, now + ends));
     for (const std::uint8_t one : revoked_)
       gnutls_ok(gnutls_x509_crl_set_crt_serial(list, &one, 1, now - 60));
     gnutls_ok(gnutls_x509_crl_set_number(list, &serial_, 1));

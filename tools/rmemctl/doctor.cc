@@ -35,6 +35,7 @@ class Examination {
     node("/dev/rmem", 0666, false);
     node("/dev/rmem_control", 0660, true);
     daemon();
+    for (Check& check : examine_tls(machine_)) checks_.push_back(std::move(check));
     return std::move(checks_);
   }
 

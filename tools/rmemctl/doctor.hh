@@ -48,6 +48,9 @@ struct Check {
 // Every check, in the order in which a person would go about it.
 std::vector<Check> examine(const Machine& machine, const std::string& socket);
 
+// Of them, those about TLS: the kernel's module, GnuTLS, and the files that /etc/rmem/*.toml name.
+std::vector<Check> examine_tls(const Machine& machine);
+
 // A line a check, and the next step below each finding.
 std::string checks_text(const std::vector<Check>& checks);
 // {"schema":1,"findings":N,"checks":[{"name","verdict","detail","remedy"}]}, one line.

@@ -85,6 +85,17 @@ TEST_F(ConfigFileTest, WhatIsNotThereStaysAsItWas) {
   EXPECT_EQ(bytes, 2048u);
 }
 
+TEST_F(ConfigFileTest, OthersMayBeIgnored) {
+  Table limits;
+  limits.key("requests", number(requests, 1u, 1000u));
+  Table root;
+  root.key("limits", table(limits)).ignore_others();
+  EXPECT_TRUE(config::parse("name = 7\n[limits]\nrequests = 3\n", "f.toml", root).ok());
+  EXPECT_EQ(requests, 3u);
+  EXPECT_FALSE(config::parse("[limits]\nname = 7\n", "f.toml", root).ok());
+  EXPECT_FALSE(config::parse("name =\n", "f.toml", root).ok());
+}
+
 TEST_F(ConfigFileTest, MistakesAreToldWithTheirPlace) {
   EXPECT_EQ(mistake("\n  nam = 1\n"), "f.toml:2:3: `nam' is no key of this file");
   EXPECT_EQ(mistake("[limits]\nrequest = 1\n"),

@@ -13,6 +13,7 @@
 #include "kchan/errors.hh"
 #include "linux/rmem.h"
 #include "linux/rmem_netlink.h"
+#include "support/certificates.hh"
 #include "support/temp_dir.hh"
 
 namespace rmem::ctl {
@@ -35,6 +36,7 @@ class Doctor : public testing::Test {
     write("/sys/kernel/security/lockdown", "[none] integrity confidentiality\n");
     write("/lib/modules/6.12.9-amd64/build/include/x", "");
     write(kModule, "code");
+    write("/sys/module/tls/refcnt", "0\n");
     write("/proc/4711/status", "Name:\trmemd\nVmLck:\t    8192 kB\n");
     write("/proc/4711/limits", "Max open files            524288               524288  files\n");
     write("/proc/self/mountinfo",
@@ -91,6 +93,16 @@ class Doctor : public testing::Test {
       EXPECT_NE(check["remedy"].get<std::string>().find(remedy), std::string::npos) << check;
     }
   }
+  // rmem-server has certificates that are good for so many days, authority and its own.
+  void give_certificates(int days, int own_days) {
+    const std::string tls = root_ + "/etc/rmem/tls";
+    std::filesystem::create_directories(tls);
+    authority = std::make_unique<test::CertificateAuthority>("authority", days * 86400 + 3600);
+    authority->trust(tls);
+    authority->issue(tls, "server", {.ends = own_days * 86400 + 3600});
+    write("/etc/rmem/rmem-server.toml",
+          "state-dir = \"/somewhere\"\n[tls]\ncertificates = \"/etc/rmem/tls\"\n");
+  }
   std::string verdict(const std::string& name) {
     for (const json& check : answer["checks"]) {
       if (check["name"] == name) return check["verdict"];
@@ -103,6 +115,7 @@ class Doctor : public testing::Test {
   std::map<std::string, struct stat> nodes;
   Result<ModuleFacts> module = ModuleFacts{};
   Result<DaemonFacts> daemon = DaemonFacts{};
+  std::unique_ptr<test::CertificateAuthority> authority;
   std::string text;
   json answer;
 };
@@ -111,7 +124,7 @@ TEST_F(Doctor, FindsNothingWhereAllIsWell) {
   EXPECT_EQ(run(), 0) << text;
   EXPECT_EQ(answer["schema"], 1);
   EXPECT_EQ(answer["findings"], 0);
-  EXPECT_EQ(answer["checks"].size(), 11u);
+  EXPECT_EQ(answer["checks"].size(), 13u);
   for (const json& check : answer["checks"]) {
     EXPECT_EQ(check["verdict"], "ok") << check;
     EXPECT_EQ(check["remedy"], "") << check;
@@ -250,6 +263,62 @@ TEST_F(Doctor, RegionsThatAreNoFiles) {
         "30 22 0:41 / /run/rmem/regions rw - tmpfs tmpfs rw\n"
         "31 22 0:42 / /mnt rw - rmemfs rmemfs rw\n");
   expect_finding("files", "not mounted", "run-rmem-regions.mount");
+}
+
+TEST_F(Doctor, KernelWithoutTlsMattersWhereItIsWanted) {
+  remove("/sys/module/tls");
+  write("/etc/rmem/rmemd.toml", "instance = \"x\"\n");
+  EXPECT_EQ(run(), 0) << text;
+  EXPECT_EQ(verdict("ktls"), "skipped");
+  EXPECT_EQ(verdict("tls rmemd"), "absent");
+  give_certificates(100, 100);
+  expect_finding("ktls", "no module tls", "CONFIG_TLS");
+  write("/lib/modules/6.12.9-amd64/kernel/net/tls/tls.ko.xz", "code");
+  expect_finding("ktls", "not loaded", "modprobe tls");
+  write("/lib/modules/6.12.9-amd64/modules.builtin", "kernel/net/tls/tls.ko\n");
+  EXPECT_EQ(run(), 0) << text;
+  EXPECT_EQ(verdict("ktls"), "ok");
+  remove("/lib/modules/6.12.9-amd64/modules.builtin");
+  write("/etc/rmem/rmem-server.toml",
+        "[tls]\ncertificates = \"/etc/rmem/tls\"\nkernel = \"off\"\n");
+  EXPECT_EQ(run(), 0) << text;
+  EXPECT_EQ(verdict("ktls"), "skipped");
+}
+
+TEST_F(Doctor, CertificatesThatExpire) {
+  give_certificates(100, 50);
+  EXPECT_EQ(run(), 0) << text;
+  EXPECT_EQ(verdict("tls rmem-server"), "ok");
+  give_certificates(100, 13);
+  expect_finding("tls rmem-server", "/etc/rmem/tls/server-cert.pem expires in 13 days", "anew");
+  give_certificates(3, 50);
+  expect_finding("tls rmem-server", "/etc/rmem/tls/ca-cert.pem expires in 3 days", "anew");
+  give_certificates(100, -2);
+  expect_finding("tls rmem-server", "server-cert.pem has expired on", "anew");
+  give_certificates(100, 50);
+  authority->revoke(root_ + "/etc/rmem/tls", 77, 86400);
+  expect_finding("tls rmem-server", "/etc/rmem/tls/ca-crl.pem expires in", "anew");
+}
+
+TEST_F(Doctor, TlsFilesThatCannotBeUsed) {
+  give_certificates(100, 100);
+  const std::string key = root_ + "/etc/rmem/tls/server-key.pem";
+  ::chmod(key.c_str(), 0644);
+  expect_finding("tls rmem-server", "/etc/rmem/tls/server-key.pem: a secret that others",
+                 "chmod 0600 /etc/rmem/tls/server-key.pem");
+  remove("/etc/rmem/tls/server-key.pem");
+  expect_finding("tls rmem-server", "/etc/rmem/tls/server-key.pem: No such file", "rmem-security");
+  remove("/etc/rmem/tls");
+  expect_finding("tls rmem-server", "/etc/rmem/tls/ca-cert.pem: No such file", "rmem-security");
+  write("/etc/rmem/rmem-server.toml", "[tls]\ncertificate = \"/x\"\n");
+  expect_finding("tls rmem-server", "/etc/rmem/rmem-server.toml:2:1", "rmem-server --check-config");
+  remove("/etc/rmem/rmem-server.toml");
+  write("/etc/rmem/rmemd.toml", "[tls]\npsk-file = \"/etc/rmem/keys\"\n");
+  test::write_secret(root_ + "/etc/rmem/keys", "alice:00112233445566778899aabbccddeeff\n");
+  EXPECT_EQ(run(), 0) << text;
+  EXPECT_EQ(verdict("tls rmemd"), "ok");
+  write("/etc/rmem/keys", "alice\n");
+  expect_finding("tls rmemd", "/etc/rmem/keys:1: not of the form", "psktool");
 }
 
 }  // namespace
