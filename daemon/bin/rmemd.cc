@@ -54,6 +54,7 @@ struct CommandLine {
   std::optional<std::string> socket;
   std::optional<std::string> instance;
   std::optional<std::string> state_dir;
+  std::optional<std::string> hedge;
   TlsFlags tls;
 };
 
@@ -67,6 +68,7 @@ Result<control::Config> configure(const CommandLine& line) {
   if (line.socket) config.socket = *line.socket;
   if (line.instance) config.instance = *line.instance;
   if (line.state_dir) config.state_dir = *line.state_dir;
+  if (line.hedge) config.hedge = *line.hedge == "auto";
   line.tls.apply(config.tls);
   if (!control::valid_region_name(config.instance)) {
     return Status(Code::kUsage, "--instance: `" + config.instance + "' is not a name");
@@ -112,7 +114,9 @@ Status run(const CommandLine& line, control::Config config) {
     ended = Status(Code::kFailed, "the request ring is damaged", "restart rmemd");
     (*reactor)->stop();
   });
-  pager::Pager pager(**device, {}, [&](auto due) { loop.wake(due); });
+  pager::Pager::Options pages;
+  pages.hedge = config.hedge;
+  pager::Pager pager(**device, pages, [&](auto due) { loop.wake(due); });
   const auto sources = control::source_factory(**reactor, config.tls);
   control::Regions regions(**reactor, **kernel, pager, *sources, config.instance,
                            control::Recordings(config.state_dir + "/recordings"));
@@ -172,6 +176,11 @@ int program(int argc, char** argv) {
   app.add_option("--state-dir", line.state_dir,
                  "where recordings are kept [" + usual.state_dir + "]")
       ->type_name("DIR");
+  app.add_option("--hedge", line.hedge,
+                 "whether a page that is late is asked for on the other connection, too: auto or "
+                 "off [off]")
+      ->check(CLI::IsMember({"auto", "off"}))
+      ->type_name("HOW");
   line.tls.add(app, transport::TlsSide::kClient);
   cli::add_config(app, line.file, control::kDefaultConfig);
   app.set_version_flag("--version", "rmemd " RMEM_VERSION);

@@ -60,6 +60,7 @@ Table keys(Config& config) {
            }))
       .key("state-dir", config::text(config.state_dir))
       .key("stop-timeout", config::duration(config.stop_timeout, 100ms, std::chrono::hours(1)))
+      .key("hedge", config::word<bool>(config.hedge, {{"off", false}, {"auto", true}}))
       .key("tls", config::table(transport::tls_keys(transport::TlsSide::kClient, config.tls)))
       .key("region",
            [&config](const Value& value) { return take_defaults(value, config.defaults); });
@@ -71,6 +72,7 @@ std::vector<std::string_view> fixed_changes(const Config& now, const Config& nex
   if (now.socket != next.socket) keys.push_back("socket");
   if (now.instance != next.instance) keys.push_back("instance");
   if (now.state_dir != next.state_dir) keys.push_back("state-dir");
+  if (now.hedge != next.hedge) keys.push_back("hedge");
   if (now.tls != next.tls) keys.push_back("tls");
   return keys;
 }

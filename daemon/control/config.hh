@@ -23,6 +23,8 @@ struct Config {
   std::chrono::milliseconds stop_timeout{10'000};
   // Of regions that are attached from now on, where whoever attaches does not say.
   AttachOptions defaults;
+  // Pages that are late are asked for on the other connection, too.
+  bool hedge = false;
   // For rmems:// that names no files of its own.
   transport::TlsOptions tls;
 };

@@ -271,6 +271,7 @@ nlohmann::json Regions::status() const {
                     {"store_writes", stats.writes},
                     {"store_flushes", stats.flushes},
                     {"repeated", stats.repeated},
+                    {"hedged", stats.hedged},
                     {"damaged", stats.damaged},
                     {"malformed", stats.malformed},
                     {"pull_rate", a->options().pull_rate},

@@ -79,9 +79,9 @@ void Fetcher::joined(std::uint64_t cookie) {
   }
 }
 
-void Fetcher::ask_twice(Request* r) {
+Request* Fetcher::ask_twice(Request* r) {
   Request* twin = shared_.pool.take();
-  if (!twin) return;
+  if (!twin) return nullptr;
   twin->region = r->region;
   twin->cookie = r->cookie;
   twin->offset = r->offset;
@@ -93,6 +93,38 @@ void Fetcher::ask_twice(Request* r) {
   r->twin = twin;
   ++region_.stats().repeated;
   demand_.push_back(twin);
+  return twin;
+}
+
+bool Fetcher::may_hedge(const Request* r) const {
+  return r->urgent && !r->hedged && !r->twin && r->length <= kHedged;
+}
+
+std::chrono::microseconds Fetcher::late() const {
+  return std::max<std::chrono::microseconds>(kLateTrips * region_.store().round_trip(), kLate);
+}
+
+Region::Clock::time_point Fetcher::hedge_due() const {
+  constexpr auto kNever = Region::Clock::time_point::max();
+  if (!shared_.hedge || reading_.size() == reading_ahead_ || !region_.ready()) return kNever;
+  const Stats& stats = region_.stats();
+  if ((stats.hedged + 1) * kHedgeOneIn + stats.prefetches > stats.fetches) return kNever;
+  if (!region_.store().overtakes()) return kNever;
+  // In the order in which they were asked for.
+  for (const Request* r = reading_.first(); r; r = r->next)
+    if (may_hedge(r)) return r->asked + late();
+  return kNever;
+}
+
+void Fetcher::hedge(Region::Clock::time_point now) {
+  while (hedge_due() <= now) {
+    Request* r = reading_.first();
+    while (!may_hedge(r)) r = r->next;
+    Request* twin = ask_twice(r);
+    if (!twin) return;
+    r->hedged = twin->hedged = twin->hedge = true;
+    ++region_.stats().hedged;
+  }
 }
 
 void Fetcher::missed(std::uint64_t offset, std::uint32_t tid) {
@@ -185,7 +217,9 @@ void Fetcher::read(Request* r) {
   reading_.push_back(r);
   region_.operation_begins();
   const store::Done done = {&Fetcher::read_done, r};
-  const auto urgency = ahead(r) ? store::Urgency::kBulk : store::Urgency::kDemand;
+  r->urgent = !ahead(r) && !r->hedge;
+  r->asked = shared_.now();
+  const auto urgency = r->urgent ? store::Urgency::kDemand : store::Urgency::kBulk;
   if (r->buffer.empty())
     return region_.store().receive(r->offset, r->length, *this, r, done, urgency);
   region_.store().read(r->offset, r->buffer.first(r->length), done, urgency);
@@ -282,6 +316,9 @@ void Fetcher::settle(Request* r, const store::Outcome& outcome, std::span<const 
 // --- those who ask by themselves ----------------------------------------------
 
 store::Asker::Begun Fetcher::begin(const Lane& lane) {
+  // What tasks have asked for by themselves nobody here knows to be late. Over a distance
+  // that they ask saves little.
+  if (shared_.hedge && region_.ready() && region_.store().round_trip() >= kFar) return Begun::kNo;
   // Before the kernel may say so.
   lane_ = lane.number;
   kchan::KernelChannel::Lane lent{

@@ -29,6 +29,10 @@ struct Shared;
 // the other brings is thrown away, for it may be older than what the kernel has been
 // told since.
 //
+// With Pager::Options::hedge, so is a short fetch on the page lane that is late, on the bulk lane:
+// what TCP has lost at the end of a stream it sends again after 200 ms at best. At most
+// one in twenty. Then the tasks do not ask by themselves over a distance.
+//
 // Where the store lends a connection, the tasks that wait ask there by themselves
 // (RMEM_IOC_LANE), and take the answers; what they leave comes by here.
 class Fetcher final : private store::Asker {
@@ -63,6 +67,10 @@ class Fetcher final : private store::Asker {
   std::size_t most_ahead() const { return most_ahead_; }  // of them at the store
   std::size_t under_way_ahead() const { return ahead_.size() + reading_ahead_; }
 
+  // Asks for a second time for what is late; when there will be something, if nothing comes.
+  void hedge(std::chrono::steady_clock::time_point now);
+  std::chrono::steady_clock::time_point hedge_due() const;
+
   // Fetches for which the kernel had no memory: try again.
   void retry_fills();
   bool has_unfilled() const { return !unfilled_.empty(); }
@@ -88,6 +96,11 @@ class Fetcher final : private store::Asker {
   static constexpr std::size_t kKeptForAhead = 4;
   // Bytes in front of it for which a fetch is asked for a second time.
   static constexpr std::uint64_t kFarBack = std::uint64_t{1} << 20;
+  // A fetch is late after so many round trips and so long; larger ones may take their time.
+  static constexpr int kLateTrips = 3;
+  static constexpr std::chrono::milliseconds kLate{30};
+  static constexpr std::uint64_t kHedged = 64 << 10;
+  static constexpr std::uint64_t kHedgeOneIn = 20;
   static constexpr unsigned kMaxDamaged = 5;
   // A round trip of more chunks than are worth being asked for one by one.
   static constexpr std::chrono::microseconds kFar{2000};
@@ -110,7 +123,9 @@ class Fetcher final : private store::Asker {
   int unwanted(const Request* r) const;
   bool directly(const Request* r) const;
   void settle(Request* r, const store::Outcome& outcome, std::span<const std::byte> bytes);
-  void ask_twice(Request* r);
+  Request* ask_twice(Request* r);
+  bool may_hedge(const Request* r) const;
+  std::chrono::microseconds late() const;
   void refused(Request* r);
   void read(Request* r);
   void fill(Request* r, std::span<const std::byte> bytes);

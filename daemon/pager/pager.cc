@@ -43,7 +43,8 @@ Pager::Pager(kchan::KernelChannel& channel, Options options,
       runs_(kMaxRuns),
       write_runs_(kMaxWriteRuns),
       cookies_(kMaxBatch),
-      shared_{*this, channel_, arena_, pool_, runs_, write_runs_, cookies_, options.now} {}
+      shared_{*this,       channel_, arena_,      pool_,        runs_,
+              write_runs_, cookies_, options.now, options.hedge} {}
 
 Pager::~Pager() = default;
 

@@ -35,6 +35,8 @@ class Pager {
     // Requests taken from the ring and not complete: made at once, and most.
     std::size_t requests = 8192;
     std::size_t request_limit = std::size_t{1} << 18;
+    // Whether what somebody waits for is asked for on the bulk lane, too, when it is late.
+    bool hedge = false;
     // For tests.
     Clock::time_point (*now)() = &Clock::now;
   };

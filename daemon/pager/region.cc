@@ -84,6 +84,7 @@ void Region::tick(Clock::time_point now) {
     if (stale_) return fail("the store is another one now, or another writer took over");
   }
   if (fetcher_.has_unfilled()) fetcher_.retry_fills();
+  fetcher_.hedge(now);
   if (now < push_due_) return;
   push_due_ = now + config_.push_interval;
   if (!store_) return;  // the pages are better off in the kernel
@@ -98,6 +99,7 @@ Region::Clock::time_point Region::due() const {
   if (ready()) due = std::min({due, write_back_.flush_due(), write_back_.held_until()});
   if (paused_until_ != Clock::time_point{}) due = std::min(due, paused_until_);
   if (ready() && puller_.active()) due = std::min(due, shared_.now() + kPullInterval);
+  due = std::min(due, fetcher_.hedge_due());
   if (fetcher_.has_unfilled()) due = std::min(due, shared_.now() + kPauseOnNoMemory);
   return due;
 }

@@ -40,6 +40,7 @@ struct Stats {
   std::uint64_t prefetches = 0;  // of which read-ahead asked for, before anybody came
   std::uint64_t received = 0;    // of the fetches: whose bytes the module received itself
   std::uint64_t asked = 0;       // of the fetches: asked by who waits
+  std::uint64_t hedged = 0;      // of the fetches: asked for a second time because they were late
   std::uint64_t writes = 0;      // requests given to the store, repetitions included
   std::uint64_t sent = 0;        // of the writes: whose bytes the module sends itself
   std::uint64_t flushes = 0;
@@ -59,6 +60,7 @@ struct Shared {
   std::span<rmem_write_run> write_runs;
   std::span<std::uint64_t> cookies;  // scratch, for one batch
   Reactor::Clock::time_point (*now)();
+  bool hedge;  // as in Pager::Options
 
   // Buffers that what nobody waits for may not use.
   bool scarce(std::size_t bytes) const { return arena.free_bytes() < bytes + arena.size() / 4; }

@@ -38,9 +38,13 @@ struct Request {
   bool whole_buffer = false;   // WRITE: `payload` was too small once
   bool wrote = false;          // WRITE, ZERO: the store was given something
   bool overtaken = false;      // FETCH: `twin` has filled it
+  bool urgent = false;         // FETCH: the store was told so
+  bool hedge = false;          // FETCH: in place of `twin`, which is late, so another way
+  bool hedged = false;         // FETCH: there was such a twin
   bool epochs_differ = false;  // WRITE: its runs were acknowledged in several
-  std::uint32_t pending = 0;   // answers of the store still to come
-  int err = 0;                 // the gravest of those that came; FETCH: the module's
+  std::chrono::steady_clock::time_point asked{};  // FETCH: when the store was
+  std::uint32_t pending = 0;                      // answers of the store still to come
+  int err = 0;  // the gravest of those that came; FETCH: the module's
   std::span<std::byte> buffer;
 
   std::uint64_t end() const { return offset + length; }

@@ -10,7 +10,7 @@
 #   RMEM_BENCH_PEERS=REGEX  only these
 #   RMEM_BENCH_CASES="sequential random"
 #   RMEM_BENCH_TRANSPORTS="tcp tls ktls"  none if empty. tcp-rto5: tcp, where the route says
-#                           rto_min 5ms
+#                           rto_min 5ms; tcp-hedge: where rmemd is told --hedge auto
 #   RMEM_BENCH_SAMPLES=2048 isolated pages, for each transport and link
 #   RMEM_BENCH_BULKS=5      cold reads of everything, likewise
 
@@ -200,7 +200,7 @@ measured() {
 
 # A transport is how the server listens, what the regions' URIs are, and what the daemon is told.
 transport_on() { # LINK TRANSPORT FILE
-	local link=$1 transport_name=$2 to=$3 kind=${2%-rto*} listen=tcp scheme=rmem query='' options=() pages
+	local link=$1 transport_name=$2 to=$3 kind=${2%%-*} listen=tcp scheme=rmem query='' options=() pages
 	case $kind in
 	tcp) ;;
 	tls) listen=tls scheme=rmems options=(--tls-certificates "$tls" --ktls off) ;;
@@ -208,10 +208,11 @@ transport_on() { # LINK TRANSPORT FILE
 	quic) listen=quic scheme=rmem+quic query="?tls-certificates=$tls" options=(--tls-certificates "$tls") ;;
 	*) fail "there is no transport $kind" ;;
 	esac
-	[[ $transport_name == "$kind" ]] || route rto_min "${transport_name#*-rto}ms"
+	[[ $transport_name != *-rto* ]] || route rto_min "${transport_name#*-rto}ms"
 	use_link "$link"
 	start server rmem-server --listen "$listen://127.0.0.1:7070" --state-dir "$work/state" \
 		--export "bytes=file://$work/bytes" "${options[@]}"
+	[[ $transport_name != *-hedge ]] || options+=(--hedge auto)
 	start_rmemd "${options[@]}"
 	local uri=$scheme://127.0.0.1/bytes$query
 	assert_exit 0 rmemctl attach transport-page "$uri" --read-only --chunk 4KiB
@@ -220,6 +221,7 @@ transport_on() { # LINK TRANSPORT FILE
 	if case_wanted transport-page; then
 		pages=$(($(stat -c %s "$work/bytes") >> 18))
 		measured transport-page random $(((samples + pages - 1) / pages)) >>"$to"
+		note "fetches, hedged: $(daemon_says transport-page store_fetches hedged)"
 	fi
 	if case_wanted transport-bulk || case_wanted transport-cpu; then
 		# Its code is in memory, its connections know their windows.

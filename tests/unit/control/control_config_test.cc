@@ -24,6 +24,7 @@ socket = "/run/other.sock"
 instance = "other"
 state-dir = "/var/lib/other"
 stop-timeout = "3s"
+hedge = "auto"
 [region]
 resident-limit = "16MiB"
 chunk = "1MiB"
@@ -42,6 +43,7 @@ push-rate = 1000
   EXPECT_EQ(config.instance, "other");
   EXPECT_EQ(config.state_dir, "/var/lib/other");
   EXPECT_EQ(config.stop_timeout, 3s);
+  EXPECT_TRUE(config.hedge);
   AttachOptions expected;
   expected.chunk = 1 << 20;
   expected.resident_limit = 16 << 20;
@@ -60,6 +62,7 @@ TEST(RmemdConfig, MistakesHaveTheirPlace) {
   EXPECT_EQ(mistake("sockets = \"/x\"\n"), "f:1:1: `sockets' is no key of this file");
   EXPECT_EQ(mistake("instance = \"a/b\"\n"), "f:1:12: `instance' is not a name");
   EXPECT_EQ(mistake("\n[region]\nname = \"a\"\n"), "f:3:1: `region.name' is no key of this file");
+  EXPECT_EQ(mistake("hedge = true\n"), "f:1:9: `hedge' has to be `off' or `auto'");
   EXPECT_EQ(mistake("[region]\npull = \"some\"\n"),
             "f:2:8: `region.pull' has to be `none' or `all' or `recorded'");
   // What is wrong only together is told of the whole.

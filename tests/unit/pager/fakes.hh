@@ -240,6 +240,7 @@ class FakeStore final : public store::Store {
   }
   bool can_receive(std::uint64_t) const override { return receivable; }
   bool overtakes() const override { return has_page_lane; }
+  std::chrono::microseconds round_trip() const override { return trip; }
   void set_asker(store::Asker* now, std::uint64_t, bool) override { asker = now; }
   void take_answers(std::uint32_t lane) override { answers_of.push_back(lane); }
   void write(std::uint64_t offset, std::span<const std::byte> from, store::Done done) override {
@@ -305,6 +306,7 @@ class FakeStore final : public store::Store {
   bool immediate = false;
   bool receivable = false;
   bool has_page_lane = false;
+  std::chrono::microseconds trip{};
   bool flushes_behind = false;
   std::uint64_t least_sendable = ~0ull;
   store::Sender::Sent last_sent;
@@ -358,7 +360,7 @@ class PagerTest : public testing::Test {
     config.id = kId;
     config.name = "data";
     config.size = kSize;
-    config.chunk = kChunk;
+    config.chunk = chunk;
     config.push_interval = std::chrono::seconds(5);
     pager->add(config);
     pager->connect(kId, store);
@@ -401,6 +403,7 @@ class PagerTest : public testing::Test {
     pager->tick();
   }
 
+  std::uint32_t chunk = kChunk;
   FakeKernel kernel;
   FakeStore store{kSize};
   std::unique_ptr<Pager> pager;

@@ -167,6 +167,149 @@ TEST_F(PagerTwice, IntoThePageCacheBothBegin) {
   EXPECT_EQ(pager->requests_in_use(), 0u);
 }
 
+// What is late on the page lane is asked for on the bulk lane as well.
+class PagerHedge : public PagerTest {
+ protected:
+  static constexpr std::uint64_t kShort = 4096;
+  using Urgency = store::Urgency;
+
+  void SetUp() override {
+    chunk = kShort;
+    store.has_page_lane = true;
+    store.trip = std::chrono::milliseconds(25);
+    start({.hedge = true});
+    earn(20);
+  }
+  // So many are answered in time.
+  void earn(std::uint64_t count) {
+    for (std::uint64_t i = 0; i < count; ++i) demand(1000 + i, 1000 + i);
+    store.answer_all(Kind::kRead);
+  }
+  void demand(std::uint64_t cookie, std::uint64_t page) {
+    rmem_request e = entry(cookie, RMEM_OP_FETCH, page * kShort, kShort);
+    e.flags = RMEM_REQ_AGAIN;
+    pager->accept(e);
+    pager->pump();
+  }
+  void answer_last(int err = 0) {
+    std::rotate(store.operations.begin(), store.operations.end() - 1, store.operations.end());
+    store.answer(Kind::kRead, err);
+  }
+  std::size_t fills_of(std::uint64_t cookie) const {
+    return static_cast<std::size_t>(
+        std::count_if(kernel.fills.begin(), kernel.fills.end(),
+                      [&](const auto& f) { return f.cookie == cookie; }));
+  }
+};
+
+TEST_F(PagerHedge, WhatIsLateIsAskedForOnTheOtherLaneOnce) {
+  const auto begun = fake_now;
+  demand(7, 3);
+  EXPECT_EQ(woken, begun + std::chrono::milliseconds(75));
+  pass(std::chrono::milliseconds(74));
+  EXPECT_EQ(store.operations.size(), 1u);
+  pass(std::chrono::milliseconds(1));
+  ASSERT_EQ(store.operations.size(), 2u);
+  EXPECT_EQ(store.operations[0].urgency, Urgency::kDemand);
+  EXPECT_EQ(store.operations[1].urgency, Urgency::kBulk);
+  EXPECT_EQ(store.operations[1].offset, 3 * kShort);
+  EXPECT_EQ(pager->stats(kId).hedged, 1u);
+  pass(std::chrono::milliseconds(500));
+  EXPECT_EQ(store.operations.size(), 2u);
+  answer_last();
+  EXPECT_EQ(fills_of(7), 1u);
+  // The kernel wants it once more, as after a write; the late one is void.
+  demand(7, 3);
+  store.answer(Kind::kRead);
+  EXPECT_EQ(fills_of(7), 1u);
+  store.answer(Kind::kRead);
+  EXPECT_EQ(fills_of(7), 2u);
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+}
+
+TEST_F(PagerHedge, TheFirstMayStillBeFirst) {
+  demand(7, 3);
+  pass(std::chrono::milliseconds(75));
+  ASSERT_EQ(store.operations.size(), 2u);
+  store.answer(Kind::kRead);
+  store.answer(Kind::kRead);
+  EXPECT_EQ(fills_of(7), 1u);
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+}
+
+TEST_F(PagerHedge, ThePageLaneIsLostMeanwhile) {
+  demand(7, 3);
+  pass(std::chrono::milliseconds(75));
+  answer_last(EIO);
+  EXPECT_EQ(kernel.completed_with(7), -1);
+  store.answer(Kind::kRead, EAGAIN);
+  pass(std::chrono::milliseconds(100));
+  store.answer_all(Kind::kRead);
+  EXPECT_EQ(fills_of(7), 1u);
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+}
+
+TEST_F(PagerHedge, OneInTwentyAtMost) {
+  for (std::uint64_t i = 0; i < 10; ++i) demand(10 + i, i);
+  pass(std::chrono::seconds(1));
+  EXPECT_EQ(pager->stats(kId).hedged, 1u);
+  EXPECT_GT(woken, fake_now);  // does not wait for it by spinning
+  store.answer_all(Kind::kRead);
+  earn(400);
+  for (std::uint64_t i = 0; i < 100; ++i) demand(10 + i, i);
+  pass(std::chrono::seconds(1));
+  const Stats stats = pager->stats(kId);
+  EXPECT_LE(stats.hedged * 20, stats.fetches);
+  EXPECT_GE(stats.hedged * 25, stats.fetches);
+  store.answer_all(Kind::kRead);
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+}
+
+TEST_F(PagerHedge, NearbyItIsThirtyMilliseconds) {
+  store.trip = std::chrono::microseconds(50);
+  demand(7, 3);
+  pass(std::chrono::milliseconds(29));
+  EXPECT_EQ(store.operations.size(), 1u);
+  pass(std::chrono::milliseconds(1));
+  EXPECT_EQ(store.operations.size(), 2u);
+}
+
+TEST_F(PagerHedge, NeitherAheadNorWithoutAPageLaneNorWhenOff) {
+  rmem_request e = entry(9, RMEM_OP_FETCH, 0, kShort);
+  e.flags = RMEM_REQ_PREFETCH;
+  pager->accept(e);
+  pager->pump();
+  pass(std::chrono::seconds(1));
+  EXPECT_EQ(store.operations.size(), 1u);
+  store.answer(Kind::kRead);
+
+  store.has_page_lane = false;
+  demand(7, 3);
+  pass(std::chrono::seconds(1));
+  EXPECT_EQ(store.operations.size(), 1u);
+  store.answer(Kind::kRead);
+
+  store.has_page_lane = true;
+  start({});
+  earn(40);
+  demand(7, 3);
+  pass(std::chrono::seconds(1));
+  EXPECT_EQ(store.operations.size(), 1u);
+}
+
+// rmemd would not know that they are late.
+TEST_F(PagerHedge, OverADistanceNobodyAsksByHimself) {
+  store::Asker::Lane lane;
+  lane.number = 5;
+  lane.socket = 9;
+  EXPECT_EQ(store.asker->begin(lane), store::Asker::Begun::kNo);
+  store.trip = std::chrono::milliseconds(1);
+  EXPECT_NE(store.asker->begin(lane), store::Asker::Begun::kNo);
+  start({});
+  store.trip = std::chrono::milliseconds(25);
+  EXPECT_NE(store.asker->begin(lane), store::Asker::Begun::kNo);
+}
+
 // The entry lay in the ring while the prefetch was filled or given back.
 TEST_F(PagerFetch, WhoJoinsAPrefetchTooLateAsksForNothing) {
   fetch(10, 1, RMEM_REQ_PREFETCH);
