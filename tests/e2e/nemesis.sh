@@ -211,7 +211,15 @@ machine_cpu() {
 		echo 1 >/sys/devices/system/cpu/cpu1/online
 	fi
 }
-memory_compact() { [[ $1 == end ]] || echo 1 >/proc/sys/vm/compact_memory; }
+# It waits, unkillably, for pages that are being written, as for those of any file system: if the
+# server is away just then, for the other nemesis to end. So it must not keep that from ending.
+memory_compact() {
+	[[ $1 == begin ]] && compacted || return 0
+	echo 1 >/proc/sys/vm/compact_memory &
+	compacting=$!
+}
+compacted() { [[ ! $compacting ]] || ! kill -0 "$compacting" 2>/dev/null; }
+compacting=''
 memory_drop() { [[ $1 == end ]] || echo 3 >/proc/sys/vm/drop_caches; }
 
 # --- all together ---------------------------------------------------------------------------
@@ -254,6 +262,7 @@ nemesis_pause() { # PART: a random time, of that part of $nemesis_ms
 load_done() { rmem-fsx progress "$work/oracle"; }
 nemesis_over() {
 	wait_for -t 120 at_least $(($(load_done) + 20)) load_done
+	wait_for -t 120 compacted
 	alive load || fail "the load ended: $(<"$work/load.log")"
 }
 nemeses_befell() {
