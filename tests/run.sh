@@ -50,6 +50,26 @@ result() { # STATUS NAME SECONDS REASON
 	printf '%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "$4" >>"$results"
 }
 
+# What was skipped: the cases of one file (of the unit tests, of one suite) that have one
+# reason are one line.
+skips() {
+	awk -F'\t' '
+		$1 == "skip" {
+			file = $2
+			if (file ~ /^unit\//) sub(/\..*/, "", file); else sub(/: .*/, "", file)
+			key = file FS $4
+			if (!n[key]++) { keys[++count] = key; name[key] = $2 }
+			of[key] = file
+			why[key] = $4
+		}
+		END {
+			for (i = 1; i <= count; i++) {
+				key = keys[i]
+				printf "skipped: %s: %s\n", n[key] == 1 ? name[key] : of[key] " (" n[key] " cases)", why[key]
+			}
+		}' "$results"
+}
+
 summary() {
 	local passed failed skipped
 	trap - EXIT
@@ -59,12 +79,12 @@ summary() {
 	echo
 	echo "slowest:"
 	sort -t $'\t' -k3,3nr "$results" | head -n 10 | awk -F'\t' '$3 > 0 { printf "  %5d s  %s\n", $3, $2 }'
-	awk -F'\t' '$1 == "skip" { printf "skipped: %s: %s\n", $2, $4 }' "$results"
+	skips
+	# The more it matters, the closer to the end: who sees a run of others sees only that.
+	[[ ! -s $failures ]] || cut -c1-200 "$failures" | tail -n 40
 	awk -F'\t' '$1 == "unsteady" { printf "UNSTEADY (passed when run again): %s: %s\n", $2, $4 }' "$results"
 	awk -F'\t' '$1 == "fail" { printf "FAILED: %s: %s\n", $2, $4 }' "$results"
-	# Once more, for whoever sees only the end.
-	[[ ! -s $failures ]] || cut -c1-200 "$failures" | tail -n 40
-	echo "test: $SECONDS s in all; logs in ${logs#"$top"/}"
+	echo "test: RMEM_SEED=$RMEM_SEED; $SECONDS s in all; logs in ${logs#"$top"/}"
 	((passed + failed)) || echo "test: nothing ran"
 	echo "$passed passed, $failed failed, $skipped skipped"
 	((passed > 0 && failed == 0)) || exit 1
@@ -266,7 +286,7 @@ vm_job() { # RELEASE JOB OPTION... -- TEST...
 	done
 	shift
 	for t in "$@"; do
-		limit=$((limit + $(test_limit "$t") + 20))
+		limit=$((limit + $(test_limit "$t") + 30))
 	done
 	tag=$(tag "$rel")
 	tests/vm/run.sh --kernel "$rel" --run-dir "$dir" --no-dmesg-check --timeout $limit \
@@ -284,6 +304,7 @@ vm_job() { # RELEASE JOB OPTION... -- TEST...
 		result pass "$tag $job: kernel log" $((SECONDS - start)) ''
 	else
 		sed "s/^/[$tag] /" "$dir/dmesg-check.log"
+		awk -v tag="[$tag] " '/^dmesg: after/ { on = 1 } NR < 7 || on { print tag $0 }' "$dir/dmesg-check.log" >>"$failures"
 		result fail "$tag $job: kernel log" $((SECONDS - start)) "see ${dir#"$top"/}/dmesg.txt"
 	fi
 	echo "[$tag] $job: VM done after $((SECONDS - start)) s"

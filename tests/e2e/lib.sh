@@ -473,7 +473,12 @@ cleanup() {
 	exit "$code"
 }
 trap cleanup EXIT
-trap 'exit 143' TERM INT
+# As a timeout does: what was it that took so long?
+told_to_end() { # COMMAND
+	say_where "told to end, as its time is over, in: $1"
+	exit 143
+}
+trap 'told_to_end "$BASH_COMMAND"' TERM INT
 
 cd "$work"
 if [[ $transport != tcp ]]; then

@@ -142,6 +142,7 @@ pid=$!
 (
 	sleep "$timeout"
 	ps axwwf -o pid,ppid,stat,wchan:30,args >/out/timeout-ps.txt 2>&1
+	echo "rmem-rig: a timeout; who waits where:" >/dev/kmsg # what follows is not judged
 	echo w >/proc/sysrq-trigger
 	echo l >/proc/sysrq-trigger
 	sleep 1

@@ -9,6 +9,7 @@
 #   current        the test that runs, for whoever finds the VM dead
 #   NAME.log       what a test printed
 #   failures.log   of each failed test the lines that say why
+#   NAME.timeout   of one that took too long: who waited where
 set -uo pipefail
 
 scale=${RMEM_TIMEOUT_SCALE:-1}
@@ -48,8 +49,22 @@ tap_title() {
 	sed -E 's/^ok [0-9]+ *(- *)?//; s/ +$//' <<<"$1"
 }
 
+# Who waits where, while a test that takes too long is still there. Not by sysrq: the kernel
+# log is judged, and shall have only what the kernel says unasked.
+who_waits() {
+	local dir stat
+	ps axwwf -o pid,ppid,stat,wchan:30,args
+	for dir in /proc/[0-9]*/task/[0-9]*; do
+		stat=$(sed 's/.*) \(.\).*/\1/' "$dir/stat") || continue
+		# Of the kernel's own threads only those that are stuck.
+		[[ $stat == D || -e $dir/exe ]] || continue
+		printf '\n%s %s %s\n' "${dir##*/}" "$(<"$dir/comm")" "$stat"
+		sed 's/^/    /' "$dir/stack"
+	done
+}
+
 run_test() {
-	local file=$1 kind name log limit start status=0 seconds bad=0 n verdict session left from t
+	local file=$1 kind name log limit start status=0 seconds bad=0 n verdict session left from t watcher
 	kind=e2e from=$file limit=180
 	# Its cases have limits of their own.
 	[[ $file == *.sh ]] || kind=selftest from=tests/selftest/$(basename "$file").c limit=300
@@ -62,10 +77,15 @@ run_test() {
 	echo "rmem-test: $name" >/dev/kmsg
 	start=$SECONDS
 	# A session of its own, so that nothing it started outlives it.
-	setsid timeout -k 20 $((limit * scale)) "$file" >"$log" 2>&1 </dev/null &
+	setsid timeout -k 20 $((limit * scale + 5)) "$file" >"$log" 2>&1 </dev/null &
 	session=$!
+	(sleep $((limit * scale)) && who_waits >"${log%.log}.timeout") 2>/dev/null &
+	watcher=$!
 	wait $session || status=$?
 	pkill -KILL -s $session
+	pkill -P $watcher
+	kill $watcher 2>/dev/null
+	wait $watcher 2>/dev/null
 	seconds=$((SECONDS - start))
 	if ((status == 0)) && left=$(compgen -G '/dev/rmem-*'); then
 		echo "left behind: $left" >>"$log"
@@ -106,7 +126,11 @@ run_test() {
 		tail -n 80 "$log" | sed 's/^/    | /'
 		{
 			echo "$name:"
-			grep -E -B 6 -A 6 '^FAIL|^not ok' "$log" | head -n 16 | sed 's/^/    | /'
+			{
+				# Of one that was silent until its time was over, what it said last.
+				grep -E -B 6 -A 6 '^FAIL|^not ok' "$log" ||
+					{ sed '/^--- status$/,$d' "$log" | tail -n 12; }
+			} | head -n 16 | sed 's/^/    | /'
 		} >>/out/failures.log
 	fi
 	rm -f /out/current
