@@ -75,9 +75,14 @@ transport_e2e := kill9_rmemd kill9_server nemeses nemeses_disk fsx dirty_limit p
 		 resident_limit soak
 
 check-transports: export RMEM_ONLY := $(or $(RMEM_ONLY),^e2e/($(subst $() $(),|,$(strip $(transport_e2e))))$$)
-check-transports: ## the end-to-end tests that no transport minds, over TLS by the kernel and in user space
+check-transports: ## the end-to-end tests that no transport minds, over TLS by the kernel and in user space, and over QUIC
 	@RMEM_TRANSPORT=tls tests/run.sh
 	@RMEM_TRANSPORT=tls-user tests/run.sh
+	@RMEM_TRANSPORT=quic tests/run.sh
+
+quic: ## fetch ngtcp2 into build/quic and configure for QUIC
+	@scripts/quic.sh
+	cmake -S daemon -B $(B)/cmake -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo | grep QUIC
 
 check-guards: ## each guard taken out in turn: does its test notice? an hour
 	@tests/guards/run.sh
@@ -162,4 +167,4 @@ clean: ## remove what was built, not what was fetched
 distclean: ## remove build/ altogether
 	rm -rf $(B)
 
-.PHONY: all bench check-guards help deps programs user kmod kmod-running kmod-fetched kernels selftest load test check-long fuzz check-kmod-debug check-kcsan vm demo lint format install uninstall dkms-install dkms-uninstall deb check-deb clean distclean
+.PHONY: all bench check-guards quic help deps programs user kmod kmod-running kmod-fetched kernels selftest load test check-long fuzz check-kmod-debug check-kcsan vm demo lint format install uninstall dkms-install dkms-uninstall deb check-deb clean distclean

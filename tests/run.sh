@@ -114,6 +114,7 @@ mapfile -t kernels < <(tests/vm/kernels.sh list)
 for k in $(tests/vm/kernels.sh missing); do
 	result skip "kernel $k" 0 "this Debian release has no $k kernel"
 done
+step "QUIC" scripts/quic.sh
 step "build user space" make -s user
 step "build the module" make -s kmod-fetched
 step "build the selftests" make -s selftest

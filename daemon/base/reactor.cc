@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cerrno>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "base/unique_fd.hh"
@@ -49,6 +50,8 @@ struct Reactor::Impl {
   std::vector<TurnEnd*> turn_ends;     // scheduled
   std::vector<TurnEnd*> running_ends;  // taken from turn_ends for this turn; null = destroyed
   std::size_t turn_end_count = 0;      // alive; both have room for all of them
+
+  std::vector<std::shared_ptr<void>> kept;
 
   std::mutex mutex;  // guards `posted`
   std::vector<std::function<void()>> posted;
@@ -203,7 +206,11 @@ void Reactor::TurnEnd::schedule() {
 
 Reactor::Reactor() : impl_(std::make_unique<Impl>()) {}
 
-Reactor::~Reactor() = default;
+Reactor::~Reactor() {
+  // They have timers, and refer to the rest of the reactor.
+  std::exchange(impl_->kept, {}).clear();
+  std::exchange(impl_->posted, {}).clear();
+}
 
 Result<std::unique_ptr<Reactor>> Reactor::create() {
   std::unique_ptr<Reactor> reactor(new Reactor());
@@ -267,6 +274,17 @@ void Reactor::post(std::function<void()> task) {
     impl_->posted.push_back(std::move(task));
   }
   if (first) (void)::eventfd_write(impl_->wake.get(), 1);
+}
+
+void Reactor::keep(std::shared_ptr<void> what) { impl_->kept.push_back(std::move(what)); }
+
+void Reactor::let_go(const void* what) {
+  const auto one =
+      std::find_if(impl_->kept.begin(), impl_->kept.end(),
+                   [what](const std::shared_ptr<void>& kept) { return kept.get() == what; });
+  if (one == impl_->kept.end()) return;
+  post([gone = std::move(*one)] {});
+  impl_->kept.erase(one);
 }
 
 void Reactor::on_turn_end(std::function<void()> hook) {

@@ -84,6 +84,12 @@ class Reactor {
   // lives; see TurnEnd for what comes and goes.
   void on_turn_end(std::function<void()> hook);
 
+  // Owns what has been begun and has yet to end when everybody else has forgotten it (bytes
+  // that have to go out yet): until let_go(), soon after which it is destroyed and not from
+  // within, or until the reactor is.
+  void keep(std::shared_ptr<void> what);
+  void let_go(const void* what);
+
   // Until stop(). SIGINT/SIGTERM are the caller's business (signalfd).
   void run();
   void stop();  // thread-safe

@@ -74,7 +74,7 @@ class Factory final : public SourceFactory {
  private:
   static bool is_remote(const std::string& uri) {
     return uri.starts_with("rmem://") || uri.starts_with("rmems://") ||
-           uri.starts_with("rmem+unix://");
+           uri.starts_with("rmem+quic://") || uri.starts_with("rmem+unix://");
   }
 
   Result<std::unique_ptr<Source>> make_local(const std::string& uri, const SourceOptions& options,

@@ -67,8 +67,8 @@ class SourceFactory {
   virtual bool is_local(const std::string& uri) const = 0;
 };
 
-// rmem://, rmems://, rmem+unix:// and the local stores that rmemd takes; filters on all.
-// `tls`: for rmems:// that names no files of its own; those have to be root's to name.
+// rmem://, rmems://, rmem+quic://, rmem+unix:// and the local stores that rmemd takes; filters on
+// all. `tls`: for rmems:// that names no files of its own; those have to be root's to name.
 std::unique_ptr<SourceFactory> source_factory(Reactor& reactor,
                                               const transport::TlsOptions& tls = {});
 

@@ -39,6 +39,7 @@ Server::Server(Reactor& reactor, const ServerOptions& options, std::unique_ptr<W
 
 Server::~Server() {
   listeners_.clear();
+  quic_listeners_.clear();
   tls_acceptor_.reset();
   // First the threads, which use the buffers of sessions and stores.
   workers_.reset();
@@ -57,10 +58,17 @@ transport::TlsAcceptor::Limits Server::handshakes() const {
   return {.timeout = options_.session.handshake_timeout};
 }
 
-Result<transport::Listener::Handler*> Server::acceptor(bool tls) {
-  if (!tls) return static_cast<transport::Listener::Handler*>(this);
+transport::QuicLimits Server::quic_limits() const {
+  return {.handshake = options_.session.handshake_timeout};
+}
+
+Result<transport::Listener::Handler*> Server::acceptor(transport::Address::Kind kind) {
+  using Kind = transport::Address::Kind;
+  if (kind == Kind::kPlain) return static_cast<transport::Listener::Handler*>(this);
   // What is wrong with the files is to be known now.
   if (const auto credentials = tls_.current(); !credentials) return credentials.status();
+  // QUIC shakes hands itself.
+  if (kind == Kind::kQuic) return static_cast<transport::Listener::Handler*>(this);
   if (!tls_acceptor_) {
     transport::Listener::Handler& self = *this;  // a private base, which make_unique does not see
     tls_acceptor_ = std::make_unique<transport::TlsAcceptor>(reactor_, tls_, handshakes(), self);
@@ -69,23 +77,35 @@ Result<transport::Listener::Handler*> Server::acceptor(bool tls) {
 }
 
 Status Server::listen(const transport::Address& address) {
-  const auto to = acceptor(address.tls);
+  const auto to = acceptor(address.kind);
   if (!to) return to.status().with_context(address.to_string());
-  if (!address.is_unix() && !address.tls && !options_.insecure) {
+  if (!address.is_unix() && !address.secure() && !options_.insecure) {
     auto resolved = transport::resolve(address.host, address.port, true, false);
     if (!resolved) return resolved.status();
     for (const transport::SocketAddress& one : *resolved)
       if (Status may = may_listen(one, address.to_string()); !may.ok()) return may;
   }
+  if (address.kind == transport::Address::Kind::kQuic) return listen_quic(address, **to);
   auto listeners = transport::SocketListener::listen(reactor_, address, **to);
   if (!listeners) return listeners.status();
   for (auto& listener : *listeners) listeners_.push_back(std::move(listener));
   return Status();
 }
 
+Status Server::listen_quic(const transport::Address& address, transport::Listener::Handler& to) {
+  auto resolved = transport::resolve(address.host, address.port, true, false);
+  if (!resolved) return resolved.status();
+  for (const transport::SocketAddress& one : *resolved) {
+    auto listener = transport::quic_listen(reactor_, one, tls_, quic_limits(), to);
+    if (!listener) return listener.status().with_context(address.to_string());
+    quic_listeners_.push_back(std::move(listener).value());
+  }
+  return Status();
+}
+
 Status Server::listen(PassedSocket passed) {
   const bool tls = passed.name == "tls";
-  const auto to = acceptor(tls);
+  const auto to = acceptor(tls ? transport::Address::Kind::kTls : transport::Address::Kind::kPlain);
   if (!to) return to.status().with_context("the socket passed as `tls'");
   auto listener = transport::SocketListener::adopt(reactor_, std::move(passed.fd), **to);
   if (!listener) return listener.status();
@@ -98,6 +118,7 @@ Status Server::listen(PassedSocket passed) {
 std::vector<transport::SocketAddress> Server::addresses() const {
   std::vector<transport::SocketAddress> addresses;
   for (const auto& listener : listeners_) addresses.push_back(listener->address());
+  for (const auto& listener : quic_listeners_) addresses.push_back(listener->address());
   return addresses;
 }
 
@@ -158,6 +179,7 @@ Status Server::reload(const ServerOptions& options) {
   options_.session = options.session;
   admission_.set_limits(options.limits);
   if (tls_acceptor_) tls_acceptor_->set_limits(handshakes());
+  for (const auto& listener : quic_listeners_) listener->set_limits(quic_limits());
   for (const Guest& one : guests_) one.session->check_rights();
   return Status();
 }
@@ -166,6 +188,7 @@ void Server::stop(std::chrono::milliseconds patience, Stopped stopped) {
   stopping_ = true;
   stopped_ = std::move(stopped);
   listeners_.clear();
+  quic_listeners_.clear();
   patience_given_ = patience;
   tls_acceptor_.reset();
   patience_.arm(patience);

@@ -14,6 +14,7 @@
 #include "server/export.hh"
 #include "server/session.hh"
 #include "transport/address.hh"
+#include "transport/quic.hh"
 #include "transport/socket.hh"
 #include "transport/tls_acceptor.hh"
 #include "transport/tls_credentials.hh"
@@ -72,7 +73,10 @@ class Server final : private transport::Listener::Handler, private Session::Owne
          Exports exports);
   transport::TlsAcceptor::Limits handshakes() const;
   // Who takes the connections of a listener.
-  Result<transport::Listener::Handler*> acceptor(bool tls);
+  transport::QuicLimits quic_limits() const;
+  // Who is to get what comes at addresses of that kind.
+  Result<transport::Listener::Handler*> acceptor(transport::Address::Kind kind);
+  Status listen_quic(const transport::Address& address, transport::Listener::Handler& to);
   Status may_listen(const transport::SocketAddress& address, const std::string& name) const;
   void on_accept(std::unique_ptr<transport::Connection> connection) override;
   void on_session_opened(Session& session) override;
@@ -102,6 +106,7 @@ class Server final : private transport::Listener::Handler, private Session::Owne
   transport::TlsFiles tls_;
   std::unique_ptr<transport::TlsAcceptor> tls_acceptor_;  // with the first that needs it
   std::vector<std::unique_ptr<transport::SocketListener>> listeners_;
+  std::vector<std::unique_ptr<transport::QuicListener>> quic_listeners_;
   Reactor::TurnEnd bury_;
   std::chrono::milliseconds patience_given_{};
   Reactor::Timer patience_;

@@ -167,7 +167,7 @@ struct RemoteStore::Impl {
     transport::Address to{.host = address.host,
                           .port = address.port,
                           .path = address.socket_path,
-                          .tls = address.tls};
+                          .kind = address.kind};
     bulk.connector->start(to);
   }
 
@@ -193,12 +193,13 @@ struct RemoteStore::Impl {
     renewal->start(server);
   }
 
-  bool local_only() const { return !options.insecure && !address.tls; }
+  bool local_only() const { return !options.insecure && !address.secure(); }
 
   std::optional<transport::Connector::Tls> over() {
-    if (!address.tls) return std::nullopt;
+    if (!address.secure()) return std::nullopt;
     return transport::Connector::Tls{
-        tls, address.tls_hostname.empty() ? address.host : address.tls_hostname};
+        tls, address.tls_hostname.empty() ? address.host : address.tls_hostname,
+        address.kind == transport::Address::Kind::kQuic};
   }
 
   void on_open_timeout() {
@@ -707,11 +708,13 @@ struct RemoteStore::Impl {
 Result<std::unique_ptr<RemoteStore>> RemoteStore::create(Reactor& reactor, RemoteAddress address,
                                                          const RemoteOptions& options,
                                                          Listener& listener) {
-  if (address.tls && !tls_options(address, options).configured())
+  if (address.kind == transport::Address::Kind::kQuic && transport::quic_version() == nullptr)
+    return transport::quic_absent().with_context(address.to_string());
+  if (address.secure() && !tls_options(address, options).configured())
     return Status(Code::kUsage, address.to_string() + ": TLS needs certificates or a file of keys",
                   "name them with ?tls-certificates=DIR or ?tls-psk-file=FILE, or for all regions "
                   "to rmemd");
-  if (address.socket_path.empty() && !address.tls && !options.insecure &&
+  if (address.socket_path.empty() && !address.secure() && !options.insecure &&
       address.host != "localhost") {
     // A name might be anybody.
     const auto numeric = transport::resolve(address.host, address.port, false, true);

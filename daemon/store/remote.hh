@@ -15,6 +15,7 @@
 #include "base/uuid.hh"
 #include "store/connection_budget.hh"
 #include "store/store.hh"
+#include "transport/address.hh"
 #include "transport/tls_credentials.hh"
 
 namespace rmem::store {
@@ -26,12 +27,14 @@ struct RemoteAddress {
   std::string socket_path;  // of a unix socket; empty for TCP
   std::string export_name;
   // Over TLS, by these files instead of those of the options.
-  bool tls = false;
+  transport::Address::Kind kind = transport::Address::Kind::kPlain;
+  bool secure() const { return kind != transport::Address::Kind::kPlain; }
   transport::TlsOptions tls_files;
   std::string tls_hostname;  // in the server's certificate; empty: `host`
 
   // rmem://host:port/export, rmem://[::1]:7070/export, rmem+unix:///export?socket=/path, or
-  // rmems://host:port/export, which is TLS or nothing, with tls-certificates=DIR,
+  // rmems://host:port/export and rmem+quic://host:port/export, which are encrypted or nothing,
+  // with tls-certificates=DIR,
   // tls-psk-file=FILE, tls-username=IDENTITY, tls-hostname=NAME. kUsage for anything else.
   static Result<RemoteAddress> parse(std::string_view uri);
 

@@ -9,8 +9,8 @@ namespace {
 
 Status bad(std::string_view uri, const std::string& why) {
   return Status(Code::kUsage, "`" + std::string(uri) + "': " + why,
-                "use rmem://host:port/export, rmems://host:port/export (TLS) or "
-                "rmem+unix:///export?socket=/path");
+                "use rmem://host:port/export, rmems://host:port/export (TLS), "
+                "rmem+quic://host:port/export or rmem+unix:///export?socket=/path");
 }
 
 // What Uri::parse() undoes. `special`: what else means something where it stands.
@@ -40,10 +40,12 @@ Result<RemoteAddress> RemoteAddress::parse(std::string_view text) {
   address.export_name = uri->path.substr(1);
   if (address.export_name.size() > wire::kMaxName)
     return bad(text, "the export's name is too long");
-  if (uri->scheme == "rmem" || uri->scheme == "rmems") {
-    address.tls = uri->scheme == "rmems";
+  using Kind = transport::Address::Kind;
+  if (uri->scheme == "rmem" || uri->scheme == "rmems" || uri->scheme == "rmem+quic") {
+    if (uri->scheme == "rmems") address.kind = Kind::kTls;
+    if (uri->scheme == "rmem+quic") address.kind = Kind::kQuic;
     const Status keys =
-        address.tls
+        address.secure()
             ? uri->expect_keys({"tls-certificates", "tls-psk-file", "tls-username", "tls-hostname"})
             : uri->expect_keys({});
     if (!keys.ok()) return bad(text, keys.cause());
@@ -83,8 +85,11 @@ std::string RemoteAddress::to_string() const {
     return "rmem+unix:///" + encode(export_name) + "?socket=" + encode(socket_path);
   const bool v6 = host.find(':') != std::string::npos;
   const std::string name = encode(host, "[]/");
-  std::string text = (tls ? "rmems://" : "rmem://") + (v6 ? "[" + name + "]" : name) + ":" +
-                     std::to_string(port) + "/" + encode(export_name);
+  const char* const scheme = kind == transport::Address::Kind::kQuic  ? "rmem+quic://"
+                             : kind == transport::Address::Kind::kTls ? "rmems://"
+                                                                      : "rmem://";
+  std::string text = scheme + (v6 ? "[" + name + "]" : name) + ":" + std::to_string(port) + "/" +
+                     encode(export_name);
   char before = '?';
   for (const auto& [key, value] :
        {std::pair{"tls-certificates=", &tls_files.certificates},

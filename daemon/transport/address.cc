@@ -28,11 +28,12 @@ Result<Address> Address::parse(std::string_view text) {
   if (!uri) return uri.status();
   if (const Status keys = uri->expect_keys({}); !keys.ok()) return keys;
   Address address;
-  if (uri->scheme == "tcp" || uri->scheme == "tls") {
+  if (uri->scheme == "tcp" || uri->scheme == "tls" || uri->scheme == "quic") {
     if (uri->host.empty() || (!uri->path.empty() && uri->path != "/"))
       return Status(Code::kUsage,
                     "`" + std::string(text) + "': not of the form " + uri->scheme + "://host:port");
-    address.tls = uri->scheme == "tls";
+    if (uri->scheme == "tls") address.kind = Kind::kTls;
+    if (uri->scheme == "quic") address.kind = Kind::kQuic;
     address.host = uri->host;
     address.port = uri->port.value_or(kDefaultPort);
     return address;
@@ -43,12 +44,17 @@ Result<Address> Address::parse(std::string_view text) {
     address.path = uri->path;
     return address;
   }
-  return Status(Code::kUsage, "`" + std::string(text) + "': unknown kind of address",
-                "use tls://host:port, tcp://host:port or unix:///path; [::1] for IPv6");
+  return Status(
+      Code::kUsage, "`" + std::string(text) + "': unknown kind of address",
+      "use tls://host:port, quic://host:port, tcp://host:port or unix:///path; [::1] for IPv6");
 }
 
 std::string Address::to_string() const {
-  return is_unix() ? "unix://" + path : (tls ? "tls://" : "tcp://") + host_port(host, port);
+  if (is_unix()) return "unix://" + path;
+  const char* const scheme = kind == Kind::kQuic  ? "quic://"
+                             : kind == Kind::kTls ? "tls://"
+                                                  : "tcp://";
+  return scheme + host_port(host, port);
 }
 
 std::uint16_t SocketAddress::port() const {

@@ -19,12 +19,15 @@ inline constexpr std::uint16_t kDefaultPort = 7070;
 struct Address {
   std::string host;  // name or number; empty for a unix socket
   std::uint16_t port = kDefaultPort;
-  std::string path;  // of a unix socket; empty for TCP
-  bool tls = false;  // over TCP
+  std::string path;  // of a unix socket; empty otherwise
+  enum class Kind { kPlain, kTls, kQuic };
+  Kind kind = Kind::kPlain;  // over TCP; QUIC is over UDP
 
   bool is_unix() const { return !path.empty(); }
+  // Whether the peer has to prove who it is, and nobody else can read along.
+  bool secure() const { return kind != Kind::kPlain; }
 
-  // tcp://host:port, tcp://[::1]:port, the same with tls://, unix:///path; kUsage for
+  // tcp://host:port, tcp://[::1]:port, the same with tls:// and quic://, unix:///path; kUsage for
   // anything else.
   static Result<Address> parse(std::string_view uri);
   std::string to_string() const;

@@ -55,6 +55,7 @@ void Connector::start(const SocketAddress& address) {
 void Connector::try_next() {
   if (next_ == addresses_.size()) return finish(last_);
   const SocketAddress& address = addresses_[next_++];
+  if (tls_ && tls_->quic) return dial(address);
   fd_.reset(::socket(address.family(), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd_) return failed(Status::from_errno(errno, "socket"));
   tune_socket(fd_.get(), address.family(), true);
@@ -65,7 +66,7 @@ void Connector::try_next() {
     return failed(added);
   // The kernel would go on for minutes, asking ever more rarely; a new try finds
   // a network that has come back sooner.
-  patience_.arm(next_ < addresses_.size() ? 1s : 2s);
+  patience_.arm(is_last() ? 2s : 1s);
 }
 
 void Connector::on_events(std::uint32_t) {
@@ -83,6 +84,24 @@ void Connector::connected() {
       std::make_unique<SocketConnection>(reactor_, std::move(fd_), addresses_[next_ - 1]);
   if (tls_) return shake_hands(std::move(connection));
   finish(std::unique_ptr<Connection>(std::move(connection)));
+}
+
+// With QUIC to connect is to shake hands.
+void Connector::dial(const SocketAddress& address) {
+  auto credentials = tls_->files.current();
+  if (!credentials) return finish(credentials.status());
+  auto made = quic_dial(reactor_, std::move(credentials).value(), address, tls_->host,
+                        [this](Result<std::unique_ptr<Connection>> dialed) {
+                          if (!dialed && dialed.status().code() != Code::kPermission)
+                            return failed(dialed.status());
+                          patience_.disarm();
+                          finish(std::move(dialed));
+                        });
+  if (!made) return failed(made.status());
+  dialing_ = std::move(made).value();
+  // Over UDP nothing says that somebody is there until hands have been shaken: a far server
+  // that is busy may need longer.
+  if (!is_last()) patience_.arm(2s);
 }
 
 // Another address would be the same server, or an impostor as well: no second try.
@@ -103,6 +122,7 @@ void Connector::failed(const Status& status) {
   patience_.disarm();
   if (fd_) reactor_.remove(fd_.get());
   fd_.reset();
+  dialing_.reset();
   const int err = status.err();
   // Whatever the reason, who wants to connect hears that he cannot reach it;
   // only a missing socket file and a lack of rights are something else.

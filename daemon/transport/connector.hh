@@ -9,6 +9,7 @@
 
 #include "base/reactor.hh"
 #include "transport/address.hh"
+#include "transport/quic.hh"
 #include "transport/resolver.hh"
 #include "transport/tls_connection.hh"
 #include "transport/tls_credentials.hh"
@@ -28,6 +29,7 @@ class Connector final : private Reactor::Handler {
   struct Tls {
     TlsFiles& files;
     std::string host;
+    bool quic = false;  // and not TCP
   };
 
   // `local_only`: connect to addresses of this host only; kUsage if the name
@@ -49,6 +51,8 @@ class Connector final : private Reactor::Handler {
   void try_next();
   void connected();
   void shake_hands(std::unique_ptr<Connection> connection);
+  void dial(const SocketAddress& address);
+  bool is_last() const { return next_ == addresses_.size(); }
   void failed(const Status& status);
   void finish(Result<std::unique_ptr<Connection>> result);
   void on_events(std::uint32_t events) override;
@@ -58,6 +62,7 @@ class Connector final : private Reactor::Handler {
   Done done_;
   const std::optional<Tls> tls_;
   std::unique_ptr<TlsConnection> shaking_;
+  std::unique_ptr<QuicDialer> dialing_;
   std::string name_;  // what is connected to, for messages
   std::optional<Resolver> resolver_;
   std::vector<SocketAddress> addresses_;

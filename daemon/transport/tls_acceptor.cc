@@ -5,19 +5,9 @@
 #include <map>
 #include <utility>
 
-#include "base/log.hh"
 #include "transport/address.hh"
 
 namespace rmem::transport {
-namespace {
-
-using namespace std::chrono_literals;
-
-constexpr auto kTelling = 10s;  // for so long,
-constexpr unsigned kTold = 20;  // so many lines about refusals at most
-const log::Source kAcceptorLog("tls");
-
-}  // namespace
 
 struct TlsAcceptor::Pending {
   std::unique_ptr<TlsConnection> connection;
@@ -35,8 +25,8 @@ TlsAcceptor::TlsAcceptor(Reactor& reactor, TlsFiles& files, const Limits& limits
       next_timeout_(reactor, [this] {
         const auto begun = Reactor::Clock::now() - limits_.timeout;
         while (!pending_.empty() && pending_.front()->since <= begun) {
-          refused(pending_.front()->connection->peer() + ": no TLS handshake within " +
-                  std::to_string(limits_.timeout.count()) + " ms");
+          refusals_.refused(pending_.front()->connection->peer() + ": no TLS handshake within " +
+                            std::to_string(limits_.timeout.count()) + " ms");
           drop(pending_.begin());
         }
         if (!pending_.empty()) next_timeout_.arm(pending_.front()->since - begun);
@@ -46,12 +36,12 @@ TlsAcceptor::~TlsAcceptor() = default;
 
 void TlsAcceptor::on_accept(std::unique_ptr<Connection> connection) {
   auto credentials = files_.current();
-  if (!credentials) return refused(credentials.status().cause());
+  if (!credentials) return refusals_.refused(credentials.status().cause());
   auto pending = std::make_unique<Pending>();
   pending->host = host_of(connection->peer());
   auto made =
       TlsConnection::create(reactor_, std::move(credentials).value(), std::move(connection), {});
-  if (!made) return refused(made.status().cause());
+  if (!made) return refusals_.refused(made.status().cause());
   pending->connection = std::move(made).value();
   if (pending_.size() >= limits_.pending) make_room();
   pending_.push_back(std::move(pending));
@@ -68,13 +58,14 @@ void TlsAcceptor::make_room() {
   const auto victim =
       std::max_element(pending_.begin(), pending_.end(),
                        [&](const auto& one, const auto& other) { return most(one) < most(other); });
-  refused((*victim)->connection->peer() + ": makes room, as there are too many TLS handshakes");
+  refusals_.refused((*victim)->connection->peer() +
+                    ": makes room, as there are too many TLS handshakes");
   drop(victim);
 }
 
 void TlsAcceptor::shaken(Place place, const Status& status) {
   if (!status.ok()) {
-    refused(status.cause());
+    refusals_.refused(status.cause());
     return drop(place);
   }
   std::unique_ptr<Connection> connection = std::move((*place)->connection);
@@ -86,16 +77,6 @@ void TlsAcceptor::shaken(Place place, const Status& status) {
 void TlsAcceptor::drop(Place place) {
   gone_.splice(gone_.end(), pending_, place);
   bury_.schedule();
-}
-
-void TlsAcceptor::refused(const std::string& cause) {
-  const auto now = Reactor::Clock::now();
-  if (now - telling_since_ >= kTelling) {
-    telling_since_ = now;
-    if (refusals_ > kTold) kAcceptorLog.warning("and {} refusals more", refusals_ - kTold);
-    refusals_ = 0;
-  }
-  if (++refusals_ <= kTold) kAcceptorLog.warning("{}", cause);
 }
 
 }  // namespace rmem::transport

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/reactor.hh"
+#include "transport/refusal_log.hh"
 #include "transport/tls_connection.hh"
 #include "transport/tls_credentials.hh"
 #include "transport/transport.hh"
@@ -40,7 +41,6 @@ class TlsAcceptor final : public Listener::Handler {
 
   void make_room();
   void shaken(Place place, const Status& status);
-  void refused(const std::string& cause);
   void drop(Place place);
 
   Reactor& reactor_;
@@ -51,9 +51,7 @@ class TlsAcceptor final : public Listener::Handler {
   std::list<std::unique_ptr<Pending>> gone_;     // to be destroyed, not from within themselves
   Reactor::TurnEnd bury_;
   Reactor::Timer next_timeout_;
-  // Refusals are told of one by one, until there are too many.
-  Reactor::Clock::time_point telling_since_{};
-  std::uint64_t refusals_ = 0;  // since then
+  RefusalLog refusals_{"tls"};
 };
 
 }  // namespace rmem::transport

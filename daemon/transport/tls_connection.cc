@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "transport/tls_connection.hh"
 
-#include <arpa/inet.h>
-#include <gnutls/x509.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
@@ -25,25 +22,6 @@ const log::Source kLog("tls");
 std::atomic<bool> kernel_broken{false};
 
 using Clock = std::chrono::steady_clock;
-
-bool is_address(const std::string& host) {
-  in6_addr address;
-  return ::inet_pton(AF_INET, host.c_str(), &address) == 1 ||
-         ::inet_pton(AF_INET6, host.c_str(), &address) == 1;
-}
-
-std::string take(gnutls_datum_t& text) {
-  const std::string taken(reinterpret_cast<const char*>(text.data), text.size);
-  gnutls_free(text.data);
-  text.data = nullptr;
-  return taken;
-}
-
-// Logs and lists have one line for each.
-bool printable(const std::string& name) {
-  return !name.empty() && std::all_of(name.begin(), name.end(),
-                                      [](unsigned char c) { return c >= 0x20 && c != 0x7f; });
-}
 
 }  // namespace
 
@@ -77,19 +55,7 @@ Status TlsConnection::prepare() {
   gnutls_transport_set_vec_push_function(session_, push);
   gnutls_transport_set_pull_function(session_, pull);
 
-  // A certificate for the other role would do for whoever has stolen one.
-  unsigned count = 0;
-  const char* const purpose = client ? GNUTLS_KP_TLS_WWW_SERVER : GNUTLS_KP_TLS_WWW_CLIENT;
-  demands_[count].type = GNUTLS_DT_KEY_PURPOSE_OID;
-  demands_[count++].data = reinterpret_cast<unsigned char*>(const_cast<char*>(purpose));
-  if (client) {
-    demands_[count].type = GNUTLS_DT_DNS_HOSTNAME;
-    demands_[count].size = static_cast<unsigned>(host_.size());
-    demands_[count++].data = reinterpret_cast<unsigned char*>(const_cast<char*>(host_.data()));
-    if (!is_address(host_))
-      gnutls_server_name_set(session_, GNUTLS_NAME_DNS, host_.data(), host_.size());
-  }
-  gnutls_session_set_verify_cert2(session_, demands_, count, 0);
+  demands_.make(session_, credentials_->side(), host_);
   below_->attach(*this);
   return Status();
 }
@@ -118,7 +84,7 @@ void TlsConnection::advance() {
   const bool waits = result == GNUTLS_E_SUCCESS || !gnutls_error_is_fatal(result);
   if (waits && failure_.ok()) return below_->watch(result != GNUTLS_E_SUCCESS, !flushed);
   if (!failure_.ok()) return hands_off(failure_);
-  failure_ = why_not(result);
+  failure_ = refusal(result);
   // So that the other knows, too. A full socket must do without.
   gnutls_alert_send_appropriate(session_, result);
   (void)flush();
@@ -133,7 +99,7 @@ void TlsConnection::hands_off(const Status& status) {
 }
 
 void TlsConnection::shaken() {
-  identify();
+  identities_ = tls_identities(session_);
   const auto wish = credentials_->kernel();
   std::string why = "it has failed before";
   auto outcome = KtlsOutcome::kNotThere;
@@ -159,88 +125,6 @@ void TlsConnection::shaken() {
     in_.resize(kReceiveAtOnce);
   }
   hands_off(Status());
-}
-
-void TlsConnection::identify() {
-  if (const char* const name = gnutls_psk_server_get_username(session_); name != nullptr) {
-    if (printable(name)) identities_.push_back(std::string("psk:") + name);
-    return;
-  }
-  unsigned count = 0;
-  const gnutls_datum_t* const chain = gnutls_certificate_get_peers(session_, &count);
-  gnutls_x509_crt_t certificate = nullptr;
-  if (chain == nullptr || count == 0 || gnutls_x509_crt_init(&certificate) != 0) return;
-  if (gnutls_x509_crt_import(certificate, chain, GNUTLS_X509_FMT_DER) == 0) {
-    const auto add = [this](const char* kind, const std::string& name) {
-      if (printable(name)) identities_.push_back(std::string(kind) + ":" + name);
-    };
-    char text[256];
-    std::size_t size = sizeof text;
-    if (gnutls_x509_crt_get_dn_by_oid(certificate, GNUTLS_OID_X520_COMMON_NAME, 0, 0, text,
-                                      &size) == 0)
-      add("cn", std::string(text, size));
-    gnutls_datum_t dn = {};
-    if (gnutls_x509_crt_get_dn3(certificate, &dn, 0) == 0) add("dn", take(dn));
-    for (unsigned i = 0;; ++i) {
-      size = sizeof text;
-      const int type = gnutls_x509_crt_get_subject_alt_name(certificate, i, text, &size, nullptr);
-      if (type == GNUTLS_E_SHORT_MEMORY_BUFFER) continue;
-      if (type < 0) break;
-      const std::string name(text, size);
-      if (type == GNUTLS_SAN_DNSNAME) add("dns", name);
-      if (type == GNUTLS_SAN_RFC822NAME) add("email", name);
-      if (type == GNUTLS_SAN_URI) add("uri", name);
-    }
-  }
-  gnutls_x509_crt_deinit(certificate);
-}
-
-// What it means that GnuTLS could not go on.
-Status TlsConnection::why_not(int result) const {
-  const std::string& who = below_->peer();
-  const bool client = credentials_->side() == TlsSide::kClient;
-  switch (result) {
-    case GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR: {
-      gnutls_datum_t text = {};
-      std::string why = "not trusted";
-      if (gnutls_certificate_verification_status_print(
-              gnutls_session_get_verify_cert_status(session_), GNUTLS_CRT_X509, &text, 0) == 0)
-        why = take(text);
-      while (why.ends_with(' ')) why.pop_back();
-      return Status(Code::kPermission,
-                    who + ": its certificate" + (client ? " for `" + host_ + "'" : "") +
-                        " is refused: " + why,
-                    client ? "see ca-cert.pem here and server-cert.pem there" : "", EACCES);
-    }
-    case GNUTLS_E_NO_CERTIFICATE_FOUND:
-    case GNUTLS_E_CERTIFICATE_REQUIRED:
-      return Status(Code::kPermission, who + ": it has shown no certificate", {}, EACCES);
-    case GNUTLS_E_FATAL_ALERT_RECEIVED: {
-      const auto alert = gnutls_alert_get(session_);
-      const char* const name = gnutls_alert_get_name(alert);
-      return Status(
-          Code::kPermission, who + " has refused us: " + (name != nullptr ? name : "unknown alert"),
-          client ? "has it our certificate or key, and is it valid? See its log" : "", EACCES);
-    }
-    case GNUTLS_E_DECRYPTION_FAILED:
-    case GNUTLS_E_RECEIVED_ILLEGAL_PARAMETER:
-      return Status(Code::kPermission, who + ": wrong key, or damaged on the way", {}, EACCES);
-    case GNUTLS_E_UNEXPECTED_PACKET:
-    case GNUTLS_E_UNEXPECTED_PACKET_LENGTH:
-    case GNUTLS_E_UNSUPPORTED_VERSION_PACKET:
-    case GNUTLS_E_RECORD_OVERFLOW:
-      return Status(Code::kFailed, who + " does not speak TLS",
-                    client ? "a listener in clear needs rmem://, one of TLS is tls:// there"
-                           : "a client needs rmems:// for this listener",
-                    EPROTO);
-    case GNUTLS_E_PREMATURE_TERMINATION:
-    case GNUTLS_E_PULL_ERROR:
-    case GNUTLS_E_PUSH_ERROR:
-      return Status(Code::kUnreachable, who + " closed the connection during the TLS handshake",
-                    client ? "is that a tls:// listener? See its log" : "", ECONNRESET);
-    default:
-      return Status(Code::kFailed, who + ": TLS: " + gnutls_strerror(result), {}, EPROTO);
-  }
 }
 
 // --- GnuTLS and the connection below ---------------------------------------------
@@ -319,7 +203,7 @@ void TlsConnection::on_writable() {
 
 void TlsConnection::on_hangup() {
   if (!done_) return handler_ != nullptr ? handler_->on_hangup() : void();
-  failure_ = why_not(GNUTLS_E_PREMATURE_TERMINATION);
+  failure_ = refusal(GNUTLS_E_PREMATURE_TERMINATION);
   hands_off(failure_);
 }
 
@@ -435,7 +319,7 @@ IoResult TlsConnection::failed(int result) {
     case GNUTLS_E_PULL_ERROR:
       return {0, ECONNRESET};
     default:
-      failure_ = why_not(result);
+      failure_ = refusal(result);
       if (result == GNUTLS_E_DECRYPTION_FAILED)
         failure_ =
             Status(Code::kUnreachable, "data between us and " + peer() + " were damaged on the way",
@@ -458,7 +342,7 @@ IoResult TlsConnection::send(std::span<const iovec> buffers, bool more) {
         const ssize_t made = gnutls_record_send(
             session_, static_cast<const std::uint8_t*>(buffer.iov_base) + taken, count);
         if (made < 0) {
-          failure_ = why_not(static_cast<int>(made));
+          failure_ = refusal(static_cast<int>(made));
           break;
         }
         ++records_;

@@ -14,6 +14,7 @@
 
 #include "base/reactor.hh"
 #include "transport/tls_credentials.hh"
+#include "transport/tls_peer.hh"
 #include "transport/transport.hh"
 
 namespace rmem::transport {
@@ -78,8 +79,9 @@ class TlsConnection final : public Connection, private Connection::Handler {
   void advance();
   void shaken();
   void hands_off(const Status& status);
-  Status why_not(int result) const;
-  void identify();
+  Status refusal(int result) const {
+    return tls_refusal(session_, credentials_->side(), result, below_->peer(), host_);
+  }
   bool flush();
   IoResult receive_record(std::span<const iovec> buffers);
   IoResult failed(int result);
@@ -90,8 +92,8 @@ class TlsConnection final : public Connection, private Connection::Handler {
   const std::unique_ptr<Connection> below_;
   const std::string host_;
   gnutls_session_t session_ = nullptr;
-  gnutls_typed_vdata_st demands_[2] = {};  // of the peer's certificate
-  Done done_;                              // while hands are being shaken
+  TlsDemands demands_;
+  Done done_;  // while hands are being shaken
   bool in_kernel_ = false;
   bool look_once_ = false;  // there, at what had come before the keys
   Connection::Handler* handler_ = nullptr;

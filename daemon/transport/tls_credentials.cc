@@ -203,7 +203,7 @@ Status TlsCredentials::load_keys() {
 
 int TlsCredentials::find_key(gnutls_session_t session, const gnutls_datum_t* name,
                              gnutls_datum_t* key) {
-  const auto* self = static_cast<const TlsCredentials*>(gnutls_session_get_ptr(session));
+  const auto* self = static_cast<const TlsCredentials*>(gnutls_db_get_ptr(session));
   const auto found =
       self->keys_.find(std::string_view(reinterpret_cast<const char*>(name->data), name->size));
   const bool known = found != self->keys_.end();
@@ -217,11 +217,13 @@ int TlsCredentials::find_key(gnutls_session_t session, const gnutls_datum_t* nam
   return 0;
 }
 
-Status TlsCredentials::apply(gnutls_session_t session) const {
+Status TlsCredentials::apply(gnutls_session_t session, Below below) const {
   std::string priority(kPriority);
+  if (below == Below::kQuic) priority += ":%DISABLE_TLS13_COMPAT_MODE";
   if (!keys_.empty()) priority += certificates_ != nullptr ? kWithKeys : kOnlyKeys;
   const auto check = [](int result) { return understood(result, "TLS"); };
-  gnutls_session_set_ptr(session, const_cast<TlsCredentials*>(this));
+  // The pointer of the session itself is wanted by QUIC's library; nothing of ours is cached.
+  gnutls_db_set_ptr(session, const_cast<TlsCredentials*>(this));
   if (const Status s = check(gnutls_priority_set_direct(session, priority.c_str(), nullptr));
       !s.ok())
     return s;

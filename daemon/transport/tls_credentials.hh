@@ -73,8 +73,11 @@ class TlsCredentials {
   TlsSide side() const { return side_; }
   TlsOptions::Kernel kernel() const { return options_.kernel; }
   std::uint64_t records() const { return options_.records; }
+  // What carries the session: QUIC has no use for what hides TLS 1.3 from old machines on the way
+  // (RFC 9001, section 8.4).
+  enum class Below { kStream, kQuic };
   // Sets up a session of this side; outlives it.
-  Status apply(gnutls_session_t session) const;
+  Status apply(gnutls_session_t session, Below below = Below::kStream) const;
 
  private:
   TlsCredentials(TlsSide side, TlsOptions options) : side_(side), options_(std::move(options)) {}

@@ -283,12 +283,13 @@ peer_server() {
 
 # --- transports --------------------------------------------------------------
 
-# What carries the regions of `attach` from `start_server`: tcp, or tls (by the kernel,
+# What carries the regions of `attach` from `start_server`: tcp, quic, or tls (by the kernel,
 # where it can) and tls-user. RMEM_TRANSPORT=tls runs any test that uses these over TLS.
 transport=${RMEM_TRANSPORT:-tcp}
 case $transport in
 tcp) listen=tcp scheme=rmem over=(--insecure) ;;
 tls*) listen=tls scheme=rmems over=() ;;
+quic) listen=quic scheme=rmem+quic over=() ;;
 *) echo "RMEM_TRANSPORT: $transport" >&2 && exit 2 ;;
 esac
 

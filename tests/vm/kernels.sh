@@ -60,65 +60,12 @@ resolve() {
 
 apt_dir=$kernels/.apt
 
-apt_opts=(
-	-o Dir::Etc::SourceList=/dev/null
-	-o Dir::Etc::SourceParts="$apt_dir/sources.list.d"
-	-o Dir::State="$apt_dir/state"
-	-o Dir::State::status="$apt_dir/status"
-	-o Dir::Cache="$apt_dir/cache"
-	-o APT::Architecture="$arch"
-	-o APT::Sandbox::User="$(id -un)"
-	-o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false
-	-o Acquire::IndexTargets::deb-src::Sources::DefaultEnabled=false
-	-o Acquire::Languages=none
-	-o Acquire::Retries=3
-)
+# shellcheck source=scripts/private-apt.sh
+. "$top/scripts/private-apt.sh"
 
-# The machine's own mirrors (whatever format its source files have), plus
-# backports from the mirror that serves the release itself.
-write_sources() {
-	local keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-	local uri suite origin
-	local -A suites=()
-
-	while IFS='|' read -r uri suite origin; do
-		[[ $origin == Debian || $origin == '$(ORIGIN)' ]] || continue
-		case $suite in
-		"$codename") suites[$uri]+=" $codename $codename-backports" ;;
-		"$codename-security") suites[$uri]+=" $suite" ;;
-		esac
-	done < <(apt-get indextargets --format '$(REPO_URI)|$(RELEASE)|$(ORIGIN)' \
-		'Created-By: Packages' 'Component: main' | sort -u)
-	if ((!${#suites[@]})); then
-		suites[http://deb.debian.org/debian]="$codename $codename-backports"
-		suites[http://deb.debian.org/debian-security]="$codename-security"
-	fi
-
-	mkdir -p "$apt_dir"/{sources.list.d,state/lists/partial,cache/archives/partial}
-	: >"$apt_dir/status"
-	for uri in "${!suites[@]}"; do
-		cat <<-SOURCE
-			Types: deb
-			URIs: $uri
-			Suites:${suites[$uri]/#[! ]/ &}
-			Components: main
-			Signed-By: $keyring
-
-		SOURCE
-	done >"$apt_dir/sources.list.d/rmem.sources"
-}
-
-apt_ready='' apt_partial=''
-apt_update() {
-	[[ -z $apt_ready ]] || return 0
-	command -v apt-get >/dev/null || die "no apt-get here: kernels can only be fetched on Debian"
-	write_sources
-	# Errors of one source (a release without backports, say) are seen later,
-	# where a package is missing; no answer from any is one now.
-	apt-get "${apt_opts[@]}" update -q >&2 || apt_partial=yes
-	[[ -n $(apt-cache "${apt_opts[@]}" madison "linux-image-$arch") ]] ||
+need_apt() {
+	apt_update "linux-image-$arch" ||
 		die "the Debian mirror did not answer; build/kernels holds no copy to use instead"
-	apt_ready=yes
 }
 
 # Field $3 of package $1 in version $2.
@@ -187,7 +134,7 @@ fetch_series() {
 	# Known not to exist here: do not ask the network each time.
 	[[ ! -e $kernels/.missing-$series ]] || return 0
 
-	apt_update
+	need_apt
 	version=$(apt-cache "${apt_opts[@]}" madison "linux-image-$arch" |
 		awk -F' *[|] *' -v s="$series." 'index($2, s) == 1 { print $2 }' | sort -V | tail -n 1)
 	if [[ -z $version ]]; then
@@ -223,7 +170,7 @@ fetch_source() {
 	mkdir -p "$kernels"
 	exec 9>"$kernels/.lock"
 	flock 9
-	apt_update
+	need_apt
 	name=$(apt-cache "${apt_opts[@]}" pkgnames linux-source- | grep -E '^linux-source-[0-9.]+$' | sort -V | tail -n 1)
 	[[ -n $name ]] || die "$codename has no linux-source package"
 	version=${name#linux-source-}
@@ -254,7 +201,7 @@ fetch_source_package() {
 	for file in "$dir/${name}_${rel%%[+-]*}"-*.deb "$dir/${name}"_*.deb; do
 		[[ ! -e $file ]] || { echo "$file"; return; }
 	done
-	apt_update
+	need_apt
 	versions=$(apt-cache "${apt_opts[@]}" madison "$name" | awk -F' *[|] *' '{ print $2 }' | sort -V)
 	[[ ! $rel ]] || version=$(grep "^${rel%%[+-]*}-" <<<"$versions" | tail -n 1)
 	[[ $version ]] || version=$(tail -n 1 <<<"$versions")

@@ -69,8 +69,8 @@ class StoreConformance : public testing::TestWithParam<Kind>, private store::Rem
     server::ServerOptions options;
     options.state_dir = dir_ / "state";
     options.exports.push_back(*server::ExportSpec::parse("x=" + uri()));
-    if (kind.transport.starts_with("tls"))
-      options.tls = test::make_tls_files(dir_.path(), kind.transport == "tls_psk");
+    if (kind.transport.starts_with("tls") || kind.transport.starts_with("quic"))
+      options.tls = test::make_tls_files(dir_.path(), kind.transport.ends_with("_psk"));
     auto server = server::Server::create(loop.reactor(), options);
     ASSERT_TRUE(server.ok()) << server.status().cause();
     server_ = std::move(server).value();
@@ -78,8 +78,10 @@ class StoreConformance : public testing::TestWithParam<Kind>, private store::Rem
     store::RemoteAddress address;
     address.export_name = "x";
     transport::Address at;
-    at.tls = address.tls = !options.tls.certificates.empty() || !options.tls.psk.empty();
-    if (at.tls) address.tls_hostname = "localhost";
+    if (kind.transport.starts_with("tls")) at.kind = transport::Address::Kind::kTls;
+    if (kind.transport.starts_with("quic")) at.kind = transport::Address::Kind::kQuic;
+    address.kind = at.kind;
+    if (at.secure()) address.tls_hostname = "localhost";
     if (kind.transport == "unix") {
       at.path = address.socket_path = dir_ / "socket";
     } else {
@@ -339,7 +341,7 @@ std::vector<Kind> kinds() {
     for (const Kind& kind : local)
       if (kind.name != "dir_of_small_chunks")
         all.push_back({std::string("remote_") + transport + "_" + kind.name, kind.uri, transport});
-  for (const char* transport : {"tls_x509", "tls_psk"})
+  for (const char* transport : {"tls_x509", "tls_psk", "quic_x509", "quic_psk"})
     all.push_back({std::string("remote_") + transport, "file://DIR/data?size=SIZE", transport});
   all.push_back({"remote_tcp4_file_checksum", "file://DIR/data?size=SIZE", "tcp4", true});
   return all;

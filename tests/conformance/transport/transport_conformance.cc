@@ -12,6 +12,7 @@
 #include "support/temp_dir.hh"
 #include "transport/connector.hh"
 #include "transport/pair.hh"
+#include "transport/quic.hh"
 #include "transport/socket.hh"
 #include "transport/tls_acceptor.hh"
 
@@ -82,10 +83,11 @@ class TransportConformance : public testing::TestWithParam<std::string>, private
       two.use(std::move(b));
       return;
     }
-    const bool tls = GetParam().starts_with("tls");
+    const bool quic = GetParam().starts_with("quic");
+    const bool tls = GetParam().starts_with("tls") || quic;
     Listener::Handler* to = this;
     if (tls) {
-      const TlsOptions options = test::make_tls_files(dir.path(), GetParam() == "tls_psk");
+      const TlsOptions options = test::make_tls_files(dir.path(), GetParam().ends_with("_psk"));
       server_files = std::make_unique<TlsFiles>(TlsSide::kServer, options);
       client_files = std::make_unique<TlsFiles>(TlsSide::kClient, options);
       acceptor =
@@ -97,6 +99,7 @@ class TransportConformance : public testing::TestWithParam<std::string>, private
       at.path = dir / "socket";
     else
       at.host = GetParam() == "tcp6" ? "::1" : "127.0.0.1", at.port = 0;
+    if (quic) return dial(at);
     auto listening = SocketListener::listen(loop.reactor(), at, *to);
     if (!listening.ok() && GetParam() == "tcp6") GTEST_SKIP() << "no IPv6 here";
     ASSERT_TRUE(listening.ok()) << listening.status().cause();
@@ -106,6 +109,19 @@ class TransportConformance : public testing::TestWithParam<std::string>, private
     }
     std::optional<Connector::Tls> over;
     if (tls) over.emplace(Connector::Tls{*client_files, "localhost"});
+    connect(at, over);
+  }
+  void dial(Address at) {
+    if (quic_version() == nullptr) GTEST_SKIP() << "built without QUIC";
+    const auto local = resolve(at.host, 0, true, true);
+    auto listening =
+        quic_listen(loop.reactor(), local->front(), *server_files, QuicLimits{}, *this);
+    ASSERT_TRUE(listening.ok()) << listening.status().cause();
+    quic_listener = std::move(listening).value();
+    at.port = quic_listener->address().port();
+    connect(at, Connector::Tls{*client_files, "localhost", true});
+  }
+  void connect(const Address& at, const std::optional<Connector::Tls>& over) {
     Connector connector(
         loop.reactor(), true,
         [&](Result<std::unique_ptr<Connection>> result) {
@@ -125,6 +141,7 @@ class TransportConformance : public testing::TestWithParam<std::string>, private
   std::unique_ptr<TlsFiles> server_files, client_files;
   std::unique_ptr<TlsAcceptor> acceptor;
   std::vector<std::unique_ptr<SocketListener>> listeners;
+  std::unique_ptr<QuicListener> quic_listener;
   End one, two;
 };
 
@@ -196,7 +213,8 @@ TEST_P(TransportConformance, NeedsNoChecksumsHere) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Transports, TransportConformance,
-                         testing::Values("pair", "tcp4", "tcp6", "unix", "tls_x509", "tls_psk"),
+                         testing::Values("pair", "tcp4", "tcp6", "unix", "tls_x509", "tls_psk",
+                                         "quic_x509", "quic_psk"),
                          [](const auto& info) { return info.param; });
 
 }  // namespace

@@ -19,14 +19,22 @@ TEST(RemoteAddress, Tcp) {
 TEST(RemoteAddress, Tls) {
   const auto address = RemoteAddress::parse("rmems://h/data?tls-certificates=/etc/x");
   ASSERT_TRUE(address.ok());
-  EXPECT_TRUE(address->tls);
+  EXPECT_EQ(address->kind, transport::Address::Kind::kTls);
   EXPECT_EQ(address->port, 7070);
   EXPECT_EQ(address->tls_files.certificates, "/etc/x");
   const auto key = RemoteAddress::parse("rmems://h/data?tls-psk-file=/k&tls-username=alice");
   ASSERT_TRUE(key.ok());
   EXPECT_EQ(key->tls_files.psk, "/k");
   EXPECT_EQ(key->tls_files.username, "alice");
-  EXPECT_FALSE(RemoteAddress::parse("rmem://h/data")->tls);
+  EXPECT_FALSE(RemoteAddress::parse("rmem://h/data")->secure());
+}
+
+TEST(RemoteAddress, Quic) {
+  const auto address = RemoteAddress::parse("rmem+quic://h/data?tls-certificates=/etc/x");
+  ASSERT_TRUE(address.ok());
+  EXPECT_EQ(address->kind, transport::Address::Kind::kQuic);
+  EXPECT_TRUE(address->secure());
+  EXPECT_EQ(address->tls_files.certificates, "/etc/x");
 }
 
 TEST(RemoteAddress, UnixSocket) {
@@ -39,7 +47,7 @@ TEST(RemoteAddress, UnixSocket) {
 TEST(RemoteAddress, SurvivesItsText) {
   for (const char* text :
        {"rmem://h:7070/data", "rmem://[::1]:7171/data", "rmem+unix:///data?socket=/a%20b%25/s",
-        "rmems://h:7070/data",
+        "rmems://h:7070/data", "rmem+quic://h:7070/data?tls-psk-file=/k",
         "rmems://h:7070/data?tls-certificates=/a%26b&tls-hostname=other.example",
         "rmem://a%2fb:7070/data", "rmem://%5bx:7070/data", "rmem://[a:%5d]:7070/a/b"})
     EXPECT_EQ(RemoteAddress::parse(text)->to_string(), text);

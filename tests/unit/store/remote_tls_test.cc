@@ -34,7 +34,9 @@ class RemoteTls : public testing::Test, protected RemoteStore::Listener {
     options.tls = files;
     options.exports = {*server::ExportSpec::parse("mem=mem://4MiB")};
     server = std::move(server::Server::create(loop.reactor(), options)).value();
-    ASSERT_TRUE(server->listen({.host = "127.0.0.1", .port = 0, .tls = true}).ok());
+    ASSERT_TRUE(
+        server->listen({.host = "127.0.0.1", .port = 0, .kind = transport::Address::Kind::kTls})
+            .ok());
     port = server->addresses().front().port();
   }
   std::unique_ptr<RemoteStore> make(const std::string& hostname, bool over_tls = true) {
@@ -42,7 +44,7 @@ class RemoteTls : public testing::Test, protected RemoteStore::Listener {
     address.host = "127.0.0.1";
     address.port = port;
     address.export_name = "mem";
-    address.tls = over_tls;
+    if (over_tls) address.kind = transport::Address::Kind::kTls;
     address.tls_hostname = hostname;
     RemoteOptions options;
     options.tls = tls;

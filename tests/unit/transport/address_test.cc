@@ -15,8 +15,8 @@ TEST(Address, OfTheCommandLine) {
 }
 
 TEST(Address, SurvivesItsText) {
-  for (const char* text :
-       {"tcp://127.0.0.1:7070", "tcp://[::1]:7171", "tls://h:7070", "unix:///run/x"})
+  for (const char* text : {"tcp://127.0.0.1:7070", "tcp://[::1]:7171", "tls://h:7070",
+                           "quic://h:7070", "unix:///run/x"})
     EXPECT_EQ(Address::parse(text)->to_string(), text);
 }
 

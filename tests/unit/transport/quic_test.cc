@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: MIT
+// QUIC: who is let through, who is not, and what becomes of packets that make no sense.
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "base/log.hh"
+#include "support/certificates.hh"
+#include "support/loop.hh"
+#include "support/temp_dir.hh"
+#include "transport/connector.hh"
+#include "transport/quic.hh"
+
+namespace rmem::transport {
+namespace {
+
+class Quic : public testing::Test, private Listener::Handler {
+ protected:
+  void SetUp() override {
+    if (quic_version() == nullptr) GTEST_SKIP() << "built without QUIC";
+    log::set_level(log::Level::kNone);
+    for (const char* side : {"s", "c"}) {
+      std::filesystem::create_directory(dir / side);
+      authority.trust(dir / side);
+    }
+    authority.issue(dir / "s", "server", {.dns = {"localhost"}});
+    visit(authority);
+  }
+  void TearDown() override { log::set_level(log::Level::kInfo); }
+
+  void visit(test::CertificateAuthority& by) {
+    by.issue(dir / "c", "client", {.cn = "alice", .purpose = GNUTLS_KP_TLS_WWW_CLIENT});
+  }
+  void listen(const QuicLimits& limits = {}) {
+    const auto local = resolve("127.0.0.1", 0, true, true);
+    auto made = quic_listen(loop.reactor(), local->front(), server, limits, *this);
+    ASSERT_TRUE(made.ok()) << made.status().cause();
+    listener = std::move(made).value();
+  }
+  using Made = Result<std::unique_ptr<Connection>>;
+  Made connect(const std::string& host = "localhost") {
+    std::optional<Made> made;
+    const auto credentials = client.current();
+    if (!credentials) return credentials.status();
+    auto dialer = quic_dial(loop.reactor(), *credentials, listener->address(), host,
+                            [&](Made one) { made.emplace(std::move(one)); });
+    if (!dialer) return dialer.status();
+    loop.until([&] { return made.has_value(); });
+    return std::move(*made);
+  }
+  void on_accept(std::unique_ptr<Connection> connection) override {
+    accepted.push_back(std::move(connection));
+  }
+  // Into the listener, from a socket that speaks no QUIC.
+  void throw_at(const std::vector<std::uint8_t>& packet) {
+    const UniqueFd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    const SocketAddress& to = listener->address();
+    ASSERT_EQ(::sendto(fd.get(), packet.data(), packet.size(), 0, to.get(), to.length),
+              static_cast<ssize_t>(packet.size()));
+  }
+
+  test::TempDir dir;
+  test::Loop loop;
+  test::CertificateAuthority authority;
+  TlsFiles server{TlsSide::kServer, {.certificates = dir / "s"}};
+  TlsFiles client{TlsSide::kClient, {.certificates = dir / "c"}};
+  std::unique_ptr<QuicListener> listener;
+  std::vector<std::unique_ptr<Connection>> accepted;
+};
+
+TEST_F(Quic, EachKnowsTheOther) {
+  listen();
+  const auto made = connect();
+  ASSERT_TRUE(made.ok()) << made.status().cause();
+  ASSERT_TRUE(loop.until([&] { return accepted.size() == 1; }));
+  EXPECT_EQ(accepted[0]->identities(), (std::vector<std::string>{"cn:alice", "dn:CN=alice"}));
+  EXPECT_STREQ((*made)->kind(), "quic");
+  EXPECT_GT((*made)->round_trip().count(), 0);
+}
+
+TEST_F(Quic, ACertificateForAnotherNameIsRefused) {
+  listen();
+  const auto made = connect("other.example");
+  ASSERT_FALSE(made.ok());
+  EXPECT_EQ(made.status().code(), Code::kPermission);
+  EXPECT_NE(made.status().cause().find("other.example"), std::string::npos);
+  EXPECT_TRUE(accepted.empty());
+}
+
+TEST_F(Quic, AServerOfAnotherAuthorityIsRefused) {
+  test::CertificateAuthority other;
+  other.issue(dir / "s", "server", {.dns = {"localhost"}});
+  listen();
+  const auto made = connect();
+  ASSERT_FALSE(made.ok());
+  EXPECT_EQ(made.status().code(), Code::kPermission);
+}
+
+// The client is through before the server has looked at its certificate.
+TEST_F(Quic, AClientOfAnotherAuthorityIsCutOff) {
+  test::CertificateAuthority other;
+  visit(other);
+  listen();
+  const auto made = connect();
+  if (made.ok()) {
+    std::byte byte;
+    const iovec space = {&byte, 1};
+    ASSERT_TRUE(loop.until([&] { return (*made)->receive({&space, 1}).err == ECONNRESET; }));
+    EXPECT_EQ((*made)->failure().code(), Code::kPermission);
+  }
+  EXPECT_TRUE(accepted.empty());
+}
+
+TEST_F(Quic, NobodyThereIsSaidAtOnce) {
+  listen();
+  const SocketAddress gone = listener->address();
+  listener.reset();
+  loop.run_for(std::chrono::milliseconds(10));
+  std::optional<Made> made;
+  auto dialer = quic_dial(loop.reactor(), *client.current(), gone, "localhost",
+                          [&](Made one) { made.emplace(std::move(one)); });
+  ASSERT_TRUE(dialer.ok());
+  ASSERT_TRUE(loop.until([&] { return made.has_value(); }));
+  EXPECT_EQ(made->status().err(), ECONNREFUSED);
+}
+
+// With no handshake to spare, a client has to show first where it is.
+TEST_F(Quic, AClientThatIsAskedForItsAddressIsLetThrough) {
+  listen({.pending = 3});  // a quarter of that: none
+  const auto made = connect();
+  ASSERT_TRUE(made.ok()) << made.status().cause();
+  EXPECT_TRUE(loop.until([&] { return accepted.size() == 1; }));
+}
+
+TEST_F(Quic, OneHostHasSoManyHandshakesAtATime) {
+  listen({.pending_per_host = 0});
+  std::optional<Made> made;
+  auto dialer = quic_dial(loop.reactor(), *client.current(), listener->address(), "localhost",
+                          [&](Made one) { made.emplace(std::move(one)); });
+  ASSERT_TRUE(dialer.ok());
+  loop.run_for(std::chrono::milliseconds(50));
+  EXPECT_FALSE(made.has_value());
+  EXPECT_TRUE(accepted.empty());
+}
+
+TEST_F(Quic, WhatMakesNoSenseHarmsNobody) {
+  listen();
+  const auto seed = std::random_device{}();
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  std::mt19937 chance(seed);
+  for (int i = 0; i < 500; ++i) {
+    std::vector<std::uint8_t> packet(1 + chance() % 1400);
+    for (auto& byte : packet) byte = static_cast<std::uint8_t>(chance());
+    // Half of them as an Initial of version 1.
+    if (i % 2 == 0 && packet.size() > 6) {
+      packet[0] = 0xc0 | (packet[0] & 0x0f);
+      packet[1] = packet[2] = packet[3] = 0;
+      packet[4] = 1;
+      packet[5] = static_cast<std::uint8_t>(chance() % 21);
+    }
+    throw_at(packet);
+    if (i % 50 == 0) loop.run_for(std::chrono::milliseconds(1));
+  }
+  const auto made = connect();
+  EXPECT_TRUE(made.ok()) << made.status().cause();
+}
+
+}  // namespace
+}  // namespace rmem::transport
