@@ -86,7 +86,7 @@ class Connection {
   virtual bool intact() const = 0;
   // Whether the peer is on this host.
   virtual bool local() const = 0;
-  // "tcp", "unix", "tls" (in user space), "ktls" (by the kernel), "pair".
+  // "tcp", "unix", "tls" (in user space), "ktls" (by the kernel), "quic", "pair".
   virtual const char* kind() const = 0;
   // For logs: "192.0.2.1:4711", "unix socket".
   virtual const std::string& peer() const = 0;

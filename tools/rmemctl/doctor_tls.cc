@@ -14,6 +14,7 @@
 
 #include "base/config_file.hh"
 #include "doctor.hh"
+#include "transport/quic.hh"
 #include "transport/tls_config.hh"
 
 namespace rmem::ctl {
@@ -84,6 +85,7 @@ class TlsExamination {
       if (auto check = of(program)) files.push_back(std::move(*check));
     kernel();
     library();
+    quic();
     std::move(files.begin(), files.end(), std::back_inserter(checks_));
     return std::move(checks_);
   }
@@ -139,6 +141,14 @@ class TlsExamination {
     checks_.push_back(make("gnutls", Verdict::kFinding,
                            fmt::format("{} is older than {}", version, kOldestGnuTls),
                            "apt install libgnutls30"));
+  }
+
+  // Of these programs, which are built together. Nobody needs it who does not want it.
+  void quic() {
+    const char* const version = transport::quic_version();
+    checks_.push_back(make(
+        "quic", Verdict::kOk,
+        version != nullptr ? fmt::format("ngtcp2 {}", version) : transport::quic_absent().cause()));
   }
 
   // Absent: it has no configuration, or one that says nothing about TLS.

@@ -124,7 +124,7 @@ TEST_F(Doctor, FindsNothingWhereAllIsWell) {
   EXPECT_EQ(run(), 0) << text;
   EXPECT_EQ(answer["schema"], 1);
   EXPECT_EQ(answer["findings"], 0);
-  EXPECT_EQ(answer["checks"].size(), 13u);
+  EXPECT_EQ(answer["checks"].size(), 14u);
   for (const json& check : answer["checks"]) {
     EXPECT_EQ(check["verdict"], "ok") << check;
     EXPECT_EQ(check["remedy"], "") << check;
