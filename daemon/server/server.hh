@@ -72,9 +72,8 @@ class Server final : private transport::Listener::Handler, private Session::Owne
   Server(Reactor& reactor, const ServerOptions& options, std::unique_ptr<Workers> workers,
          Exports exports);
   transport::TlsAcceptor::Limits handshakes() const;
-  // Who takes the connections of a listener.
   transport::QuicLimits quic_limits() const;
-  // Who is to get what comes at addresses of that kind.
+  // Who takes the connections of a listener.
   Result<transport::Listener::Handler*> acceptor(transport::Address::Kind kind);
   Status listen_quic(const transport::Address& address, transport::Listener::Handler& to);
   Status may_listen(const transport::SocketAddress& address, const std::string& name) const;

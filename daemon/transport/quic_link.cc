@@ -177,11 +177,7 @@ QuicLink::~QuicLink() {
 }
 
 Status QuicLink::start(const Start& start) {
-  const unsigned side =
-      client() ? unsigned{GNUTLS_CLIENT} | GNUTLS_FORCE_CLIENT_CERT : unsigned{GNUTLS_SERVER};
-  if (const int result = gnutls_init(&session_, side | GNUTLS_NO_TICKETS); result != 0)
-    return Status(Code::kFailed, std::string("TLS: ") + gnutls_strerror(result));
-  if (const Status s = credentials_->apply(session_, TlsCredentials::Below::kQuic); !s.ok())
+  if (const Status s = credentials_->begin(session_, 0, TlsCredentials::Below::kQuic); !s.ok())
     return s;
   ref_ = {QuicCallbacks::conn, this};
   gnutls_session_set_ptr(session_, &ref_);

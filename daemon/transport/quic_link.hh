@@ -97,7 +97,6 @@ class QuicLink final : public std::enable_shared_from_this<QuicLink> {
   const std::vector<std::string>& identities() const { return identities_; }
   const Status& failure() const { return failure_; }
   bool is_dead() const { return dead_; }
-  Reactor::Clock::time_point last_heard() const { return heard_; }
 
  private:
   friend struct QuicCallbacks;

@@ -54,16 +54,13 @@ class ServerPort final : public QuicLink::Port, private Reactor::Handler {
   void close() {
     handler_ = nullptr;
     files_ = nullptr;
-    for (const auto& [link, host] : std::map(pending_)) link->abandon();
+    for (const auto& [link, host] : pending_) link->abandon();
     bury_.schedule();
   }
 
  private:
   int send(const UdpSocket::Batch& batch) override { return socket_.send(batch); }
-  void wait_writable() override {
-    (void)reactor_.modify(socket_.fd(), EPOLLIN | EPOLLOUT);
-    blocked_ = true;
-  }
+  void wait_writable() override { (void)reactor_.modify(socket_.fd(), EPOLLIN | EPOLLOUT); }
   void add(const QuicLink::Id& id, QuicLink& link) override { by_id_[key_of(id)] = &link; }
   void remove(const QuicLink::Id& id) override { by_id_.erase(key_of(id)); }
   void reset_token(const QuicLink::Id& id, std::uint8_t* token) override {
@@ -85,9 +82,9 @@ class ServerPort final : public QuicLink::Port, private Reactor::Handler {
   }
 
   void on_events(std::uint32_t events) override {
-    if ((events & EPOLLOUT) != 0 && std::exchange(blocked_, false)) {
+    if ((events & EPOLLOUT) != 0) {
       (void)reactor_.modify(socket_.fd(), EPOLLIN);
-      for (const auto& [link, owned] : std::map(links_)) link->on_writable();
+      for (const auto& [link, owned] : links_) link->on_writable();
     }
     UdpSocket::Batch batch;
     // So many that others get their turn.
@@ -204,7 +201,6 @@ class ServerPort final : public QuicLink::Port, private Reactor::Handler {
   std::map<QuicLink*, std::string> pending_;  // whose hands are being shaken, and from where
   std::unordered_map<std::string, QuicLink*> by_id_;
   std::vector<std::shared_ptr<QuicLink>> gone_;  // to be destroyed, not from within themselves
-  bool blocked_ = false;
   Reactor::TurnEnd bury_;
   RefusalLog refusals_{"quic"};
 };

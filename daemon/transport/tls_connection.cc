@@ -42,15 +42,10 @@ TlsConnection::TlsConnection(Reactor& reactor, std::shared_ptr<const TlsCredenti
       turn_(reactor, [this] { report(); }) {}
 
 Status TlsConnection::prepare() {
-  const bool client = credentials_->side() == TlsSide::kClient;
-  // Tickets would be records that the kernel does not understand, as would be new keys.
-  const unsigned side =
-      client ? unsigned{GNUTLS_CLIENT} | GNUTLS_FORCE_CLIENT_CERT : unsigned{GNUTLS_SERVER};
-  const unsigned flags =
-      side | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL | GNUTLS_NO_TICKETS | GNUTLS_NO_AUTO_REKEY;
-  if (const int result = gnutls_init(&session_, flags); result != 0)
-    return Status(Code::kFailed, std::string("TLS: ") + gnutls_strerror(result));
-  if (const Status s = credentials_->apply(session_); !s.ok()) return s;
+  // New keys would be records that the kernel does not understand, as would tickets be.
+  const Status begun = credentials_->begin(
+      session_, unsigned{GNUTLS_NONBLOCK} | GNUTLS_NO_SIGNAL | GNUTLS_NO_AUTO_REKEY);
+  if (!begun.ok()) return begun;
   gnutls_transport_set_ptr(session_, this);
   gnutls_transport_set_vec_push_function(session_, push);
   gnutls_transport_set_pull_function(session_, pull);

@@ -217,7 +217,11 @@ int TlsCredentials::find_key(gnutls_session_t session, const gnutls_datum_t* nam
   return 0;
 }
 
-Status TlsCredentials::apply(gnutls_session_t session, Below below) const {
+Status TlsCredentials::begin(gnutls_session_t& session, unsigned flags, Below below) const {
+  flags |= side_ == TlsSide::kClient ? unsigned{GNUTLS_CLIENT} | GNUTLS_FORCE_CLIENT_CERT
+                                     : unsigned{GNUTLS_SERVER};
+  if (const int result = gnutls_init(&session, flags | GNUTLS_NO_TICKETS); result != 0)
+    return Status(Code::kFailed, std::string("TLS: ") + gnutls_strerror(result));
   std::string priority(kPriority);
   if (below == Below::kQuic) priority += ":%DISABLE_TLS13_COMPAT_MODE";
   if (!keys_.empty()) priority += certificates_ != nullptr ? kWithKeys : kOnlyKeys;

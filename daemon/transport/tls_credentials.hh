@@ -76,8 +76,9 @@ class TlsCredentials {
   // What carries the session: QUIC has no use for what hides TLS 1.3 from old machines on the way
   // (RFC 9001, section 8.4).
   enum class Below { kStream, kQuic };
-  // Sets up a session of this side; outlives it.
-  Status apply(gnutls_session_t session, Below below = Below::kStream) const;
+  // Makes a session of this side, with those flags of gnutls_init() besides; the caller's to end,
+  // also after an error. This outlives it.
+  Status begin(gnutls_session_t& session, unsigned flags, Below below = Below::kStream) const;
 
  private:
   TlsCredentials(TlsSide side, TlsOptions options) : side_(side), options_(std::move(options)) {}

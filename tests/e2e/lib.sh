@@ -155,14 +155,14 @@ link_up() {
 	wait_for in_cli ping -c 1 -W 1 $SRV4
 }
 
-# in_srv COMMAND..., in_cli COMMAND... : a program, or `start`.
+# in_srv COMMAND..., in_cli COMMAND... : a program, `start` or `capture`.
 #
 # nsenter rather than ip netns exec: that one gives the command a mount
 # namespace of its own, where --bind would be invisible to all others.
 in_ns() {
 	local netns=$1
 	shift
-	if [[ $1 == start ]]; then
+	if [[ $1 == start || $1 == capture ]]; then
 		"$@"
 	else
 		nsenter --net="/run/netns/$netns" "$@"
@@ -226,6 +226,18 @@ group_make() {
 # "${in_group[@]}" NAME COMMAND... : words, so that start takes them, too.
 # shellcheck disable=SC2016,SC2034  # for that shell; for the tests
 in_group=(/bin/sh -c 'echo $$ >"/sys/fs/cgroup/$0/cgroup.procs" && exec "$@"')
+
+# capture FILE: every packet that passes, until `stop capture`.
+capture() {
+	start capture /usr/bin/python3 -c '
+import socket, sys
+packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+packets.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
+print("ready", flush=True)
+with open(sys.argv[1], "wb", buffering=0) as file:
+    while True:
+        file.write(packets.recv(70000))' "$1"
+}
 
 # --- chance, repeatable -----------------------------------------------------
 

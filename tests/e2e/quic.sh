@@ -31,14 +31,7 @@ kept() { ! grep -q 'lost' "$work/rmemd.log" || fail "a connection was lost: $(<"
 note "bytes, both ways, and none of them to be seen"
 serve --export "file=file://$work/file" --tls-certificates "$tls" --allow file=authenticated
 in_cli start rmemd rmemd --tls-certificates "$tls"
-in_srv start capture /usr/bin/python3 -c '
-import socket, sys
-packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-packets.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
-print("ready", flush=True)
-with open(sys.argv[1], "wb", buffering=0) as file:
-    while True:
-        file.write(packets.recv(70000))' "$work/packets"
+in_srv capture "$work/packets"
 assert_exit 0 rmemctl attach file "rmem+quic://$SRV4/file" --chunk 64KiB --push-interval 1h
 assert_eq quic "$(daemon_says file transport)" "transport"
 cmp "$work/file" /run/rmem/regions/file
@@ -105,7 +98,7 @@ rmem-load write /dev/rmem-big 9
 in_cli tc qdisc replace dev cli0 root netem rate 100mbit delay 5ms
 rmemctl sync big >"$work/push.log" 2>&1 &
 push=$!
-sleep 0.3 # it is under way
+wait_for at_least 1 region big writeback_bytes
 move_to "${CLI4%.*}.78"
 kill -0 $push || fail "all was pushed before the address changed"
 wait $push || fail "sync: $(<"$work/push.log")"

@@ -15,16 +15,6 @@ rmem-load make "$work/file" $size 7
 
 received() { sed -n "s/^$1 id=.* received=\([0-9]*\).*/\1/p" /sys/kernel/debug/rmem/regions; }
 sent() { sed -n "s/^$1 id=.* sent=\([0-9]*\).*/\1/p" /sys/kernel/debug/rmem/regions; }
-capture() { # FILE: what passes here, until stopped
-	start capture /usr/bin/python3 -c '
-import socket, sys
-packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-packets.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
-print("ready", flush=True)
-with open(sys.argv[1], "wb", buffering=0) as file:
-    while True:
-        file.write(packets.recv(70000))' "$1"
-}
 # write NAME: the marker, where the file will have it, and back from there.
 write() {
 	printf %s "$marker" | dd of="/dev/rmem-$1" bs=64 seek=3 conv=notrunc status=none
