@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // A client's QUIC: a socket for each connection, and another one when its address has gone.
+#include <gnutls/crypto.h>
 #include <sys/epoll.h>
 
 #include <cerrno>
@@ -62,9 +63,9 @@ class ClientPort final : public QuicLink::Port, private Reactor::Handler {
   void wait_writable() override { (void)reactor_.modify(socket_.fd(), EPOLLIN | EPOLLOUT); }
   void add(const QuicLink::Id&, QuicLink&) override {}
   void remove(const QuicLink::Id&) override {}
-  void reset_token(const QuicLink::Id& id, std::uint8_t* token) override {
-    // Of IDs that the server may use for us. We never lose our state and live on.
-    ngtcp2_crypto_generate_stateless_reset_token(token, id.data, id.datalen, &id);
+  // We never lose our state and live on, so nobody needs to know it again.
+  void reset_token(const QuicLink::Id&, std::uint8_t* token) override {
+    gnutls_rnd(GNUTLS_RND_KEY, token, NGTCP2_STATELESS_RESET_TOKENLEN);
   }
   void shaken(QuicLink&, const Status& status) override {
     const Done done = std::exchange(done_, nullptr);
