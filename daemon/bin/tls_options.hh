@@ -13,7 +13,7 @@ namespace rmem {
 
 // What is not given leaves what the configuration file says.
 struct TlsFlags {
-  std::optional<std::string> certificates, psk, kernel;
+  std::optional<std::string> certificates, psk, kernel, congestion;
   std::optional<bool> verify_peer;
 
   void add(CLI::App& app, transport::TlsSide side) {
@@ -29,10 +29,12 @@ struct TlsFlags {
       app.add_option("--tls-verify-peer", verify_peer,
                      "clients need a certificate of that authority [true]")
           ->type_name("BOOL");
-    std::vector<std::string> words;
-    for (const auto& [word, kernel] : transport::kTlsKernelWords) words.push_back(word);
     app.add_option("--ktls", kernel, "whether the kernel encrypts: auto, off or require [auto]")
-        ->check(CLI::IsMember(words))
+        ->check(CLI::IsMember(words(transport::kTlsKernelWords)))
+        ->type_name("HOW");
+    app.add_option("--quic-congestion", congestion,
+                   "congestion control of QUIC: bbr, cubic or reno [bbr]")
+        ->check(CLI::IsMember(words(transport::kCongestionWords)))
         ->type_name("HOW");
   }
 
@@ -42,6 +44,16 @@ struct TlsFlags {
     if (verify_peer) options.verify_peer = *verify_peer;
     for (const auto& [word, meaning] : transport::kTlsKernelWords)
       if (kernel == word) options.kernel = meaning;
+    for (const auto& [word, meaning] : transport::kCongestionWords)
+      if (congestion == word) options.congestion = meaning;
+  }
+
+ private:
+  template <class Meanings>
+  static std::vector<std::string> words(const Meanings& meanings) {
+    std::vector<std::string> all;
+    for (const auto& [word, meaning] : meanings) all.push_back(word);
+    return all;
   }
 };
 

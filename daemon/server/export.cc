@@ -230,11 +230,8 @@ Result<std::shared_ptr<ServedStore>> Exports::store_for(const ExportSpec& spec) 
     return same;
   }
   const bool lasts = spec.store.kind != store::Spec::Kind::kMem;
-  if (lasts && !state_) {
-    auto state = StateDir::open(state_dir_);
-    if (!state) return state.status();
-    state_ = std::make_unique<StateDir>(std::move(state).value());
-  }
+  if (lasts)
+    if (const auto opened = state(); !opened) return opened.status();
   auto store = store::LocalStore::open(*reactor_, *workers_, spec.store, spec.read_only);
   if (!store) return store.status();
   if (!lasts) {
@@ -261,6 +258,15 @@ std::shared_ptr<ServedStore> Exports::same_as(const store::Spec& spec, bool read
       return served;
   }
   return nullptr;
+}
+
+Result<StateDir*> Exports::state() {
+  if (!state_) {
+    auto opened = StateDir::open(state_dir_);
+    if (!opened) return opened.status();
+    state_ = std::make_unique<StateDir>(std::move(opened).value());
+  }
+  return state_.get();
 }
 
 std::shared_ptr<Export> Exports::find(std::string_view name) const {

@@ -137,6 +137,8 @@ class Exports {
   // Closes the stores that nobody has any more.
   void sweep();
 
+  // The state directory, opened if it was not yet.
+  Result<StateDir*> state();
   // Null if there is none.
   std::shared_ptr<Export> find(std::string_view name) const;
   // Is anything not for everybody? Then those whom it is not for cannot tell it from what

@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 
 #include "base/log.hh"
+#include "base/uuid.hh"
 
 namespace rmem::server {
 namespace {
@@ -85,27 +87,52 @@ Status Server::listen(const transport::Address& address) {
     for (const transport::SocketAddress& one : *resolved)
       if (Status may = may_listen(one, address.to_string()); !may.ok()) return may;
   }
-  if (address.kind == transport::Address::Kind::kQuic) return listen_quic(address, **to);
+  if (address.kind == transport::Address::Kind::kQuic) {
+    auto resolved = transport::resolve(address.host, address.port, true, false);
+    if (!resolved) return resolved.status();
+    for (const transport::SocketAddress& one : *resolved)
+      if (Status s = listen_quic(transport::UdpSocket::bind(one), **to); !s.ok())
+        return s.with_context(address.to_string());
+    return Status();
+  }
   auto listeners = transport::SocketListener::listen(reactor_, address, **to);
   if (!listeners) return listeners.status();
   for (auto& listener : *listeners) listeners_.push_back(std::move(listener));
   return Status();
 }
 
-Status Server::listen_quic(const transport::Address& address, transport::Listener::Handler& to) {
-  auto resolved = transport::resolve(address.host, address.port, true, false);
-  if (!resolved) return resolved.status();
-  for (const transport::SocketAddress& one : *resolved) {
-    auto listener = transport::quic_listen(reactor_, one, tls_, quic_limits(), to);
-    if (!listener) return listener.status().with_context(address.to_string());
-    quic_listeners_.push_back(std::move(listener).value());
-  }
+Status Server::listen_quic(Result<transport::UdpSocket> socket, transport::Listener::Handler& to) {
+  if (!socket) return socket.status();
+  auto listener = transport::quic_listen(reactor_, std::move(socket).value(), tls_, quic_limits(),
+                                         quic_reset_key(), to);
+  if (!listener) return listener.status();
+  quic_listeners_.push_back(std::move(listener).value());
   return Status();
 }
 
+transport::QuicResetKey Server::quic_reset_key() {
+  const auto state = exports_.state();
+  const auto kept = state ? (*state)->secret("quic-reset-key") : state.status();
+  if (kept) return *kept;
+  // Those of the server before this one are gone, then, when they have heard nothing for long.
+  kLog.info("a new key of stateless resets: {}", kept.status().cause());
+  transport::QuicResetKey key;
+  for (std::size_t at = 0; at < key.size(); at += sizeof(std::uint64_t)) {
+    const std::uint64_t random = random_u64();
+    std::memcpy(key.data() + at, &random, sizeof random);
+  }
+  return key;
+}
+
 Status Server::listen(PassedSocket passed) {
+  using Kind = transport::Address::Kind;
+  if (transport::UdpSocket::is_udp(passed.fd.get())) {
+    const auto to = acceptor(Kind::kQuic);
+    if (!to) return to.status().with_context("the socket of UDP passed");
+    return listen_quic(transport::UdpSocket::adopt(std::move(passed.fd)), **to);
+  }
   const bool tls = passed.name == "tls";
-  const auto to = acceptor(tls ? transport::Address::Kind::kTls : transport::Address::Kind::kPlain);
+  const auto to = acceptor(tls ? Kind::kTls : Kind::kPlain);
   if (!to) return to.status().with_context("the socket passed as `tls'");
   auto listener = transport::SocketListener::adopt(reactor_, std::move(passed.fd), **to);
   if (!listener) return listener.status();

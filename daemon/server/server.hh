@@ -44,7 +44,7 @@ class Server final : private transport::Listener::Handler, private Session::Owne
   // kUsage: plain TCP off loopback, and not `insecure`.
   Status listen(const transport::Address& address);
   // The same at a socket that listens already (socket activation); over TLS if its name
-  // there is "tls".
+  // there is "tls", over QUIC if it is one of UDP.
   Status listen(PassedSocket passed);
   // Where it listens, with the ports that the kernel chose.
   std::vector<transport::SocketAddress> addresses() const;
@@ -75,7 +75,8 @@ class Server final : private transport::Listener::Handler, private Session::Owne
   transport::QuicLimits quic_limits() const;
   // Who takes the connections of a listener.
   Result<transport::Listener::Handler*> acceptor(transport::Address::Kind kind);
-  Status listen_quic(const transport::Address& address, transport::Listener::Handler& to);
+  Status listen_quic(Result<transport::UdpSocket> socket, transport::Listener::Handler& to);
+  transport::QuicResetKey quic_reset_key();
   Status may_listen(const transport::SocketAddress& address, const std::string& name) const;
   void on_accept(std::unique_ptr<transport::Connection> connection) override;
   void on_session_opened(Session& session) override;

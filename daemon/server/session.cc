@@ -76,6 +76,18 @@ struct Session::Request {
   Request* next = nullptr;
 };
 
+void Session::Queue::push(Request& request) {
+  request.next = nullptr;
+  (last != nullptr ? last->next : first) = &request;
+  last = &request;
+}
+
+Session::Request& Session::Queue::pop() {
+  Request& request = *first;
+  if ((first = request.next) == nullptr) last = nullptr;
+  return request;
+}
+
 Session::Session(Reactor& reactor, std::unique_ptr<transport::Connection> connection,
                  const Exports& exports, const SessionOptions& options, Audits& audits,
                  Owner& owner)
@@ -104,6 +116,7 @@ Session::~Session() { let_go_held(); }
 
 void Session::on_readable() {
   if (phase_ == Phase::kLeaving) return discard_input();
+  receive_messages();
   std::size_t budget = kReceivePerTurn;
   while (phase_ != Phase::kClosed && phase_ != Phase::kLeaving && !paused_ && !draining_) {
     const auto space = reader_.receive_space();
@@ -116,6 +129,20 @@ void Session::on_readable() {
     // There was no more; asking would cost a call for each small request.
     if (got.bytes < room || got.bytes >= budget) break;
     budget -= got.bytes;
+  }
+}
+
+void Session::receive_messages() {
+  std::size_t budget = kReceivePerTurn;
+  while (phase_ != Phase::kClosed && phase_ != Phase::kLeaving && !paused_ && !draining_) {
+    const auto message = connection_->receive_message();
+    if (message.empty()) return;
+    last_progress_ = Reactor::Clock::now();
+    Request* const begun = std::exchange(receiving_, nullptr);
+    judge(reader_.message(message));
+    receiving_ = begun;
+    if (message.size() >= budget) return;
+    budget -= message.size();
   }
 }
 
@@ -618,9 +645,8 @@ void Session::enqueue(Request& request) {
   wire::Header& header = request.header;
   header.flags |= wire::flag::kReply;
   wire::encode(header, request.reply_header);
-  request.next = nullptr;
-  (out_last_ != nullptr ? out_last_->next : out_first_) = &request;
-  out_last_ = &request;
+  const bool any_order = header.type == Type::kRead && connection_->unordered();
+  (any_order ? out_messages_ : out_).push(request);
   turn_end_.schedule();
 }
 
@@ -641,8 +667,7 @@ void Session::refuse(std::uint32_t error, std::string_view why, std::uint64_t nu
   header.payload = static_cast<std::uint32_t>(why.size());
   request.header = header;
   wire::encode(header, request.reply_header);
-  (out_last_ != nullptr ? out_last_->next : out_first_) = &request;
-  out_last_ = &request;
+  out_.push(request);
   phase_ = Phase::kLeaving;
   deadline_.arm(options_.linger);
   turn_end_.schedule();
@@ -654,7 +679,9 @@ void Session::send() {
     let_go_held();
     dispatch(*std::exchange(held_, nullptr));
   }
-  for (std::size_t turn = 0; out_first_ != nullptr && phase_ != Phase::kClosed;) {
+  std::size_t turn = 0;
+  if (!send_messages(turn)) return close();
+  while (out_.first != nullptr && !blocked_) {
     if (turn >= kSendPerTurn) {
       blocked_ = true;  // it is not, so the next turn goes on
       break;
@@ -663,7 +690,7 @@ void Session::send() {
     std::size_t count = 0;
     std::size_t gathered = 0;
     std::size_t skip = out_sent_;
-    for (Request* one = out_first_;
+    for (Request* one = out_.first;
          one != nullptr && count + 2 <= kGather && gathered < kSendPerTurn; one = one->next) {
       for (const auto& [data, length] :
            {std::pair{one->reply_header.data(), one->reply_header.size()},
@@ -689,11 +716,9 @@ void Session::send() {
     turn += sent.bytes;
     out_sent_ += sent.bytes;
     if (role_ == wire::Role::kBulk && (since_tuned_ += sent.bytes) >= kTuneAfter) tune();
-    while (out_first_ != nullptr && out_sent_ >= wire::kHeaderBytes + out_first_->header.payload) {
-      Request& gone = *out_first_;
+    while (out_.first != nullptr && out_sent_ >= wire::kHeaderBytes + out_.first->header.payload) {
+      Request& gone = out_.pop();
       out_sent_ -= wire::kHeaderBytes + gone.header.payload;
-      out_first_ = gone.next;
-      if (out_first_ == nullptr) out_last_ = nullptr;
       recycle(gone);
     }
   }
@@ -704,6 +729,35 @@ void Session::send() {
     judge(reader_.resume());
   }
   if (phase_ != Phase::kClosed) update_watch();
+}
+
+// False: the connection has failed.
+bool Session::send_messages(std::size_t& turn) {
+  blocked_ = false;
+  while (out_messages_.first != nullptr && phase_ != Phase::kClosed) {
+    if (turn >= kSendPerTurn) {
+      blocked_ = true;  // it is not, so the next turn goes on
+      return true;
+    }
+    Request& reply = *out_messages_.first;
+    const std::array<iovec, 2> parts = {
+        iovec{reply.reply_header.data(), reply.reply_header.size()},
+        iovec{reply.buffer.get(), reply.header.payload},
+    };
+    const int err = connection_->send_message(parts);
+    blocked_ = err == EAGAIN;
+    if (blocked_) return true;
+    if (err != 0 && err != EMSGSIZE) return false;
+    (void)out_messages_.pop();
+    if (err == EMSGSIZE) {
+      out_.push(reply);
+      continue;
+    }
+    last_progress_ = Reactor::Clock::now();
+    turn += wire::kHeaderBytes + reply.header.payload;
+    recycle(reply);
+  }
+  return true;
 }
 
 // The way to the client may have become another.
@@ -767,12 +821,8 @@ void Session::close() {
   connection_.reset();
   handles_.clear();
   for (Request* const one : std::exchange(flushes_behind_, {})) recycle(*one);
-  while (out_first_ != nullptr) {
-    Request& unsent = *out_first_;
-    out_first_ = unsent.next;
-    recycle(unsent);
-  }
-  out_last_ = nullptr;
+  for (Queue* const queue : {&out_, &out_messages_})
+    while (queue->first != nullptr) recycle(queue->pop());
   maybe_over();
 }
 

@@ -95,6 +95,7 @@ class Session final : private transport::Connection::Handler,
   // throttle
   void may_go() override;
 
+  void receive_messages();
   void judge(wire::FrameReader::State state);
   void dispatch(Request& request);
   void hello(Request& request);
@@ -129,6 +130,7 @@ class Session final : private transport::Connection::Handler,
   void finished_by_store(Request& request, const store::Outcome& outcome);
   void answer(Request& request, const store::Outcome& outcome);
   void send();
+  bool send_messages(std::size_t& turn);
   void tune();
   void discard_input();
   void update_watch();
@@ -182,9 +184,15 @@ class Session final : private transport::Connection::Handler,
   std::uint32_t under_way_ = 0;      // received, reply not yet sent
   std::uint32_t in_store_ = 0;       // of these, not yet completed by the store
   std::size_t bytes_under_way_ = 0;  // their buffers
-  Request* out_first_ = nullptr;     // replies to be sent, linked
-  Request* out_last_ = nullptr;
-  std::size_t out_sent_ = 0;  // bytes of out_first_ that are gone
+  struct Queue {
+    Request* first = nullptr;
+    Request* last = nullptr;
+    void push(Request& request);
+    Request& pop();
+  };
+  Queue out_;                 // replies to be sent,
+  Queue out_messages_;        // and such whose order does not matter, where there are messages
+  std::size_t out_sent_ = 0;  // bytes of the first of out_ that are gone
 
   Reactor::TurnEnd turn_end_;
   Reactor::Timer deadline_;

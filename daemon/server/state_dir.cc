@@ -3,7 +3,9 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/random.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <filesystem>
@@ -49,10 +51,10 @@ Uuid to_uuid(const json& value) {
   return *uuid;
 }
 
-Status write_file(const std::string& path, const std::string& text) {
+Status write_file(const std::string& path, std::span<const std::byte> bytes) {
   const UniqueFd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
   if (!fd) return Status::from_errno(errno, path);
-  if (const int err = store::write_all(fd.get(), std::as_bytes(std::span(text)), 0); err != 0)
+  if (const int err = store::write_all(fd.get(), bytes, 0); err != 0)
     return Status::from_errno(err, path);
   if (::fsync(fd.get()) != 0) return Status::from_errno(errno, path);
   return Status();
@@ -62,6 +64,14 @@ Status sync_directory(const std::string& path) {
   const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!fd || ::fsync(fd.get()) != 0) return Status::from_errno(errno, path);
   return Status();
+}
+
+// On stable storage when it returns ok; otherwise what was there stands.
+Status replace_file(const std::string& path, std::span<const std::byte> bytes) {
+  const std::string temporary = path + ".new";
+  if (Status written = write_file(temporary, bytes); !written.ok()) return written;
+  if (::rename(temporary.c_str(), path.c_str()) != 0) return Status::from_errno(errno, path);
+  return sync_directory(std::filesystem::path(path).parent_path());
 }
 
 }  // namespace
@@ -132,6 +142,21 @@ Result<StoreRecord> StateDir::load(const store::FileFacts& facts) const {
   return record;
 }
 
+Result<std::array<std::uint8_t, 32>> StateDir::secret(const std::string& name) const {
+  const std::string path = join(path_, name);
+  std::array<std::uint8_t, 32> bytes{};
+  const auto all = std::as_writable_bytes(std::span(bytes));
+  if (const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC)); fd) {
+    if (::read(fd.get(), all.data(), all.size()) == static_cast<ssize_t>(all.size())) return bytes;
+  } else if (errno != ENOENT) {
+    return Status::from_errno(errno, path);
+  }
+  if (::getrandom(all.data(), all.size(), 0) != static_cast<ssize_t>(all.size()))
+    return Status::from_errno(errno, "getrandom");
+  if (Status written = replace_file(path, all); !written.ok()) return written;
+  return bytes;
+}
+
 Status StateDir::save(const store::FileFacts& facts, const StoreRecord& record) const {
   nlohmann::ordered_json document = {
       {"schema", 1},
@@ -147,10 +172,8 @@ Status StateDir::save(const store::FileFacts& facts, const StoreRecord& record) 
   for (const Uuid& writer : record.claim.fenced)
     document["fenced"].push_back(uuid_to_string(writer));
   const std::string path = record_path(facts);
-  const std::string temporary = path + ".new";
-  if (Status written = write_file(temporary, document.dump() + "\n"); !written.ok()) return written;
-  if (::rename(temporary.c_str(), path.c_str()) != 0) return Status::from_errno(errno, path);
-  return sync_directory(join(path_, "stores"));
+  const std::string text = document.dump() + "\n";
+  return replace_file(path, std::as_bytes(std::span(text)));
 }
 
 }  // namespace rmem::server

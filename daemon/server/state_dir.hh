@@ -3,6 +3,8 @@
 // and who may write to it. The format is in docs/protocol.md, section 6.
 #pragma once
 
+#include <array>
+#include <cstdint>
 #include <string>
 
 #include "base/result.hh"
@@ -31,6 +33,9 @@ class StateDir {
   // the one it was.
   // kCorrupt: there is a record, but it cannot be understood.
   Result<StoreRecord> load(const store::FileFacts& facts) const;
+
+  // 32 secret bytes, made when they are first asked for and the same from then on.
+  Result<std::array<std::uint8_t, 32>> secret(const std::string& name) const;
 
   // On stable storage when it returns ok; otherwise the old record stands.
   Status save(const store::FileFacts& facts, const StoreRecord& record) const;

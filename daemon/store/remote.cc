@@ -60,6 +60,7 @@ transport::TlsOptions tls_options(const RemoteAddress& address, const RemoteOpti
   if (!address.tls_files.configured()) return options.tls;
   transport::TlsOptions files = address.tls_files;
   files.kernel = options.tls.kernel;
+  files.congestion = options.tls.congestion;
   return files;
 }
 

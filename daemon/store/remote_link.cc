@@ -175,6 +175,7 @@ void RemoteLink::send() {
   const bool to_send = sending_ != nullptr || urgent_.first != nullptr || bulk_.first != nullptr;
   const bool asks = lent_.begun == Asker::Begun::kAsks;
   if (to_send || lent_.recalled || (asks && answers_are_askers())) pause_asker();
+  if (connection_ && connection_->unordered()) send_messages();
   while (connection_ && !blocked_ &&
          (sending_ != nullptr || urgent_.first != nullptr || bulk_.first != nullptr)) {
     if (sending_ != nullptr && sending_->sender != nullptr && sent_ >= sending_->encoded.size()) {
@@ -229,6 +230,19 @@ void RemoteLink::send() {
   if (!connection_) return;
   if (!blocked_) resume_asker();
   watch();
+}
+
+// Reads need not arrive in order, nor wait for what is being written.
+void RemoteLink::send_messages() {
+  while (!blocked_ && urgent_.first != nullptr && urgent_.first->header.type == Type::kRead) {
+    Call& call = *urgent_.first;
+    const iovec message = {call.encoded.data(), call.encoded.size()};
+    const int err = connection_->send_message({&message, 1});
+    blocked_ = err == EAGAIN;
+    if (err != 0) return;  // in order, then, or the connection will say why
+    urgent_.pop();
+    call.state = Call::State::kSent;
+  }
 }
 
 void RemoteLink::watch() {
@@ -295,7 +309,22 @@ void RemoteLink::on_hangup() {
   if (connection_) on_readable();
 }
 
+void RemoteLink::receive_messages() {
+  std::size_t budget = kReceivePerTurn;
+  while (connection_) {
+    const auto message = connection_->receive_message();
+    if (message.empty()) return;
+    last_received_ = Reactor::Clock::now();
+    Call* const begun = std::exchange(receiving_, nullptr);
+    advance(reader_.message(message));
+    receiving_ = begun;
+    if (message.size() >= budget) return;
+    budget -= message.size();
+  }
+}
+
 void RemoteLink::receive() {
+  receive_messages();
   std::size_t budget = kReceivePerTurn;
   while (connection_) {
     std::size_t bytes = 0;

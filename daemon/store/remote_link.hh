@@ -142,6 +142,7 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   enum class Step { kDone, kWait };
   void on_readable() override;
   void receive();
+  void receive_messages();
   void advance(wire::FrameReader::State state);
   Step receive_aside(std::size_t& bytes);
   void ended(int err);
@@ -167,6 +168,7 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   void look_how_far();
   void refused(const wire::Header& header, const std::string& text);
   void send();
+  void send_messages();
   bool send_aside();
   void sent_whole();
   void on_tick();

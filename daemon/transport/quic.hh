@@ -2,7 +2,9 @@
 // QUIC (RFC 9000) by ngtcp2 and GnuTLS, where it was there to build with.
 #pragma once
 
+#include <array>
 #include <chrono>
+#include <cstdint>
 #include <functional>
 #include <memory>
 
@@ -10,6 +12,7 @@
 #include "transport/address.hh"
 #include "transport/tls_credentials.hh"
 #include "transport/transport.hh"
+#include "transport/udp_socket.hh"
 
 namespace rmem::transport {
 
@@ -49,9 +52,16 @@ class QuicListener : public Listener {
   virtual void set_limits(const QuicLimits& limits) = 0;
 };
 
-// At one address; `files` and `handler` must outlive the listener. Connections outlive it.
-Result<std::unique_ptr<QuicListener>> quic_listen(Reactor& reactor, const SocketAddress& address,
+// The key of stateless resets (RFC 9000, section 10.3): a server that has it from the one before
+// it tells that one's clients at once that their connections are gone. Who knows it can cut them
+// off.
+using QuicResetKey = std::array<std::uint8_t, 32>;
+
+// With a socket of UDP, bound where it shall listen; `files` and `handler` must outlive the
+// listener. Connections outlive it.
+Result<std::unique_ptr<QuicListener>> quic_listen(Reactor& reactor, UdpSocket socket,
                                                   TlsFiles& files, const QuicLimits& limits,
+                                                  const QuicResetKey& key,
                                                   Listener::Handler& handler);
 
 }  // namespace rmem::transport

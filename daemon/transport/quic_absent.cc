@@ -18,8 +18,8 @@ Result<std::unique_ptr<QuicDialer>> quic_dial(Reactor&, std::shared_ptr<const Tl
   return quic_absent();
 }
 
-Result<std::unique_ptr<QuicListener>> quic_listen(Reactor&, const SocketAddress&, TlsFiles&,
-                                                  const QuicLimits&, Listener::Handler&) {
+Result<std::unique_ptr<QuicListener>> quic_listen(Reactor&, UdpSocket, TlsFiles&, const QuicLimits&,
+                                                  const QuicResetKey&, Listener::Handler&) {
   return quic_absent();
 }
 

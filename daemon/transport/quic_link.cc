@@ -14,11 +14,17 @@ using namespace std::chrono_literals;
 
 constexpr std::size_t kOut = 8 << 20;       // unacknowledged, of a link: 1 Gbit/s over 60 ms
 constexpr std::uint64_t kWindow = 8 << 20;  // received and not yet read, at most
-constexpr std::uint64_t kFirstWindow = 1 << 20;
+constexpr std::uint64_t kFirstWindow = 2 << 20;
+constexpr std::uint64_t kFirstStreamWindow = 1 << 20;
+constexpr std::uint64_t kMessages = 512;    // received or begun, and not yet read, at most
+constexpr std::size_t kShort = 16 << 10;    // the longest of the short messages
 constexpr std::size_t kPackets = 64 << 10;  // made at a time
-constexpr auto kLinger = 5s;                // without an acknowledgement
-constexpr std::uint64_t kNoError = 0;       // of an application: all is well
-constexpr std::uint64_t kGaveUp = 1;        // not everything has been acknowledged
+// What may go at once (RFC 9002, section 7.7). So much is not paced if there is no more: a page
+// would wait for the rate of the few pages before it.
+constexpr std::size_t kBurst = 14'720;
+constexpr auto kLinger = 5s;           // without an acknowledgement
+constexpr std::uint64_t kNoError = 0;  // of an application: all is well
+constexpr std::uint64_t kGaveUp = 1;   // not everything has been acknowledged
 
 ngtcp2_addr addr_of(const SocketAddress& address) {
   return {reinterpret_cast<ngtcp2_sockaddr*>(const_cast<sockaddr_storage*>(&address.storage)),
@@ -51,6 +57,18 @@ ngtcp2_cid random_id() {
   return id;
 }
 
+ngtcp2_cc_algo algorithm(TlsOptions::Congestion congestion) {
+  switch (congestion) {
+    case TlsOptions::Congestion::kCubic:
+      return NGTCP2_CC_ALGO_CUBIC;
+    case TlsOptions::Congestion::kReno:
+      return NGTCP2_CC_ALGO_RENO;
+    case TlsOptions::Congestion::kBbr:
+      break;
+  }
+  return NGTCP2_CC_ALGO_BBR;
+}
+
 Status quic_error(const char* what, int result) {
   return Status(Code::kFailed, std::string("QUIC: ") + what + ": " + ngtcp2_strerror(result), {},
                 EPROTO);
@@ -81,23 +99,27 @@ struct QuicCallbacks {
     const bool fin = (flags & NGTCP2_STREAM_DATA_FLAG_FIN) != 0;
     return link(user).received(id, {data, length}, fin) ? 0 : NGTCP2_ERR_CALLBACK_FAILURE;
   }
-  static int on_acked(ngtcp2_conn*, std::int64_t, std::uint64_t offset, std::uint64_t length,
+  static int on_acked(ngtcp2_conn*, std::int64_t id, std::uint64_t offset, std::uint64_t length,
                       void* user, void*) {
-    link(user).acked(offset + length);
+    link(user).acked(id, offset + length);
     return 0;
   }
   static int on_stream_open(ngtcp2_conn*, std::int64_t id, void* user) {
-    link(user).stream_ = id;
+    if (ngtcp2_is_bidi_stream(id) != 0) link(user).stream_ = id;
     return 0;
   }
-  static int on_stream_close(ngtcp2_conn*, std::uint32_t, std::int64_t, std::uint64_t, void* user,
-                             void*) {
-    link(user).fin_acked_ = true;
+  static int on_stream_close(ngtcp2_conn*, std::uint32_t, std::int64_t id, std::uint64_t,
+                             void* user, void*) {
+    link(user).stream_closed(id);
     return 0;
   }
   static int on_stream_reset(ngtcp2_conn*, std::int64_t, std::uint64_t, std::uint64_t, void*,
                              void*) {
     return NGTCP2_ERR_CALLBACK_FAILURE;  // nobody of us does that
+  }
+  static int on_reset(ngtcp2_conn*, const ngtcp2_pkt_stateless_reset*, void* user) {
+    link(user).forgotten_ = true;
+    return 0;
   }
   static void fill(std::uint8_t* into, std::size_t length, const ngtcp2_rand_ctx*) {
     fill_random(into, length);
@@ -130,7 +152,6 @@ struct QuicCallbacks {
     }
     c.recv_crypto_data = ngtcp2_crypto_recv_crypto_data_cb;
     c.handshake_completed = on_shaken;
-    c.encrypt = ngtcp2_crypto_encrypt_cb;
     c.decrypt = ngtcp2_crypto_decrypt_cb;
     c.hp_mask = ngtcp2_crypto_hp_mask_cb;
     c.recv_stream_data = on_data;
@@ -138,6 +159,7 @@ struct QuicCallbacks {
     c.stream_open = on_stream_open;
     c.stream_close = on_stream_close;
     c.stream_reset = on_stream_reset;
+    c.recv_stateless_reset = on_reset;
     c.rand = fill;
     c.get_new_connection_id = new_id;
     c.remove_connection_id = remove_id;
@@ -189,19 +211,22 @@ Status QuicLink::start(const Start& start) {
   ngtcp2_settings settings;
   ngtcp2_settings_default(&settings);
   settings.initial_ts = quic_now();
-  settings.cc_algo = NGTCP2_CC_ALGO_BBR;
+  settings.cc_algo = algorithm(credentials_->congestion());
   settings.max_window = settings.max_stream_window = kWindow;
   settings.ack_thresh = 8;
   if (start.handshake > 0ms) settings.handshake_timeout = start.handshake / 1ns;
   ngtcp2_transport_params params;
   ngtcp2_transport_params_default(&params);
   params.initial_max_data = kFirstWindow;
-  params.initial_max_stream_data_bidi_local = kFirstWindow;
-  params.initial_max_stream_data_bidi_remote = kFirstWindow;
+  params.initial_max_stream_data_bidi_local = kFirstStreamWindow;
+  params.initial_max_stream_data_bidi_remote = kFirstStreamWindow;
+  params.initial_max_stream_data_uni = kLongestMessage;
   params.initial_max_streams_bidi = client() ? 0 : 1;
+  params.initial_max_streams_uni = kMessages;
   params.active_connection_id_limit = 7;
 
-  const ngtcp2_callbacks callbacks = QuicCallbacks::all(client());
+  ngtcp2_callbacks callbacks = QuicCallbacks::all(client());
+  callbacks.encrypt = start.encrypt;
   const ngtcp2_path path = path_of(start.local, start.remote);
   const Id own = random_id();
   int result = 0;
@@ -293,50 +318,51 @@ bool QuicLink::put(UdpSocket::Batch& batch) {
   return false;
 }
 
+// What goes into a packet next.
+struct QuicLink::Piece {
+  Turn turn = Turn::kNobody;
+  std::int64_t stream = -1;
+  std::array<ngtcp2_vec, 2> bytes{};
+  std::size_t count = 0;
+  bool last = false;  // of its stream
+};
+
 void QuicLink::flush() {
   if (dead_ || !flush_held()) return;
   const ngtcp2_tstamp at = quic_now();
   const std::size_t most =
-      std::clamp<std::size_t>(ngtcp2_conn_get_send_quantum(conn_), 2000, 4 * kPackets);
+      std::clamp<std::size_t>(ngtcp2_conn_get_send_quantum(conn_), kBurst, 4 * kPackets);
   std::size_t written = 0, filled = 0;
-  bool stream_waits = false, goes = true;
+  Waits waits{};
+  bool begun = false, goes = true;  // begun: a packet, with room for more
   UdpSocket::Batch batch;
-  while (goes && written < most) {
+  ngtcp2_path_storage path;
+  ngtcp2_pkt_info info = {};
+  while (goes && (begun || written < most)) {
     const std::size_t longest = ngtcp2_conn_get_path_max_tx_udp_payload_size(conn_);
-    if (kPackets - filled < longest) {
+    if (!begun && kPackets - filled < longest) {
       goes = put(batch);
       filled = 0;
       continue;
     }
-    ngtcp2_path_storage path;
-    ngtcp2_path_storage_zero(&path);
-    ngtcp2_pkt_info info = {};
-    std::array<ngtcp2_vec, 2> pieces;
-    std::size_t count = 0;
-    std::uint64_t next = out_sent_;
-    for (; count < pieces.size() && next < out_.end(); ++count) {
-      const auto piece = out_.at(next);
-      pieces[count] = {const_cast<std::uint8_t*>(piece.data()), piece.size()};
-      next += piece.size();
-    }
-    const bool last = abandoned_ && !fin_sent_ && next == out_.end();
-    const bool use_stream = stream_ >= 0 && !stream_waits && (count > 0 || last);
-    ngtcp2_ssize taken = -1;
-    const ngtcp2_ssize length = ngtcp2_conn_writev_stream(
-        conn_, &path.path, &info, packets_.data() + filled, longest, &taken,
-        last && use_stream ? std::uint32_t{NGTCP2_WRITE_STREAM_FLAG_FIN} : 0,
-        use_stream ? stream_ : -1, use_stream ? pieces.data() : nullptr, use_stream ? count : 0,
-        at);
+    if (!begun) ngtcp2_path_storage_zero(&path);
+    const Piece piece = next_piece(waits);
+    std::uint32_t flags = 0;
+    if (piece.turn != Turn::kNobody) flags |= NGTCP2_WRITE_STREAM_FLAG_MORE;
+    if (piece.last) flags |= NGTCP2_WRITE_STREAM_FLAG_FIN;
+    ngtcp2_ssize bytes = -1;
+    const ngtcp2_ssize length =
+        ngtcp2_conn_writev_stream(conn_, &path.path, &info, packets_.data() + filled, longest,
+                                  &bytes, flags, piece.stream, piece.bytes.data(), piece.count, at);
     if (length == NGTCP2_ERR_STREAM_DATA_BLOCKED || length == NGTCP2_ERR_STREAM_SHUT_WR ||
         length == NGTCP2_ERR_STREAM_NOT_FOUND) {
-      stream_waits = true;
+      waits[static_cast<std::size_t>(piece.turn)] = true;
       continue;
     }
+    if (bytes >= 0) taken(piece, static_cast<std::size_t>(bytes));
+    begun = length == NGTCP2_ERR_WRITE_MORE;
+    if (begun) continue;
     if (length < 0) return failed(static_cast<int>(length));
-    if (taken >= 0) {
-      out_sent_ += static_cast<std::uint64_t>(taken);
-      if (last && out_sent_ == out_.end()) fin_sent_ = true;
-    }
     if (length == 0) break;
     const auto size = static_cast<std::size_t>(length);
     const SocketAddress from = address_of(path.path.local), to = address_of(path.path.remote);
@@ -365,10 +391,50 @@ void QuicLink::flush() {
     }
   }
   if (goes) put(batch);
-  ngtcp2_conn_update_pkt_tx_time(conn_, at);
+  const bool more = out_sent_ < out_.end() || !unsent_[0].empty() || !unsent_[1].empty();
+  if (more || written > kBurst) ngtcp2_conn_update_pkt_tx_time(conn_, at);
   set_timer();
   // Whoever has gone has been heard to the end.
-  if (abandoned_ && (fin_acked_ || stream_ < 0)) close(kNoError);
+  if (abandoned_ && ((fin_acked_ && outgoing_.empty()) || stream_ < 0)) close(kNoError);
+}
+
+QuicLink::Piece QuicLink::next_piece(const Waits& waits) const {
+  const auto can = [&waits](Turn turn) { return !waits[static_cast<std::size_t>(turn)]; };
+  const auto message = [this](Turn turn, std::int64_t id) {
+    const Outgoing& one = outgoing_.at(id);
+    Piece piece{turn, id, {}, 1, true};
+    piece.bytes[0] = {const_cast<std::uint8_t*>(one.bytes.data()) + one.sent,
+                      one.bytes.size() - one.sent};
+    return piece;
+  };
+  const auto& [short_ones, long_ones] = unsent_;
+  if (can(Turn::kShort) && !short_ones.empty()) return message(Turn::kShort, short_ones.front());
+  if (can(Turn::kStream) && stream_ >= 0) {
+    Piece piece{Turn::kStream, stream_};
+    std::uint64_t next = out_sent_;
+    for (; piece.count < piece.bytes.size() && next < out_.end(); ++piece.count) {
+      const auto bytes = out_.at(next);
+      piece.bytes[piece.count] = {const_cast<std::uint8_t*>(bytes.data()), bytes.size()};
+      next += bytes.size();
+    }
+    piece.last = abandoned_ && !fin_sent_ && next == out_.end();
+    if (piece.count > 0 || piece.last) return piece;
+  }
+  if (can(Turn::kLong) && !long_ones.empty()) return message(Turn::kLong, long_ones.front());
+  return {};
+}
+
+// So much of the piece is in a packet.
+void QuicLink::taken(const Piece& piece, std::size_t bytes) {
+  if (piece.turn == Turn::kStream) {
+    out_sent_ += bytes;
+    if (piece.last && out_sent_ == out_.end()) fin_sent_ = true;
+  } else if (piece.turn != Turn::kNobody) {
+    Outgoing& message = outgoing_.at(piece.stream);
+    message.sent += bytes;
+    if (message.sent == message.bytes.size())
+      unsent_[piece.turn == Turn::kLong ? 1 : 0].pop_front();
+  }
 }
 
 void QuicLink::set_timer() {
@@ -391,6 +457,8 @@ Status QuicLink::move_to(const SocketAddress& local) {
 // ngtcp2 cannot go on.
 void QuicLink::failed(int result) {
   if (result == NGTCP2_ERR_DRAINING) {
+    if (forgotten_)
+      return die(Status(Code::kUnreachable, peer_ + " has been started again", {}, ECONNRESET));
     const ngtcp2_ccerr* const why = ngtcp2_conn_get_ccerr(conn_);
     if (why->type == NGTCP2_CCERR_TYPE_APPLICATION && why->error_code == kNoError) {
       ended_ = true;  // everything had been acknowledged by then
@@ -479,37 +547,80 @@ void QuicLink::abandon() {
   handler_ = nullptr;
   if (dead_) return;
   // What nobody will read must not keep the peer from ending.
+  std::size_t bytes = 0;
+  for (const auto& [id, message] : incoming_) bytes += message.size();
+  for (const auto& message : whole_) bytes += message.size();
+  let_more_come(in_.size(), bytes, whole_.size());
   in_.discard(in_.end());
+  incoming_.clear();
+  whole_.clear();
   patience_.arm(kLinger);
   kick();
 }
 
-// --- the stream ----------------------------------------------------------------------
+// --- the streams ---------------------------------------------------------------------
+
+void QuicLink::let_more_come(std::size_t stream_bytes, std::size_t message_bytes,
+                             std::size_t messages) {
+  if (stream_ >= 0) ngtcp2_conn_extend_max_stream_offset(conn_, stream_, stream_bytes);
+  ngtcp2_conn_extend_max_offset(conn_, stream_bytes + message_bytes);
+  ngtcp2_conn_extend_max_streams_uni(conn_, messages);
+}
 
 bool QuicLink::received(std::int64_t id, std::span<const std::uint8_t> bytes, bool fin) {
-  if (id != stream_) return false;
+  if (id != stream_) return message_received(id, bytes, fin);
   if (!client() && !in_begun_ && !bytes.empty()) {
     if (bytes[0] != 0) return false;
     in_begun_ = true;
     bytes = bytes.subspan(1);
   }
-  if (abandoned_) {
-    ngtcp2_conn_extend_max_stream_offset(conn_, id, bytes.size());
-    ngtcp2_conn_extend_max_offset(conn_, bytes.size());
-  } else {
+  if (abandoned_)
+    let_more_come(bytes.size(), 0, 0);
+  else
     in_.append(bytes);
-  }
   if (fin) ended_ = true;
   return true;
 }
 
-void QuicLink::acked(std::uint64_t end) {
-  out_.discard(end);
-  if (fin_sent_ && end == out_.end()) fin_acked_ = true;
+bool QuicLink::message_received(std::int64_t id, std::span<const std::uint8_t> bytes, bool fin) {
+  if (abandoned_) {
+    let_more_come(0, bytes.size(), fin ? 1 : 0);
+    return true;
+  }
+  auto& message = incoming_[id];
+  const auto* const data = reinterpret_cast<const std::byte*>(bytes.data());
+  message.insert(message.end(), data, data + bytes.size());
+  if (!fin) return true;
+  if (message.empty()) return false;
+  whole_.push_back(std::move(message));
+  incoming_.erase(id);
+  return true;
+}
+
+void QuicLink::acked(std::int64_t id, std::uint64_t end) {
+  if (id == stream_) {
+    out_.discard(end);
+    if (fin_sent_ && end == out_.end()) fin_acked_ = true;
+  }
   if (abandoned_) patience_.arm(kLinger);
 }
 
-bool QuicLink::writable() const { return dead_ || (stream_ >= 0 && out_.size() < kOut); }
+// A message has arrived, of us or of the peer; or the peer does not want it.
+void QuicLink::stream_closed(std::int64_t id) {
+  if (id == stream_) fin_acked_ = true;
+  const auto one = outgoing_.find(id);
+  if (one == outgoing_.end()) return;
+  outgoing_bytes_ -= one->second.bytes.size();
+  if (one->second.sent < one->second.bytes.size())
+    for (auto& queue : unsent_) std::erase(queue, id);
+  outgoing_.erase(one);
+}
+
+bool QuicLink::readable() const { return in_.size() > 0 || !whole_.empty() || ended_ || dead_; }
+
+bool QuicLink::writable() const {
+  return dead_ || (stream_ >= 0 && out_.size() + outgoing_bytes_ < kOut);
+}
 
 void QuicLink::watch(bool readable, bool writable, bool end) {
   reading_ = readable;
@@ -520,7 +631,7 @@ void QuicLink::watch(bool readable, bool writable, bool end) {
 
 // Level-triggered: again in each turn for as long as something can be done about it.
 void QuicLink::report() {
-  const auto wants_to_read = [this] { return reading_ && (in_.size() > 0 || ended_ || dead_); };
+  const auto wants_to_read = [this] { return reading_ && readable(); };
   const auto wants_to_write = [this] { return writing_ && writable(); };
   if (handler_ != nullptr && wants_to_read()) handler_->on_readable();
   if (handler_ != nullptr && wants_to_write()) handler_->on_writable();
@@ -558,7 +669,7 @@ IoResult QuicLink::send(std::span<const iovec> buffers, bool more) {
   if (!writable()) return {0, EAGAIN};
   std::size_t moved = 0;
   for (const iovec& buffer : buffers) {
-    const std::size_t room = kOut - std::min(out_.size(), kOut);
+    const std::size_t room = kOut - std::min(out_.size() + outgoing_bytes_, kOut);
     const std::size_t part = std::min(buffer.iov_len, room);
     out_.append({static_cast<const std::uint8_t*>(buffer.iov_base), part});
     moved += part;
@@ -566,6 +677,36 @@ IoResult QuicLink::send(std::span<const iovec> buffers, bool more) {
   }
   if (!more) kick();
   return {moved, 0};
+}
+
+int QuicLink::send_message(std::span<const iovec> message) {
+  if (dead_) return EPIPE;
+  if (!writable()) return EAGAIN;
+  const std::size_t size = total(message);
+  std::int64_t id = -1;
+  if (size == 0 || size > kLongestMessage || ngtcp2_conn_open_uni_stream(conn_, &id, nullptr) != 0)
+    return EMSGSIZE;
+  Outgoing& one = outgoing_[id];
+  one.bytes.reserve(size);
+  for (const iovec& part : message) {
+    const auto* const data = static_cast<const std::uint8_t*>(part.iov_base);
+    one.bytes.insert(one.bytes.end(), data, data + part.iov_len);
+  }
+  outgoing_bytes_ += size;
+  unsent_[size > kShort ? 1 : 0].push_back(id);
+  kick();
+  return 0;
+}
+
+std::vector<std::byte> QuicLink::receive_message() {
+  if (whole_.empty()) return {};
+  std::vector<std::byte> message = std::move(whole_.front());
+  whole_.pop_front();
+  if (!dead_) {
+    let_more_come(0, message.size(), 1);
+    kick();
+  }
+  return message;
 }
 
 std::chrono::microseconds QuicLink::round_trip() const {

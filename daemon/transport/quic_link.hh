@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: MIT
-// One connection of QUIC, with its one stream, from the first packet to the last.
+// One connection of QUIC, with its streams, from the first packet to the last.
 #pragma once
 
 #include <gnutls/gnutls.h>
 #include <ngtcp2/ngtcp2.h>
 #include <ngtcp2/ngtcp2_crypto.h>
 
+#include <array>
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "base/reactor.hh"
@@ -27,14 +30,19 @@ inline ngtcp2_tstamp quic_now() {
       std::chrono::nanoseconds(Reactor::Clock::now().time_since_epoch()).count());
 }
 
-// The client opens one bidirectional stream and begins it with a zero byte, which lets the
-// server know of it and is there to tell other kinds of streams by, once there are any.
+// The client opens one bidirectional stream, that of the bytes in order, and begins it with a
+// zero byte, which lets the server know of it. Either side sends each message on a
+// unidirectional stream of its own, so that a lost packet holds up those alone whose bytes were
+// in it. What is sent first: short messages, the bytes in order, long messages; of each in the
+// order they came, so that never more than one of them is begun and not complete. That one
+// fits the least window, so messages always get through.
 //
 //     hands ──▶ open ──▶ lingers (its owner has gone, what he has sent has not) ──▶ dead
 //       └─────────┴────────────────────────────────────────────────────────────────▶
 class QuicLink final : public std::enable_shared_from_this<QuicLink> {
  public:
   static constexpr std::size_t kIdLength = 16;  // of the connection IDs that we give out
+  static constexpr std::size_t kLongestMessage = 1 << 20;
   using Id = ngtcp2_cid;
 
   // Where its packets come from and go to. Outlives every link that is not dead.
@@ -67,7 +75,8 @@ class QuicLink final : public std::enable_shared_from_this<QuicLink> {
     Id retried_id;           // and as we had it call us since then, if we had
     bool retried = false;
     std::uint32_t version = NGTCP2_PROTO_VER_V1;
-    std::chrono::milliseconds handshake{0};  // at most; 0: somebody else limits that
+    std::chrono::milliseconds handshake{0};             // at most; 0: somebody else limits that
+    ngtcp2_encrypt encrypt = ngtcp2_crypto_encrypt_cb;  // tests have peers that say what they like
   };
   // Of the side of `credentials`.
   static Result<std::shared_ptr<QuicLink>> create(Reactor& reactor, Port& port, const Start& start);
@@ -91,6 +100,8 @@ class QuicLink final : public std::enable_shared_from_this<QuicLink> {
   void watch(bool readable, bool writable, bool end);
   IoResult receive(std::span<const iovec> buffers);
   IoResult send(std::span<const iovec> buffers, bool more);
+  int send_message(std::span<const iovec> message);
+  std::vector<std::byte> receive_message();
   std::chrono::microseconds round_trip() const;
   const SocketAddress& remote() const { return remote_; }
   const std::string& peer() const { return peer_; }
@@ -107,10 +118,16 @@ class QuicLink final : public std::enable_shared_from_this<QuicLink> {
   void on_timer();
   void on_turn();
   void report();
+  bool readable() const;
   bool writable() const;
   void flush();
   bool flush_held();
   bool put(UdpSocket::Batch& batch);
+  enum class Turn : std::uint8_t { kShort, kStream, kLong, kNobody };
+  struct Piece;
+  using Waits = std::array<bool, 3>;  // by turn
+  Piece next_piece(const Waits& waits) const;
+  void taken(const Piece& piece, std::size_t bytes);
   void set_timer();
   void failed(int result);
   void say(const ngtcp2_ccerr& error);
@@ -118,9 +135,11 @@ class QuicLink final : public std::enable_shared_from_this<QuicLink> {
   void die(const Status& status);
   void shaken();
   // From ngtcp2.
-  bool stream_opened(std::int64_t id);
   bool received(std::int64_t id, std::span<const std::uint8_t> bytes, bool fin);
-  void acked(std::uint64_t end);
+  bool message_received(std::int64_t id, std::span<const std::uint8_t> bytes, bool fin);
+  void let_more_come(std::size_t stream_bytes, std::size_t message_bytes, std::size_t messages);
+  void acked(std::int64_t id, std::uint64_t end);
+  void stream_closed(std::int64_t id);
 
   Port& port_;
   const std::shared_ptr<const TlsCredentials> credentials_;
@@ -137,6 +156,7 @@ class QuicLink final : public std::enable_shared_from_this<QuicLink> {
   bool shaking_ = true;
   bool abandoned_ = false;
   bool dead_ = false;
+  bool forgotten_ = false;  // the peer knows nothing of it any more: stateless reset
   Status failure_;
   std::vector<std::string> identities_;
 
@@ -147,6 +167,16 @@ class QuicLink final : public std::enable_shared_from_this<QuicLink> {
   ByteQueue in_;
   bool in_begun_ = false;  // the kind of the stream has been read
   bool ended_ = false;     // the peer sends no more
+
+  struct Outgoing {
+    std::vector<std::uint8_t> bytes;  // until they are acknowledged
+    std::size_t sent = 0;
+  };
+  std::unordered_map<std::int64_t, Outgoing> outgoing_;  // by stream
+  std::size_t outgoing_bytes_ = 0;
+  std::array<std::deque<std::int64_t>, 2> unsent_;  // or not completely: the short, the long
+  std::unordered_map<std::int64_t, std::vector<std::byte>> incoming_;
+  std::deque<std::vector<std::byte>> whole_;
 
   std::vector<std::uint8_t> packets_;
   std::vector<std::uint8_t> held_bytes_;  // what the socket had no room for
@@ -170,6 +200,9 @@ class QuicConnection final : public Connection {
   IoResult send(std::span<const iovec> buffers, bool more) override {
     return link_->send(buffers, more);
   }
+  bool unordered() const override { return true; }
+  int send_message(std::span<const iovec> message) override { return link_->send_message(message); }
+  std::vector<std::byte> receive_message() override { return link_->receive_message(); }
   std::chrono::microseconds round_trip() const override { return link_->round_trip(); }
   bool intact() const override { return true; }
   bool local() const override { return link_->remote().local(); }

@@ -33,17 +33,18 @@ QuicLink::Id id_of(const std::uint8_t* data, std::size_t length) {
 class ServerPort final : public QuicLink::Port, private Reactor::Handler {
  public:
   ServerPort(Reactor& reactor, UdpSocket socket, TlsFiles& files, const QuicLimits& limits,
-             Listener::Handler& handler)
+             const QuicResetKey& key, Listener::Handler& handler)
       : reactor_(reactor),
         socket_(std::move(socket)),
         files_(&files),
         limits_(limits),
         handler_(&handler),
+        reset_key_(key),
         bury_(reactor, [this] {
           gone_.clear();
           if (handler_ == nullptr && links_.empty()) reactor_.let_go(this);
         }) {
-    gnutls_rnd(GNUTLS_RND_KEY, secret_.data(), secret_.size());
+    gnutls_rnd(GNUTLS_RND_KEY, token_key_.data(), token_key_.size());
   }
   ~ServerPort() { reactor_.remove(socket_.fd()); }
 
@@ -64,7 +65,7 @@ class ServerPort final : public QuicLink::Port, private Reactor::Handler {
   void add(const QuicLink::Id& id, QuicLink& link) override { by_id_[key_of(id)] = &link; }
   void remove(const QuicLink::Id& id) override { by_id_.erase(key_of(id)); }
   void reset_token(const QuicLink::Id& id, std::uint8_t* token) override {
-    ngtcp2_crypto_generate_stateless_reset_token(token, secret_.data(), secret_.size(), &id);
+    ngtcp2_crypto_generate_stateless_reset_token(token, reset_key_.data(), reset_key_.size(), &id);
   }
   void shaken(QuicLink& link, const Status& status) override {
     pending_.erase(&link);
@@ -150,7 +151,7 @@ class ServerPort final : public QuicLink::Port, private Reactor::Handler {
     start.handshake = limits_.handshake;
     if (head.tokenlen > 0) {
       if (ngtcp2_crypto_verify_retry_token(&start.first_id, head.token, head.tokenlen,
-                                           secret_.data(), secret_.size(), head.version,
+                                           token_key_.data(), token_key_.size(), head.version,
                                            batch.from.get(), batch.from.length, &head.dcid,
                                            kTokenLife / 1ns, quic_now()) != 0)
         return;  // not ours, or too old: the client tries again
@@ -181,7 +182,7 @@ class ServerPort final : public QuicLink::Port, private Reactor::Handler {
     gnutls_rnd(GNUTLS_RND_NONCE, id.data, id.datalen);
     std::array<std::uint8_t, NGTCP2_CRYPTO_MAX_RETRY_TOKENLEN> token;
     const auto token_length = ngtcp2_crypto_generate_retry_token(
-        token.data(), secret_.data(), secret_.size(), head.version, batch.from.get(),
+        token.data(), token_key_.data(), token_key_.size(), head.version, batch.from.get(),
         batch.from.length, &id, &head.dcid, quic_now());
     if (token_length < 0) return;
     std::array<std::uint8_t, 512> packet;
@@ -196,7 +197,8 @@ class ServerPort final : public QuicLink::Port, private Reactor::Handler {
   TlsFiles* files_;  // null once the listener has gone,
   QuicLimits limits_;
   Listener::Handler* handler_;  // as this is
-  std::array<std::uint8_t, 32> secret_;
+  const QuicResetKey reset_key_;
+  std::array<std::uint8_t, 32> token_key_;  // of Retry
   std::map<QuicLink*, std::shared_ptr<QuicLink>> links_;
   std::map<QuicLink*, std::string> pending_;  // whose hands are being shaken, and from where
   std::unordered_map<std::string, QuicLink*> by_id_;
@@ -218,13 +220,11 @@ class PortListener final : public QuicListener {
 
 }  // namespace
 
-Result<std::unique_ptr<QuicListener>> quic_listen(Reactor& reactor, const SocketAddress& address,
+Result<std::unique_ptr<QuicListener>> quic_listen(Reactor& reactor, UdpSocket socket,
                                                   TlsFiles& files, const QuicLimits& limits,
+                                                  const QuicResetKey& key,
                                                   Listener::Handler& handler) {
-  auto socket = UdpSocket::bind(address);
-  if (!socket) return socket.status();
-  auto port =
-      std::make_shared<ServerPort>(reactor, std::move(socket).value(), files, limits, handler);
+  auto port = std::make_shared<ServerPort>(reactor, std::move(socket), files, limits, key, handler);
   if (const Status s = port->start(); !s.ok()) return s;
   reactor.keep(port);
   return std::unique_ptr<QuicListener>(std::make_unique<PortListener>(std::move(port)));

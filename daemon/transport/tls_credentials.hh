@@ -32,6 +32,9 @@ struct TlsOptions {
   // Whether the kernel encrypts and decrypts (kTLS), so that its modules see plain bytes.
   enum class Kernel { kAuto, kOff, kRequired };
   Kernel kernel = Kernel::kAuto;
+  // Of what this side sends by QUIC.
+  enum class Congestion { kBbr, kCubic, kReno };
+  Congestion congestion = Congestion::kBbr;
   // A connection is worn when it has sent or received so many records. AES-GCM is good for
   // 2^24.5 (RFC 8446, section 5.5); the kernel takes no new keys, so another connection does.
   std::uint64_t records = 1 << 23;
@@ -72,6 +75,7 @@ class TlsCredentials {
 
   TlsSide side() const { return side_; }
   TlsOptions::Kernel kernel() const { return options_.kernel; }
+  TlsOptions::Congestion congestion() const { return options_.congestion; }
   std::uint64_t records() const { return options_.records; }
   // What carries the session: QUIC has no use for what hides TLS 1.3 from old machines on the way
   // (RFC 9001, section 8.4).

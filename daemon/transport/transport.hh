@@ -5,6 +5,7 @@
 
 #include <sys/uio.h>
 
+#include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <memory>
@@ -41,7 +42,7 @@ class Connection {
   // condition lasts and is watched. A call may destroy the connection.
   class Handler {
    public:
-    // receive() would not say EAGAIN.
+    // receive() would not say EAGAIN, or there is a message.
     virtual void on_readable() = 0;
     // send() would not say EAGAIN.
     virtual void on_writable() = 0;
@@ -67,6 +68,16 @@ class Connection {
   virtual IoResult receive(std::span<const iovec> buffers) = 0;
   // `more` follows at once: what is sent now may wait for it.
   virtual IoResult send(std::span<const iovec> buffers, bool more = false) = 0;
+
+  // Unordered delivery, as SCTP calls it: messages beside the stream. Each arrives whole, as
+  // soon as all of it is there, whatever else is still missing; a short one does not wait for
+  // long ones that were sent before it. Whether there is such a thing:
+  virtual bool unordered() const { return false; }
+  // Takes all of the message (0) or nothing: EAGAIN, or another positive errno. EMSGSIZE, of one
+  // that is too long or one too many: it may go by send().
+  virtual int send_message(std::span<const iovec> /*message*/) { return EOPNOTSUPP; }
+  // The one that has arrived first; none: empty.
+  virtual std::vector<std::byte> receive_message() { return {}; }
 
   // It carries much that nobody waits for, beside another connection to the same host that
   // does not: it shall fill the way there and leave the queues on it short. To be called

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "transport/udp_socket.hh"
 
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <sys/socket.h>
@@ -16,31 +17,35 @@ constexpr std::size_t kMostBytes = 64 << 10;  // of one call, by udp(7)
 constexpr std::size_t kMostSegments = 64;     // UDP_MAX_SEGMENTS of Linux 6.1
 constexpr int kUdpBuffer = 4 << 20;           // of the socket, each way, if we may
 
-void set_option(int fd, int level, int name, int value) {
+void set_udp_option(int fd, int level, int name, int value) {
   ::setsockopt(fd, level, name, &value, sizeof value);
+}
+
+void prepare(const UniqueFd& fd, int family) {
+  for (const auto& [forced, otherwise] :
+       {std::pair{SO_RCVBUFFORCE, SO_RCVBUF}, std::pair{SO_SNDBUFFORCE, SO_SNDBUF}}) {
+    const int size = kUdpBuffer;
+    if (::setsockopt(fd.get(), SOL_SOCKET, forced, &size, sizeof size) != 0)
+      set_udp_option(fd.get(), SOL_SOCKET, otherwise, size);
+  }
+  set_udp_option(fd.get(), SOL_UDP, UDP_GRO, 1);
+  // QUIC finds out itself how large a packet may be (RFC 9000, section 14).
+  if (family == AF_INET) {
+    set_udp_option(fd.get(), IPPROTO_IP, IP_PKTINFO, 1);
+    set_udp_option(fd.get(), IPPROTO_IP, IP_RECVTOS, 1);
+    set_udp_option(fd.get(), IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE);
+  } else {
+    set_udp_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, 1);
+    set_udp_option(fd.get(), IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
+    set_udp_option(fd.get(), IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
+    set_udp_option(fd.get(), IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE);
+  }
 }
 
 Result<UniqueFd> make_udp(int family) {
   UniqueFd fd(::socket(family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd) return Status::from_errno(errno, "socket");
-  for (const auto& [forced, otherwise] :
-       {std::pair{SO_RCVBUFFORCE, SO_RCVBUF}, std::pair{SO_SNDBUFFORCE, SO_SNDBUF}}) {
-    const int size = kUdpBuffer;
-    if (::setsockopt(fd.get(), SOL_SOCKET, forced, &size, sizeof size) != 0)
-      set_option(fd.get(), SOL_SOCKET, otherwise, size);
-  }
-  set_option(fd.get(), SOL_UDP, UDP_GRO, 1);
-  // QUIC finds out itself how large a packet may be (RFC 9000, section 14).
-  if (family == AF_INET) {
-    set_option(fd.get(), IPPROTO_IP, IP_PKTINFO, 1);
-    set_option(fd.get(), IPPROTO_IP, IP_RECVTOS, 1);
-    set_option(fd.get(), IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE);
-  } else {
-    set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, 1);
-    set_option(fd.get(), IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
-    set_option(fd.get(), IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
-    set_option(fd.get(), IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE);
-  }
+  prepare(fd, family);
   return fd;
 }
 
@@ -66,6 +71,21 @@ Result<UdpSocket> UdpSocket::bind(const SocketAddress& local) {
   }
   const SocketAddress at = local_name(fd->get());
   return UdpSocket(std::move(fd).value(), at, false);
+}
+
+Result<UdpSocket> UdpSocket::adopt(UniqueFd fd) {
+  const SocketAddress at = local_name(fd.get());
+  if (::fcntl(fd.get(), F_SETFL, O_RDWR | O_NONBLOCK) != 0)
+    return Status::from_errno(errno, "fcntl");
+  prepare(fd, at.family());
+  return UdpSocket(std::move(fd), at, false);
+}
+
+bool UdpSocket::is_udp(int fd) {
+  int protocol = -1;
+  socklen_t length = sizeof protocol;
+  (void)::getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &length);
+  return protocol == IPPROTO_UDP;
 }
 
 Result<UdpSocket> UdpSocket::connect(const SocketAddress& remote) {

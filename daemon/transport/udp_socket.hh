@@ -19,6 +19,9 @@ class UdpSocket {
  public:
   // At `local`. kBusy: somebody is there already.
   static Result<UdpSocket> bind(const SocketAddress& local);
+  // One that is bound already (socket activation).
+  static Result<UdpSocket> adopt(UniqueFd fd);
+  static bool is_udp(int fd);
   // At an address from which `remote` can be reached; carries nothing from or to others.
   static Result<UdpSocket> connect(const SocketAddress& remote);
 

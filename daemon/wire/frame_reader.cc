@@ -56,7 +56,7 @@ void FrameReader::took(std::size_t bytes) {
 
 FrameReader::State FrameReader::aside_done(bool intact) {
   assert(state_ == State::kAside && payload_left_ == 0);
-  state_ = end_frame(intact);
+  state_ = end_frame(header_, intact);
   return process();
 }
 
@@ -105,13 +105,35 @@ FrameReader::State FrameReader::process() {
   return state_;
 }
 
-FrameReader::State FrameReader::finish_frame() {
-  in_payload_ = false;
-  return end_frame(!(header_.flags & flag::kChecksum) || crc32c(payload_) == header_.checksum);
+FrameReader::State FrameReader::message(std::span<const std::byte> bytes) {
+  if (bytes.size() < kHeaderBytes) return broken(error::kProtocol, "a message without a frame");
+  Header header;
+  if (const Flaw flaw = decode(bytes.first<kHeaderBytes>(), version_, header); flaw != Flaw::kNone)
+    return broken(flaw_error(flaw), std::string(flaw_text(flaw)));
+  const auto payload = bytes.subspan(kHeaderBytes);
+  if (header.payload != payload.size() || header.payload > max_payload_)
+    return broken(error::kMessageSize, "a message of " + std::to_string(bytes.size()) +
+                                           " bytes, with a payload of " +
+                                           std::to_string(header.payload));
+  std::span<std::byte> place;
+  if (sink_.on_header(header, place) != Next::kGoOn) return state_ = State::kStopped;
+  assert(place.size() == payload.size());
+  std::ranges::copy(payload, place.begin());
+  const State after = end_frame(header, intact(header, place));
+  return after == State::kStopped ? state_ = after : after;
 }
 
-FrameReader::State FrameReader::end_frame(bool intact) {
-  switch (sink_.on_frame(header_, intact)) {
+bool FrameReader::intact(const Header& header, std::span<const std::byte> payload) {
+  return !(header.flags & flag::kChecksum) || crc32c(payload) == header.checksum;
+}
+
+FrameReader::State FrameReader::finish_frame() {
+  in_payload_ = false;
+  return end_frame(header_, intact(header_, payload_));
+}
+
+FrameReader::State FrameReader::end_frame(const Header& header, bool intact) {
+  switch (sink_.on_frame(header, intact)) {
     case Next::kGoOn:
       return State::kMore;
     case Next::kPause:

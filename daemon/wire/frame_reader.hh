@@ -63,6 +63,11 @@ class FrameReader {
   // After kPause.
   State resume();
 
+  // A message that has come beside the stream, whose state it leaves alone, and has to be one
+  // frame. Both calls of the sink are made before this returns; it must not put payloads aside.
+  // kMore: all is well.
+  State message(std::span<const std::byte> bytes);
+
   // In state kAside, else 0: so much of the payload is still to come.
   std::size_t aside() const { return payload_left_; }
   // So many bytes of it have been taken.
@@ -85,7 +90,8 @@ class FrameReader {
  private:
   State process();
   State finish_frame();
-  State end_frame(bool intact);
+  static bool intact(const Header& header, std::span<const std::byte> payload);
+  State end_frame(const Header& header, bool intact);
   State broken(std::uint32_t error, std::string problem);
 
   Sink& sink_;

@@ -1,10 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# timeout: 300
+# timeout: 300, long 900
 #
 # A region over QUIC. What goes over the wire tells nothing; who is not the one that was
 # expected is refused, and why is said, on both sides. The client's address changes in the
-# middle of a pull and of a push, and both go on over the connections that there were.
+# middle of a pull and of a push, and both go on over the connections that there were. A server
+# that is started again says so to those who still call the one before it.
 . "$(dirname "$0")/lib.sh"
 
 chunk=$((64 << 10))
@@ -51,6 +52,7 @@ stop server KILL
 serve --export "file=file://$work/file" --tls-certificates "$tls" --allow file=authenticated
 assert_exit 0 rmemctl drop file
 cmp "$work/want" /run/rmem/regions/file
+grep -q 'has been started again' "$work/rmemd.log" || fail "the server did not say so: $(<"$work/rmemd.log")"
 assert_eq 0 "$(region file errors)" errors
 assert_exit 0 rmemctl detach file
 
@@ -82,7 +84,7 @@ move_to() {
 	in_cli ip address add "$1/24" dev cli0
 }
 note "another address in the middle of a pull, and of a push"
-big=$((16 << 20))
+big=$(($(long_or 128 16) << 20))
 rmem-load make "$work/big" $big 5
 : >"$work/rmemd.log"
 serve --export "big=file://$work/big" --tls-certificates "$tls" --allow big=cn:client.example

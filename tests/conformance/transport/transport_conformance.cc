@@ -114,8 +114,10 @@ class TransportConformance : public testing::TestWithParam<std::string>, private
   void dial(Address at) {
     if (quic_version() == nullptr) GTEST_SKIP() << "built without QUIC";
     const auto local = resolve(at.host, 0, true, true);
-    auto listening =
-        quic_listen(loop.reactor(), local->front(), *server_files, QuicLimits{}, *this);
+    auto socket = UdpSocket::bind(local->front());
+    ASSERT_TRUE(socket.ok()) << socket.status().cause();
+    auto listening = quic_listen(loop.reactor(), std::move(socket).value(), *server_files,
+                                 QuicLimits{}, QuicResetKey{}, *this);
     ASSERT_TRUE(listening.ok()) << listening.status().cause();
     quic_listener = std::move(listening).value();
     at.port = quic_listener->address().port();

@@ -2,20 +2,24 @@
 // The program rmem-server: exit codes, `ready', signals.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <fstream>
 #include <string>
 #include <vector>
 
 #include "base/unique_fd.hh"
 #include "support/temp_dir.hh"
+#include "transport/quic.hh"
 
 extern char** environ;
 
@@ -184,6 +188,28 @@ TEST_F(ProgramTest, RefusesAPassedSocketThatIsOfNoUse) {
   start(arguments, any.get());
   EXPECT_EQ(finish(), 2);
   EXPECT_NE(errors().find("--insecure"), std::string::npos) << errors();
+}
+
+TEST_F(ProgramTest, APassedSocketOfUdpIsForQuic) {
+  const UniqueFd any(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const sockaddr_in loopback = {
+      .sin_family = AF_INET, .sin_port = 0, .sin_addr = {htonl(INADDR_LOOPBACK)}, .sin_zero = {}};
+  ASSERT_EQ(::bind(any.get(), reinterpret_cast<const sockaddr*>(&loopback), sizeof loopback), 0);
+  std::vector<std::string> arguments = {"--export", "x=mem://1MiB", "--state-dir", dir / "state"};
+  start(arguments, any.get());
+  EXPECT_EQ(finish(), 2);
+  EXPECT_NE(errors().find("UDP"), std::string::npos) << errors();
+  EXPECT_NE(errors().find("--tls-certificates"), std::string::npos) << errors();
+  if (transport::quic_version() == nullptr) GTEST_SKIP() << "built without QUIC";
+  const std::string keys = dir / "keys";
+  std::ofstream(keys) << "alice:00112233445566778899aabbccddeeff\n";
+  ASSERT_EQ(::chmod(keys.c_str(), 0600), 0);
+  arguments.insert(arguments.end(), {"--tls-psk", keys});
+  start(arguments, any.get());
+  EXPECT_EQ(line(), "ready") << errors();
+  EXPECT_NE(errors().find("listening at 127.0.0.1:"), std::string::npos) << errors();
+  EXPECT_EQ(std::filesystem::file_size(dir / "state/quic-reset-key"), 32u);
+  EXPECT_EQ(finish(SIGTERM), 0) << errors();
 }
 
 TEST_F(ProgramTest, HelpAndVersionAreNoMistakes) {

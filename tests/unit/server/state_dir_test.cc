@@ -36,6 +36,26 @@ TEST_F(StateDirTest, IdentityIsMadeOnceAndKept) {
   EXPECT_EQ(open().load(facts())->identity, identity);
 }
 
+TEST_F(StateDirTest, ASecretIsMadeOnceAndKept) {
+  const auto secret = open().secret("key");
+  ASSERT_TRUE(secret.ok()) << secret.status().cause();
+  EXPECT_NE(*secret, (std::array<std::uint8_t, 32>{}));
+  EXPECT_EQ(*open().secret("key"), *secret);
+  EXPECT_NE(*open().secret("other"), *secret);
+  const auto file = std::filesystem::status(dir / "state/key");
+  EXPECT_EQ(file.permissions(), std::filesystem::perms(0600));
+}
+
+// As a crash may leave it that came before the name was there for good.
+TEST_F(StateDirTest, HalfASecretIsMadeAnew) {
+  const auto secret = open().secret("key");
+  std::filesystem::resize_file(dir / "state/key", 31);
+  const auto next = open().secret("key");
+  ASSERT_TRUE(next.ok());
+  EXPECT_NE(*next, *secret);
+  EXPECT_EQ(*open().secret("key"), *next);
+}
+
 TEST_F(StateDirTest, ClaimSurvives) {
   StoreRecord record{.identity = uuid_random(),
                      .claim = {.generation = 9, .writer = uuid_random(), .fenced = {{1}, {2}}}};

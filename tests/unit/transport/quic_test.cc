@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 // QUIC: who is let through, who is not, and what becomes of packets that make no sense.
 #include <gtest/gtest.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 
+#include <array>
 #include <cerrno>
 #include <filesystem>
 #include <memory>
@@ -20,6 +22,56 @@
 
 namespace rmem::transport {
 namespace {
+
+// Between a client and the server: loses the first `losses` packets of the client's that are
+// longer than `longest`, once there is something to lose.
+class LossyWay final : private Reactor::Handler {
+ public:
+  static constexpr std::size_t kLongest = 1000;
+
+  LossyWay(Reactor& reactor, const SocketAddress& server) : reactor_(reactor) {
+    const auto local = resolve("127.0.0.1", 0, true, true);
+    near_.reset(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    far_.reset(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    EXPECT_EQ(::bind(near_.get(), local->front().get(), local->front().length), 0);
+    EXPECT_EQ(::connect(far_.get(), server.get(), server.length), 0);
+    for (const int fd : {near_.get(), far_.get()})
+      EXPECT_TRUE(reactor_.add(fd, EPOLLIN, *this).ok());
+  }
+  ~LossyWay() {
+    for (const int fd : {near_.get(), far_.get()}) reactor_.remove(fd);
+  }
+
+  SocketAddress address() const {
+    SocketAddress own;
+    own.length = sizeof own.storage;
+    EXPECT_EQ(::getsockname(near_.get(), reinterpret_cast<sockaddr*>(&own.storage), &own.length),
+              0);
+    return own;
+  }
+  int losses = 0;  // still to come
+
+ private:
+  void on_events(std::uint32_t) override {
+    std::array<std::uint8_t, 65536> packet;
+    client_.length = sizeof client_.storage;
+    for (ssize_t size;
+         (size = ::recvfrom(near_.get(), packet.data(), packet.size(), 0,
+                            reinterpret_cast<sockaddr*>(&client_.storage), &client_.length)) > 0;) {
+      if (losses > 0 && static_cast<std::size_t>(size) > kLongest)
+        --losses;
+      else
+        (void)::send(far_.get(), packet.data(), static_cast<std::size_t>(size), 0);
+    }
+    for (ssize_t size; (size = ::recv(far_.get(), packet.data(), packet.size(), 0)) > 0;)
+      (void)::sendto(near_.get(), packet.data(), static_cast<std::size_t>(size), 0, client_.get(),
+                     client_.length);
+  }
+
+  Reactor& reactor_;
+  UniqueFd near_, far_;
+  SocketAddress client_;
+};
 
 class Quic : public testing::Test, private Listener::Handler {
  protected:
@@ -40,20 +92,41 @@ class Quic : public testing::Test, private Listener::Handler {
   }
   void listen(const QuicLimits& limits = {}) {
     const auto local = resolve("127.0.0.1", 0, true, true);
-    auto made = quic_listen(loop.reactor(), local->front(), server, limits, *this);
+    auto socket = UdpSocket::bind(local->front());
+    ASSERT_TRUE(socket.ok()) << socket.status().cause();
+    auto made = quic_listen(loop.reactor(), std::move(socket).value(), server, limits, QuicResetKey{}, *this);
     ASSERT_TRUE(made.ok()) << made.status().cause();
     listener = std::move(made).value();
   }
   using Made = Result<std::unique_ptr<Connection>>;
-  Made connect(const std::string& host = "localhost") {
+  Made connect(const std::string& host = "localhost") { return connect(host, listener->address()); }
+  Made connect(const std::string& host, const SocketAddress& to) {
     std::optional<Made> made;
     const auto credentials = client.current();
     if (!credentials) return credentials.status();
-    auto dialer = quic_dial(loop.reactor(), *credentials, listener->address(), host,
+    auto dialer = quic_dial(loop.reactor(), *credentials, to, host,
                             [&](Made one) { made.emplace(std::move(one)); });
     if (!dialer) return dialer.status();
     loop.until([&] { return made.has_value(); });
     return std::move(*made);
+  }
+  // Both ends.
+  std::unique_ptr<Connection> pair(const SocketAddress& to) {
+    auto made = connect("localhost", to);
+    EXPECT_TRUE(made.ok()) << made.status().cause();
+    EXPECT_TRUE(loop.until([&] { return accepted.size() == 1; }));
+    return std::move(made).value();
+  }
+  static int send_message(Connection& by, std::size_t size) {
+    const std::vector<std::byte> bytes(size, std::byte{7});
+    const iovec message = {const_cast<std::byte*>(bytes.data()), bytes.size()};
+    return by.send_message({&message, 1});
+  }
+  // The next one's length.
+  std::size_t received() {
+    std::vector<std::byte> message;
+    loop.until([&] { return !(message = accepted[0]->receive_message()).empty(); });
+    return message.size();
   }
   void on_accept(std::unique_ptr<Connection> connection) override {
     accepted.push_back(std::move(connection));
@@ -148,6 +221,58 @@ TEST_F(Quic, OneHostHasSoManyHandshakesAtATime) {
   loop.run_for(std::chrono::milliseconds(50));
   EXPECT_FALSE(made.has_value());
   EXPECT_TRUE(accepted.empty());
+}
+
+TEST_F(Quic, ALostMessageHoldsUpNoOther) {
+  listen();
+  LossyWay way(loop.reactor(), listener->address());
+  const auto client = pair(way.address());
+  loop.run_for(std::chrono::milliseconds(50));
+  way.losses = 2;
+  ASSERT_EQ(send_message(*client, LossyWay::kLongest + 100), 0);
+  ASSERT_TRUE(loop.until([&] { return way.losses < 2; }));
+  ASSERT_EQ(send_message(*client, 10), 0);
+  EXPECT_EQ(received(), 10u);
+  EXPECT_EQ(received(), LossyWay::kLongest + 100);
+}
+
+TEST_F(Quic, AShortMessageGoesInFrontOfALongOne) {
+  listen();
+  const auto client = pair(listener->address());
+  ASSERT_EQ(send_message(*client, 1 << 20), 0);
+  ASSERT_EQ(send_message(*client, 4096), 0);
+  EXPECT_EQ(received(), 4096u);
+  EXPECT_EQ(received(), std::size_t{1} << 20);
+}
+
+TEST_F(Quic, MessagesHaveLimits) {
+  listen();
+  const auto client = pair(listener->address());
+  EXPECT_EQ(send_message(*client, 0), EMSGSIZE);
+  EXPECT_EQ(send_message(*client, (1 << 20) + 1), EMSGSIZE);
+  // So many that nobody has read.
+  std::size_t count = 0;
+  while (count < 2000 && send_message(*client, 1) == 0) ++count;
+  EXPECT_EQ(count, 512u);
+  EXPECT_EQ(send_message(*client, 1), EMSGSIZE);
+  for (std::size_t i = 0; i < count; ++i) EXPECT_EQ(received(), 1u);
+  EXPECT_TRUE(loop.until([&] { return send_message(*client, 1) == 0; }));
+  // And no more bytes than a link keeps.
+  count = 0;
+  while (send_message(*client, 1 << 20) == 0) ++count;
+  EXPECT_EQ(count, 8u);
+  EXPECT_EQ(send_message(*client, 1), EAGAIN);
+}
+
+// What is accepted goes out, whoever has gone.
+TEST_F(Quic, MessagesOfOneWhoHasGoneStillArrive) {
+  listen();
+  auto client = pair(listener->address());
+  ASSERT_EQ(send_message(*client, 1 << 20), 0);
+  ASSERT_EQ(send_message(*client, 100), 0);
+  client.reset();
+  EXPECT_EQ(received(), 100u);
+  EXPECT_EQ(received(), std::size_t{1} << 20);
 }
 
 TEST_F(Quic, WhatMakesNoSenseHarmsNobody) {

@@ -239,6 +239,51 @@ TEST(FrameReader, PausesBetweenFramesAndResumes) {
   EXPECT_EQ(reader.resume(), FrameReader::State::kMore);
 }
 
+TEST(FrameReader, AMessageComesBetweenTheBytesOfAFrame) {
+  Keeper keeper;
+  FrameReader reader(keeper, 256);
+  const auto slow = frame(1, 1000, true), quick = frame(2, 500, true);
+  EXPECT_EQ(feed(reader, std::span(slow).first(700), 100), FrameReader::State::kMore);
+  // The keeper has no more than one place; a reader's owner puts his aside.
+  const auto begun = std::move(keeper.frames.back());
+  keeper.frames.pop_back();
+  EXPECT_EQ(reader.message(quick), FrameReader::State::kMore);
+  ASSERT_EQ(keeper.whole, 1u);
+  EXPECT_EQ(keeper.frames.back().header.request, 2u);
+  EXPECT_TRUE(keeper.frames.back().intact);
+  EXPECT_TRUE(std::ranges::equal(keeper.frames.back().payload, std::span(quick).subspan(64)));
+  EXPECT_EQ(feed(reader, std::span(slow).subspan(700), 100), FrameReader::State::kMore);
+  EXPECT_EQ(keeper.whole, 2u);
+  EXPECT_TRUE(std::ranges::equal(begun.payload, std::span(slow).subspan(64)));
+}
+
+TEST(FrameReader, AMessageThatIsNotOneFrameIsRefused) {
+  auto longer = frame(1, 100);
+  longer.push_back({});
+  auto damaged = frame(1, 100);
+  damaged[20] ^= std::byte{1};
+  for (const auto& message :
+       {std::vector<std::byte>{}, std::vector<std::byte>(63), std::vector<std::byte>(64),
+        std::vector<std::byte>(longer.begin(), longer.end() - 2), longer, damaged}) {
+    Keeper keeper;
+    FrameReader reader(keeper, 256);
+    EXPECT_EQ(reader.message(message), FrameReader::State::kBroken);
+    EXPECT_TRUE(keeper.frames.empty());
+    EXPECT_FALSE(reader.problem().empty());
+  }
+}
+
+TEST(FrameReader, AMessageThatPausesLeavesTheStreamAlone) {
+  Keeper keeper;
+  FrameReader reader(keeper, 256);
+  keeper.on_frames = FrameReader::Next::kPause;
+  EXPECT_EQ(reader.message(frame(1, 10)), FrameReader::State::kPaused);
+  keeper.on_frames = FrameReader::Next::kGoOn;
+  EXPECT_EQ(reader.resume(), FrameReader::State::kMore);
+  EXPECT_EQ(feed(reader, frame(2, 10), 100), FrameReader::State::kMore);
+  EXPECT_EQ(keeper.whole, 2u);
+}
+
 TEST(FrameReader, StopsWhenTheSinkRefusesAHeader) {
   Keeper keeper;
   keeper.on_headers = FrameReader::Next::kStop;
