@@ -135,14 +135,13 @@ void Session::on_readable() {
 void Session::receive_messages() {
   std::size_t budget = kReceivePerTurn;
   while (phase_ != Phase::kClosed && phase_ != Phase::kLeaving && !paused_ && !draining_) {
-    const auto message = connection_->receive_message();
-    if (message.empty()) return;
+    if (!connection_->receive_message(message_)) return;
     last_progress_ = Reactor::Clock::now();
     Request* const begun = std::exchange(receiving_, nullptr);
-    judge(reader_.message(message));
+    judge(reader_.message(message_));
     receiving_ = begun;
-    if (message.size() >= budget) return;
-    budget -= message.size();
+    if (message_.size() >= budget) return;
+    budget -= message_.size();
   }
 }
 

@@ -148,6 +148,7 @@ class Session final : private transport::Connection::Handler,
   const std::string host_;
   log::Source log_;
   wire::FrameReader reader_;
+  std::vector<std::byte> message_;  // the last one that came beside the stream
   Phase phase_ = Phase::kHello;
   bool draining_ = false;
   bool paused_ = false;    // the reader has been told to wait

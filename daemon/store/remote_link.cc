@@ -312,14 +312,13 @@ void RemoteLink::on_hangup() {
 void RemoteLink::receive_messages() {
   std::size_t budget = kReceivePerTurn;
   while (connection_) {
-    const auto message = connection_->receive_message();
-    if (message.empty()) return;
+    if (!connection_->receive_message(message_)) return;
     last_received_ = Reactor::Clock::now();
     Call* const begun = std::exchange(receiving_, nullptr);
-    advance(reader_.message(message));
+    advance(reader_.message(message_));
     receiving_ = begun;
-    if (message.size() >= budget) return;
-    budget -= message.size();
+    if (message_.size() >= budget) return;
+    budget -= message_.size();
   }
 }
 

@@ -182,6 +182,7 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   Owner& owner_;
   const std::string peer_;
   wire::FrameReader reader_;
+  std::vector<std::byte> message_;  // the last one that came beside the stream
 
   std::function<void()> greeted_;
   std::vector<std::byte> hello_;

@@ -17,6 +17,7 @@ constexpr std::uint64_t kWindow = 8 << 20;  // received and not yet read, at mos
 constexpr std::uint64_t kFirstWindow = 2 << 20;
 constexpr std::uint64_t kFirstStreamWindow = 1 << 20;
 constexpr std::uint64_t kMessages = 512;    // received or begun, and not yet read, at most
+constexpr std::size_t kSpare = 16;          // of their buffers
 constexpr std::size_t kShort = 16 << 10;    // the longest of the short messages
 constexpr std::size_t kPackets = 64 << 10;  // made at a time
 // What may go at once (RFC 9002, section 7.7). So much is not paced if there is no more: a page
@@ -403,8 +404,8 @@ QuicLink::Piece QuicLink::next_piece(const Waits& waits) const {
   const auto message = [this](Turn turn, std::int64_t id) {
     const Outgoing& one = outgoing_.at(id);
     Piece piece{turn, id, {}, 1, true};
-    piece.bytes[0] = {const_cast<std::uint8_t*>(one.bytes.data()) + one.sent,
-                      one.bytes.size() - one.sent};
+    const auto* const bytes = reinterpret_cast<const std::uint8_t*>(one.bytes.data());
+    piece.bytes[0] = {const_cast<std::uint8_t*>(bytes) + one.sent, one.bytes.size() - one.sent};
     return piece;
   };
   const auto& [short_ones, long_ones] = unsent_;
@@ -564,7 +565,22 @@ void QuicLink::let_more_come(std::size_t stream_bytes, std::size_t message_bytes
                              std::size_t messages) {
   if (stream_ >= 0) ngtcp2_conn_extend_max_stream_offset(conn_, stream_, stream_bytes);
   ngtcp2_conn_extend_max_offset(conn_, stream_bytes + message_bytes);
-  ngtcp2_conn_extend_max_streams_uni(conn_, messages);
+  // Each time that costs a packet.
+  read_messages_ += messages;
+  if (read_messages_ < kMessages / 4) return;
+  ngtcp2_conn_extend_max_streams_uni(conn_, std::exchange(read_messages_, 0));
+}
+
+std::vector<std::byte> QuicLink::take_spare() {
+  if (spare_.empty()) return {};
+  std::vector<std::byte> taken = std::move(spare_.back());
+  spare_.pop_back();
+  return taken;
+}
+
+void QuicLink::give_spare(std::vector<std::byte>&& bytes) {
+  bytes.clear();
+  if (spare_.size() < kSpare && bytes.capacity() > 0) spare_.push_back(std::move(bytes));
 }
 
 bool QuicLink::received(std::int64_t id, std::span<const std::uint8_t> bytes, bool fin) {
@@ -587,13 +603,15 @@ bool QuicLink::message_received(std::int64_t id, std::span<const std::uint8_t> b
     let_more_come(0, bytes.size(), fin ? 1 : 0);
     return true;
   }
-  auto& message = incoming_[id];
+  const auto [place, begun] = incoming_.try_emplace(id);
+  auto& message = place->second;
+  if (begun) message = take_spare();
   const auto* const data = reinterpret_cast<const std::byte*>(bytes.data());
   message.insert(message.end(), data, data + bytes.size());
   if (!fin) return true;
   if (message.empty()) return false;
   whole_.push_back(std::move(message));
-  incoming_.erase(id);
+  incoming_.erase(place);
   return true;
 }
 
@@ -613,6 +631,7 @@ void QuicLink::stream_closed(std::int64_t id) {
   outgoing_bytes_ -= one->second.bytes.size();
   if (one->second.sent < one->second.bytes.size())
     for (auto& queue : unsent_) std::erase(queue, id);
+  give_spare(std::move(one->second.bytes));
   outgoing_.erase(one);
 }
 
@@ -687,9 +706,10 @@ int QuicLink::send_message(std::span<const iovec> message) {
   if (size == 0 || size > kLongestMessage || ngtcp2_conn_open_uni_stream(conn_, &id, nullptr) != 0)
     return EMSGSIZE;
   Outgoing& one = outgoing_[id];
+  one.bytes = take_spare();
   one.bytes.reserve(size);
   for (const iovec& part : message) {
-    const auto* const data = static_cast<const std::uint8_t*>(part.iov_base);
+    const auto* const data = static_cast<const std::byte*>(part.iov_base);
     one.bytes.insert(one.bytes.end(), data, data + part.iov_len);
   }
   outgoing_bytes_ += size;
@@ -698,15 +718,15 @@ int QuicLink::send_message(std::span<const iovec> message) {
   return 0;
 }
 
-std::vector<std::byte> QuicLink::receive_message() {
-  if (whole_.empty()) return {};
-  std::vector<std::byte> message = std::move(whole_.front());
+bool QuicLink::receive_message(std::vector<std::byte>& message) {
+  if (whole_.empty()) return false;
+  give_spare(std::exchange(message, std::move(whole_.front())));
   whole_.pop_front();
   if (!dead_) {
     let_more_come(0, message.size(), 1);
     kick();
   }
-  return message;
+  return true;
 }
 
 std::chrono::microseconds QuicLink::round_trip() const {

@@ -101,7 +101,7 @@ class QuicLink final : public std::enable_shared_from_this<QuicLink> {
   IoResult receive(std::span<const iovec> buffers);
   IoResult send(std::span<const iovec> buffers, bool more);
   int send_message(std::span<const iovec> message);
-  std::vector<std::byte> receive_message();
+  bool receive_message(std::vector<std::byte>& message);
   std::chrono::microseconds round_trip() const;
   const SocketAddress& remote() const { return remote_; }
   const std::string& peer() const { return peer_; }
@@ -136,6 +136,8 @@ class QuicLink final : public std::enable_shared_from_this<QuicLink> {
   void shaken();
   // From ngtcp2.
   bool received(std::int64_t id, std::span<const std::uint8_t> bytes, bool fin);
+  std::vector<std::byte> take_spare();
+  void give_spare(std::vector<std::byte>&& bytes);
   bool message_received(std::int64_t id, std::span<const std::uint8_t> bytes, bool fin);
   void let_more_come(std::size_t stream_bytes, std::size_t message_bytes, std::size_t messages);
   void acked(std::int64_t id, std::uint64_t end);
@@ -169,7 +171,7 @@ class QuicLink final : public std::enable_shared_from_this<QuicLink> {
   bool ended_ = false;     // the peer sends no more
 
   struct Outgoing {
-    std::vector<std::uint8_t> bytes;  // until they are acknowledged
+    std::vector<std::byte> bytes;  // until they are acknowledged
     std::size_t sent = 0;
   };
   std::unordered_map<std::int64_t, Outgoing> outgoing_;  // by stream
@@ -177,6 +179,8 @@ class QuicLink final : public std::enable_shared_from_this<QuicLink> {
   std::array<std::deque<std::int64_t>, 2> unsent_;  // or not completely: the short, the long
   std::unordered_map<std::int64_t, std::vector<std::byte>> incoming_;
   std::deque<std::vector<std::byte>> whole_;
+  std::size_t read_messages_ = 0;  // of which the peer does not know yet that it may send more
+  std::vector<std::vector<std::byte>> spare_;  // empty ones, with their memory
 
   std::vector<std::uint8_t> packets_;
   std::vector<std::uint8_t> held_bytes_;  // what the socket had no room for
@@ -202,7 +206,9 @@ class QuicConnection final : public Connection {
   }
   bool unordered() const override { return true; }
   int send_message(std::span<const iovec> message) override { return link_->send_message(message); }
-  std::vector<std::byte> receive_message() override { return link_->receive_message(); }
+  bool receive_message(std::vector<std::byte>& message) override {
+    return link_->receive_message(message);
+  }
   std::chrono::microseconds round_trip() const override { return link_->round_trip(); }
   bool intact() const override { return true; }
   bool local() const override { return link_->remote().local(); }

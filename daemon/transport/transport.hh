@@ -76,8 +76,9 @@ class Connection {
   // Takes all of the message (0) or nothing: EAGAIN, or another positive errno. EMSGSIZE, of one
   // that is too long or one too many: it may go by send().
   virtual int send_message(std::span<const iovec> /*message*/) { return EOPNOTSUPP; }
-  // The one that has arrived first; none: empty.
-  virtual std::vector<std::byte> receive_message() { return {}; }
+  // The one that has arrived first takes the place of what `message` was, which the connection may
+  // use again. False: there is none.
+  virtual bool receive_message(std::vector<std::byte>& /*message*/) { return false; }
 
   // It carries much that nobody waits for, beside another connection to the same host that
   // does not: it shall fill the way there and leave the queues on it short. To be called

@@ -9,8 +9,9 @@
 #   RMEM_BENCH_ROUNDS=1     rounds that count, of the peers
 #   RMEM_BENCH_PEERS=REGEX  only these
 #   RMEM_BENCH_CASES="sequential random"
-#   RMEM_BENCH_TRANSPORTS="tcp tls ktls"  none if empty. tcp-rto5: tcp, where the route says
-#                           rto_min 5ms; tcp-hedge: where rmemd is told --hedge auto
+#   RMEM_BENCH_TRANSPORTS="tcp tls ktls quic"  none if empty. tcp-rto5: tcp, where the route says
+#                           rto_min 5ms; tcp-hedge: where rmemd is told --hedge auto;
+#                           quic-cubic: quic with that congestion control
 #   RMEM_BENCH_SAMPLES=2048 isolated pages, for each transport and link
 #   RMEM_BENCH_BULKS=5      cold reads of everything, likewise
 
@@ -31,7 +32,7 @@ while (($#)) && [[ $1 != -- ]]; do
 	shift
 done
 transport_links=("${@:2}")
-transports=${RMEM_BENCH_TRANSPORTS-tcp tls ktls}
+transports=${RMEM_BENCH_TRANSPORTS-tcp tls ktls quic}
 cases=()
 for which in ${RMEM_BENCH_CASES:-}; do [[ $which == transport-* ]] || cases+=("$which"); done
 # Whether the case is one of those that are wanted.
@@ -208,6 +209,7 @@ transport_on() { # LINK TRANSPORT FILE
 	quic) listen=quic scheme=rmem+quic query="?tls-certificates=$tls" options=(--tls-certificates "$tls") ;;
 	*) fail "there is no transport $kind" ;;
 	esac
+	[[ ! $transport_name =~ -(bbr|cubic|reno) ]] || options+=(--quic-congestion "${BASH_REMATCH[1]}")
 	[[ $transport_name != *-rto* ]] || route rto_min "${transport_name#*-rto}ms"
 	use_link "$link"
 	start server rmem-server --listen "$listen://127.0.0.1:7070" --state-dir "$work/state" \

@@ -108,8 +108,7 @@ struct End final : QuicLink::Port, Connection::Handler {
   void dead(QuicLink&) override {}
 
   void on_readable() override {
-    for (auto message = connection->receive_message(); !message.empty();
-         message = connection->receive_message())
+    for (std::vector<std::byte> message; connection->receive_message(message);)
       messages.emplace_back(reinterpret_cast<const char*>(message.data()), message.size());
     char bytes[512];
     const iovec space = {bytes, sizeof bytes};
