@@ -14,11 +14,8 @@ using namespace std::chrono_literals;
 
 constexpr std::size_t kOut = 8 << 20;       // unacknowledged, of a link: 1 Gbit/s over 60 ms
 constexpr std::uint64_t kWindow = 8 << 20;  // received and not yet read, at most
-constexpr std::uint64_t kFirstWindow = 2 << 20;
-constexpr std::uint64_t kFirstStreamWindow = 1 << 20;
+constexpr std::uint64_t kFirstWindow = 1 << 20;
 constexpr std::uint64_t kMessages = 512;    // received or begun, and not yet read, at most
-constexpr std::size_t kSpare = 16;          // of their buffers
-constexpr std::size_t kShort = 16 << 10;    // the longest of the short messages
 constexpr std::size_t kPackets = 64 << 10;  // made at a time
 // What may go at once (RFC 9002, section 7.7). So much is not paced if there is no more: a page
 // would wait for the rate of the few pages before it.
@@ -219,8 +216,8 @@ Status QuicLink::start(const Start& start) {
   ngtcp2_transport_params params;
   ngtcp2_transport_params_default(&params);
   params.initial_max_data = kFirstWindow;
-  params.initial_max_stream_data_bidi_local = kFirstStreamWindow;
-  params.initial_max_stream_data_bidi_remote = kFirstStreamWindow;
+  params.initial_max_stream_data_bidi_local = kFirstWindow;
+  params.initial_max_stream_data_bidi_remote = kFirstWindow;
   params.initial_max_stream_data_uni = kLongestMessage;
   params.initial_max_streams_bidi = client() ? 0 : 1;
   params.initial_max_streams_uni = kMessages;
@@ -392,7 +389,7 @@ void QuicLink::flush() {
     }
   }
   if (goes) put(batch);
-  const bool more = out_sent_ < out_.end() || !unsent_[0].empty() || !unsent_[1].empty();
+  const bool more = out_sent_ < out_.end() || !unsent_.empty();
   if (more || written > kBurst) ngtcp2_conn_update_pkt_tx_time(conn_, at);
   set_timer();
   // Whoever has gone has been heard to the end.
@@ -401,28 +398,23 @@ void QuicLink::flush() {
 
 QuicLink::Piece QuicLink::next_piece(const Waits& waits) const {
   const auto can = [&waits](Turn turn) { return !waits[static_cast<std::size_t>(turn)]; };
-  const auto message = [this](Turn turn, std::int64_t id) {
-    const Outgoing& one = outgoing_.at(id);
-    Piece piece{turn, id, {}, 1, true};
-    const auto* const bytes = reinterpret_cast<const std::uint8_t*>(one.bytes.data());
-    piece.bytes[0] = {const_cast<std::uint8_t*>(bytes) + one.sent, one.bytes.size() - one.sent};
+  if (can(Turn::kMessage) && !unsent_.empty()) {
+    const Outgoing& one = outgoing_.at(unsent_.front());
+    Piece piece{Turn::kMessage, unsent_.front(), {}, 1, true};
+    piece.bytes[0] = {const_cast<std::uint8_t*>(one.bytes.data()) + one.sent,
+                      one.bytes.size() - one.sent};
     return piece;
-  };
-  const auto& [short_ones, long_ones] = unsent_;
-  if (can(Turn::kShort) && !short_ones.empty()) return message(Turn::kShort, short_ones.front());
-  if (can(Turn::kStream) && stream_ >= 0) {
-    Piece piece{Turn::kStream, stream_};
-    std::uint64_t next = out_sent_;
-    for (; piece.count < piece.bytes.size() && next < out_.end(); ++piece.count) {
-      const auto bytes = out_.at(next);
-      piece.bytes[piece.count] = {const_cast<std::uint8_t*>(bytes.data()), bytes.size()};
-      next += bytes.size();
-    }
-    piece.last = abandoned_ && !fin_sent_ && next == out_.end();
-    if (piece.count > 0 || piece.last) return piece;
   }
-  if (can(Turn::kLong) && !long_ones.empty()) return message(Turn::kLong, long_ones.front());
-  return {};
+  Piece piece{Turn::kStream, stream_};
+  if (!can(Turn::kStream) || stream_ < 0) return {};
+  std::uint64_t next = out_sent_;
+  for (; piece.count < piece.bytes.size() && next < out_.end(); ++piece.count) {
+    const auto bytes = out_.at(next);
+    piece.bytes[piece.count] = {const_cast<std::uint8_t*>(bytes.data()), bytes.size()};
+    next += bytes.size();
+  }
+  piece.last = abandoned_ && !fin_sent_ && next == out_.end();
+  return piece.count > 0 || piece.last ? piece : Piece{};
 }
 
 // So much of the piece is in a packet.
@@ -433,8 +425,7 @@ void QuicLink::taken(const Piece& piece, std::size_t bytes) {
   } else if (piece.turn != Turn::kNobody) {
     Outgoing& message = outgoing_.at(piece.stream);
     message.sent += bytes;
-    if (message.sent == message.bytes.size())
-      unsent_[piece.turn == Turn::kLong ? 1 : 0].pop_front();
+    if (message.sent == message.bytes.size()) unsent_.pop_front();
   }
 }
 
@@ -571,18 +562,6 @@ void QuicLink::let_more_come(std::size_t stream_bytes, std::size_t message_bytes
   ngtcp2_conn_extend_max_streams_uni(conn_, std::exchange(read_messages_, 0));
 }
 
-std::vector<std::byte> QuicLink::take_spare() {
-  if (spare_.empty()) return {};
-  std::vector<std::byte> taken = std::move(spare_.back());
-  spare_.pop_back();
-  return taken;
-}
-
-void QuicLink::give_spare(std::vector<std::byte>&& bytes) {
-  bytes.clear();
-  if (spare_.size() < kSpare && bytes.capacity() > 0) spare_.push_back(std::move(bytes));
-}
-
 bool QuicLink::received(std::int64_t id, std::span<const std::uint8_t> bytes, bool fin) {
   if (id != stream_) return message_received(id, bytes, fin);
   if (!client() && !in_begun_ && !bytes.empty()) {
@@ -603,15 +582,13 @@ bool QuicLink::message_received(std::int64_t id, std::span<const std::uint8_t> b
     let_more_come(0, bytes.size(), fin ? 1 : 0);
     return true;
   }
-  const auto [place, begun] = incoming_.try_emplace(id);
-  auto& message = place->second;
-  if (begun) message = take_spare();
+  auto& message = incoming_[id];
   const auto* const data = reinterpret_cast<const std::byte*>(bytes.data());
   message.insert(message.end(), data, data + bytes.size());
   if (!fin) return true;
   if (message.empty()) return false;
   whole_.push_back(std::move(message));
-  incoming_.erase(place);
+  incoming_.erase(id);
   return true;
 }
 
@@ -629,9 +606,7 @@ void QuicLink::stream_closed(std::int64_t id) {
   const auto one = outgoing_.find(id);
   if (one == outgoing_.end()) return;
   outgoing_bytes_ -= one->second.bytes.size();
-  if (one->second.sent < one->second.bytes.size())
-    for (auto& queue : unsent_) std::erase(queue, id);
-  give_spare(std::move(one->second.bytes));
+  if (one->second.sent < one->second.bytes.size()) std::erase(unsent_, id);
   outgoing_.erase(one);
 }
 
@@ -706,21 +681,20 @@ int QuicLink::send_message(std::span<const iovec> message) {
   if (size == 0 || size > kLongestMessage || ngtcp2_conn_open_uni_stream(conn_, &id, nullptr) != 0)
     return EMSGSIZE;
   Outgoing& one = outgoing_[id];
-  one.bytes = take_spare();
   one.bytes.reserve(size);
   for (const iovec& part : message) {
-    const auto* const data = static_cast<const std::byte*>(part.iov_base);
+    const auto* const data = static_cast<const std::uint8_t*>(part.iov_base);
     one.bytes.insert(one.bytes.end(), data, data + part.iov_len);
   }
   outgoing_bytes_ += size;
-  unsent_[size > kShort ? 1 : 0].push_back(id);
+  unsent_.push_back(id);
   kick();
   return 0;
 }
 
 bool QuicLink::receive_message(std::vector<std::byte>& message) {
   if (whole_.empty()) return false;
-  give_spare(std::exchange(message, std::move(whole_.front())));
+  message = std::move(whole_.front());
   whole_.pop_front();
   if (!dead_) {
     let_more_come(0, message.size(), 1);

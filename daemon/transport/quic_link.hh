@@ -33,16 +33,15 @@ inline ngtcp2_tstamp quic_now() {
 // The client opens one bidirectional stream, that of the bytes in order, and begins it with a
 // zero byte, which lets the server know of it. Either side sends each message on a
 // unidirectional stream of its own, so that a lost packet holds up those alone whose bytes were
-// in it. What is sent first: short messages, the bytes in order, long messages; of each in the
-// order they came, so that never more than one of them is begun and not complete. That one
-// fits the least window, so messages always get through.
+// in it. Messages are sent first, in the order they came, so that never more than one of them is
+// begun and not complete; that one fits the least window, so messages always get through.
 //
 //     hands ──▶ open ──▶ lingers (its owner has gone, what he has sent has not) ──▶ dead
 //       └─────────┴────────────────────────────────────────────────────────────────▶
 class QuicLink final : public std::enable_shared_from_this<QuicLink> {
  public:
   static constexpr std::size_t kIdLength = 16;  // of the connection IDs that we give out
-  static constexpr std::size_t kLongestMessage = 1 << 20;
+  static constexpr std::size_t kLongestMessage = 32 << 10;
   using Id = ngtcp2_cid;
 
   // Where its packets come from and go to. Outlives every link that is not dead.
@@ -123,9 +122,9 @@ class QuicLink final : public std::enable_shared_from_this<QuicLink> {
   void flush();
   bool flush_held();
   bool put(UdpSocket::Batch& batch);
-  enum class Turn : std::uint8_t { kShort, kStream, kLong, kNobody };
+  enum class Turn : std::uint8_t { kMessage, kStream, kNobody };
   struct Piece;
-  using Waits = std::array<bool, 3>;  // by turn
+  using Waits = std::array<bool, 2>;  // by turn
   Piece next_piece(const Waits& waits) const;
   void taken(const Piece& piece, std::size_t bytes);
   void set_timer();
@@ -136,8 +135,6 @@ class QuicLink final : public std::enable_shared_from_this<QuicLink> {
   void shaken();
   // From ngtcp2.
   bool received(std::int64_t id, std::span<const std::uint8_t> bytes, bool fin);
-  std::vector<std::byte> take_spare();
-  void give_spare(std::vector<std::byte>&& bytes);
   bool message_received(std::int64_t id, std::span<const std::uint8_t> bytes, bool fin);
   void let_more_come(std::size_t stream_bytes, std::size_t message_bytes, std::size_t messages);
   void acked(std::int64_t id, std::uint64_t end);
@@ -171,16 +168,15 @@ class QuicLink final : public std::enable_shared_from_this<QuicLink> {
   bool ended_ = false;     // the peer sends no more
 
   struct Outgoing {
-    std::vector<std::byte> bytes;  // until they are acknowledged
+    std::vector<std::uint8_t> bytes;  // until they are acknowledged
     std::size_t sent = 0;
   };
   std::unordered_map<std::int64_t, Outgoing> outgoing_;  // by stream
   std::size_t outgoing_bytes_ = 0;
-  std::array<std::deque<std::int64_t>, 2> unsent_;  // or not completely: the short, the long
+  std::deque<std::int64_t> unsent_;  // or not completely
   std::unordered_map<std::int64_t, std::vector<std::byte>> incoming_;
   std::deque<std::vector<std::byte>> whole_;
   std::size_t read_messages_ = 0;  // of which the peer does not know yet that it may send more
-  std::vector<std::vector<std::byte>> spare_;  // empty ones, with their memory
 
   std::vector<std::uint8_t> packets_;
   std::vector<std::uint8_t> held_bytes_;  // what the socket had no room for

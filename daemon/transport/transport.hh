@@ -69,15 +69,14 @@ class Connection {
   // `more` follows at once: what is sent now may wait for it.
   virtual IoResult send(std::span<const iovec> buffers, bool more = false) = 0;
 
-  // Unordered delivery, as SCTP calls it: messages beside the stream. Each arrives whole, as
-  // soon as all of it is there, whatever else is still missing; a short one does not wait for
-  // long ones that were sent before it. Whether there is such a thing:
+  // Unordered delivery, as SCTP calls it: short messages beside the stream, and in front of what
+  // of that has not been sent yet. Each arrives whole, as soon as all of it is there, whatever
+  // else is still missing. Whether there is such a thing:
   virtual bool unordered() const { return false; }
   // Takes all of the message (0) or nothing: EAGAIN, or another positive errno. EMSGSIZE, of one
   // that is too long or one too many: it may go by send().
   virtual int send_message(std::span<const iovec> /*message*/) { return EOPNOTSUPP; }
-  // The one that has arrived first takes the place of what `message` was, which the connection may
-  // use again. False: there is none.
+  // The one that has arrived first, into `message`. False: there is none.
   virtual bool receive_message(std::vector<std::byte>& /*message*/) { return false; }
 
   // It carries much that nobody waits for, beside another connection to the same host that
