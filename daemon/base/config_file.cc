@@ -100,7 +100,7 @@ Value convert(const ::toml::node& node, const std::string& file, const std::stri
               [&](const Entry& a, const Entry& b) { return place(a) < place(b); });
     for (const auto& [key, one] : entries) {
       const std::string shown = printable(key->str());
-      Value item = convert(*one, file, name.empty() ? shown : name + '.' + shown);
+      Value item = convert(*one, file, name.empty() ? shown : fmt::format("{}.{}", name, shown));
       item.key = key->str();
       item.key_where = at(file, key->source().begin);
       value.items.push_back(std::move(item));

@@ -52,6 +52,7 @@ struct TlsFlags {
   template <class Meanings>
   static std::vector<std::string> words(const Meanings& meanings) {
     std::vector<std::string> all;
+    all.reserve(meanings.size());
     for (const auto& [word, meaning] : meanings) all.push_back(word);
     return all;
   }

@@ -69,11 +69,11 @@ Table keys(Config& config) {
 
 std::vector<std::string_view> fixed_changes(const Config& now, const Config& next) {
   std::vector<std::string_view> keys;
-  if (now.socket != next.socket) keys.push_back("socket");
-  if (now.instance != next.instance) keys.push_back("instance");
-  if (now.state_dir != next.state_dir) keys.push_back("state-dir");
-  if (now.hedge != next.hedge) keys.push_back("hedge");
-  if (now.tls != next.tls) keys.push_back("tls");
+  if (now.socket != next.socket) keys.emplace_back("socket");
+  if (now.instance != next.instance) keys.emplace_back("instance");
+  if (now.state_dir != next.state_dir) keys.emplace_back("state-dir");
+  if (now.hedge != next.hedge) keys.emplace_back("hedge");
+  if (now.tls != next.tls) keys.emplace_back("tls");
   return keys;
 }
 

@@ -173,7 +173,7 @@ Status Regions::limit(const std::string& name, std::optional<std::uint64_t> pull
 void Regions::record(const std::string& name, Finished done) {
   const auto found = find(name);
   if (!found.ok()) return done(found.status());
-  const Handle a = *found;
+  const Handle& a = *found;
   if (!a->failure().ok()) return done(explain(*a, Status(Code::kFailed, "record"), false));
   // What is pulled is not missed.
   if (const pager::Puller* puller = pager_.puller(a->id()); puller && puller->active()) {

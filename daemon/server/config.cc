@@ -109,10 +109,10 @@ Table keys(Config& config) {
 
 std::vector<std::string_view> fixed_changes(const Config& now, const Config& next) {
   std::vector<std::string_view> keys;
-  if (now.listen != next.listen) keys.push_back("listen");
-  if (now.options.state_dir != next.options.state_dir) keys.push_back("state-dir");
-  if (now.options.insecure != next.options.insecure) keys.push_back("insecure");
-  if (now.options.tls != next.options.tls) keys.push_back("tls");
+  if (now.listen != next.listen) keys.emplace_back("listen");
+  if (now.options.state_dir != next.options.state_dir) keys.emplace_back("state-dir");
+  if (now.options.insecure != next.options.insecure) keys.emplace_back("insecure");
+  if (now.options.tls != next.options.tls) keys.emplace_back("tls");
   return keys;
 }
 
