@@ -159,8 +159,10 @@ static int control_fill(struct rmem_channel *channel, unsigned long arg)
 	err = rmem_copy_args(&args, sizeof(args), sizeof(args), arg, &usize);
 	if (err)
 		return err;
-	if (args.flags & ~(RMEM_FILL_MARK | RMEM_FILL_ZERO))
+	if (args.flags & ~(RMEM_FILL_MARK | RMEM_FILL_ZERO | RMEM_FILL_EARLY))
 		return -EOPNOTSUPP;
+	if (args.flags & RMEM_FILL_EARLY)
+		return rmem_fetch_fill_early(channel, &args);
 	return rmem_fetch_fill(channel, &args);
 }
 

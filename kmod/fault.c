@@ -67,8 +67,7 @@ static vm_fault_t fault_resident(struct rmem_region *region, struct vm_fault *vm
 
 /* What a fault has to wait for: a fetch, or else room. */
 struct fault_wait {
-	struct rmem_req *req;
-	struct rmem_lane *ask;	/* where to ask for it */
+	struct rmem_wait fetch;		/* without a request: for room */
 	enum rmem_room room;
 };
 
@@ -77,13 +76,10 @@ static int fault_wait(struct rmem_region *region, struct fault_wait *wait, bool 
 {
 	int err;
 
-	if (!wait->req)
+	if (!wait->fetch.req)
 		return rmem_room_wait(region, wait->room, 1, retries, timeout);
-	if (wait->ask)
-		err = rmem_lane_wait(wait->ask, wait->req, timeout);
-	else
-		err = rmem_fetch_wait(wait->req, timeout);
-	rmem_request_put(wait->req);
+	err = rmem_fetch_wait(&wait->fetch, timeout);
+	rmem_request_put(wait->fetch.req);
 	return err;
 }
 
@@ -96,7 +92,6 @@ static vm_fault_t fault_look(struct rmem_region *region, struct vm_fault *vmf, b
 			     struct fault_wait *wait)
 {
 	bool store = vmf->flags & FAULT_FLAG_WRITE && vmf->vma->vm_flags & VM_SHARED;
-	struct rmem_req *req;
 	vm_fault_t ret;
 	int err;
 
@@ -105,7 +100,7 @@ static vm_fault_t fault_look(struct rmem_region *region, struct vm_fault *vmf, b
 			return VM_FAULT_SIGBUS;
 		/* here and not in page_mkwrite, which cannot wait without mmap_lock */
 		wait->room = RMEM_ROOM_DIRTY;
-		req = ERR_PTR(-EDQUOT);
+		err = -EDQUOT;
 		if (store && rmem_dirty_is_full(region, vmf->pgoff))
 			break;
 		ret = fault_resident(region, vmf);
@@ -113,18 +108,17 @@ static vm_fault_t fault_look(struct rmem_region *region, struct vm_fault *vmf, b
 			return ret;
 		wait->room = RMEM_ROOM_RESIDENT;
 		/* who cannot drop mmap_lock does not ask: sockets are locked outside of it */
-		wait->ask = NULL;
-		req = rmem_fetch_join(region, vmf->pgoff, retries, retries ? &wait->ask : NULL);
-	} while (req == ERR_PTR(-EAGAIN));
+		err = rmem_fetch_join(region, vmf->pgoff, retries, retries, &wait->fetch);
+	} while (err == -EAGAIN);
 
-	if (!IS_ERR(req)) {
+	if (!err) {
 		atomic64_inc(&region->faults_demand);
-		trace_rmem_fault(region, vmf->pgoff, req);
-		wait->req = req;
+		trace_rmem_fault(region, vmf->pgoff, wait->fetch.req);
 		return 0;
 	}
-	wait->req = NULL;
-	err = req == ERR_PTR(-EDQUOT) ? rmem_room_refused(region) : PTR_ERR(req);
+	wait->fetch.req = NULL;
+	if (err == -EDQUOT)
+		err = rmem_room_refused(region);
 	return err ? fault_error(region, vmf, err) : 0;
 }
 
@@ -161,8 +155,8 @@ static vm_fault_t rmem_fault(struct vm_fault *vmf)
 
 	if (nowait) {
 		/* the caller keeps the lock, and comes back by itself */
-		if (wait.req)
-			rmem_request_put(wait.req);
+		if (wait.fetch.req)
+			rmem_request_put(wait.fetch.req);
 		return VM_FAULT_RETRY;
 	}
 	/* the file keeps the region; without the lock the VMA may go away */

@@ -245,8 +245,9 @@ struct rmem_req {
 		struct {
 			/* region->lock */
 			struct rb_node rb;
-			unsigned int waiters;	/* ever; 0: a prefetch */
+			unsigned int waiters;	/* since the last early fill; 0: a prefetch */
 			unsigned int retries;	/* of them, faults that will come again */
+			unsigned int early;	/* RMEM_FILL_EARLYs so far */
 			bool timed_out;		/* counted as such */
 			bool stale;		/* a punch or a write overtook it */
 			u32 lane;		/* where its waiter has asked for it, or 0 */
@@ -376,6 +377,17 @@ long rmem_file_ioctl(struct file *file, unsigned int cmd, unsigned long arg);
 int rmem_file_release(struct inode *inode, struct file *file);
 extern const struct address_space_operations rmem_aops;
 
+/*
+ * struct rmem_wait - what a task waits for, that misses a page
+ *
+ * An early fill ends the wait, too, whatever page it brought: the task looks again.
+ */
+struct rmem_wait {
+	struct rmem_req *req;
+	unsigned int early;		/* early fills before */
+	struct rmem_lane *ask;		/* where to ask for it, or NULL */
+};
+
 /* fault.c */
 extern const struct vm_operations_struct rmem_vm_ops;
 bool rmem_fault_would_recurse(const void __user *addr, u64 length);
@@ -383,10 +395,11 @@ bool rmem_fault_would_recurse(const void __user *addr, u64 length);
 /* request.c */
 int rmem_request_init(void);
 void rmem_request_exit(void);
-struct rmem_req *rmem_fetch_join(struct rmem_region *region, pgoff_t index, bool retries,
-				 struct rmem_lane **ask);
+int rmem_fetch_join(struct rmem_region *region, pgoff_t index, bool retries, bool asks,
+		    struct rmem_wait *wait);
+bool rmem_fetch_waits(const struct rmem_wait *wait);
 int rmem_request_error(const struct rmem_req *req);
-int rmem_fetch_wait(struct rmem_req *req, long timeout);
+int rmem_fetch_wait(struct rmem_wait *wait, long timeout);
 int rmem_lost(struct rmem_region *region, int err);
 int rmem_fetch_populate(struct rmem_region *region, pgoff_t index);
 int rmem_prefetch(struct rmem_region *region, struct rmem_ioc_prefetch *args);
@@ -398,6 +411,7 @@ void rmem_fetch_again(struct rmem_req *req);
 int rmem_fetch_seek(struct rmem_req *req, u64 offset, u64 length);
 int rmem_fetch_filled(struct rmem_req *req, bool mark);
 int rmem_fetch_fill(struct rmem_channel *channel, const struct rmem_ioc_fill *args);
+int rmem_fetch_fill_early(struct rmem_channel *channel, const struct rmem_ioc_fill *args);
 struct rmem_req *rmem_write_alloc(struct rmem_region *region, pgoff_t chunk, u8 op, bool sync);
 void rmem_write_submit(struct rmem_req *req);
 void rmem_write_discard(struct rmem_req *req);
@@ -445,7 +459,7 @@ int rmem_region_send(struct rmem_region *region, struct rmem_ioc_send *args);
 
 /* lane.c */
 struct rmem_lane *rmem_lane_get(struct rmem_req *req);
-int rmem_lane_wait(struct rmem_lane *lane, struct rmem_req *req, long timeout);
+int rmem_lane_wait(struct rmem_wait *wait, long timeout);
 void rmem_lane_end(struct rmem_region *region);
 int rmem_region_lane(struct rmem_region *region, struct rmem_channel *channel,
 		     struct rmem_ioc_lane *args);
@@ -474,9 +488,9 @@ void rmem_pages_unlist(struct rmem_region *region, struct folio *folio);
 void rmem_pages_release(struct rmem_region *region, struct list_head *folios);
 int rmem_pages_add(struct rmem_region *region, struct folio *folio, pgoff_t index, gfp_t gfp);
 int rmem_pages_alloc(struct rmem_req *req);
-int rmem_pages_copy(struct rmem_req *req, u64 offset, u64 length, const void __user *from);
-int rmem_pages_zero(struct rmem_req *req, u64 offset, u64 length);
-int rmem_pages_insert(struct rmem_req *req, bool mark);
+int rmem_pages_copy(struct list_head *folios, u64 offset, u64 length, const void __user *from);
+int rmem_pages_zero(struct list_head *folios, u64 offset, u64 length);
+int rmem_pages_insert(struct rmem_req *req, struct list_head *folios, u64 offset, bool mark);
 void rmem_pages_free(struct rmem_req *req);
 bool rmem_pages_resident(struct rmem_region *region, pgoff_t first, pgoff_t count);
 int rmem_pages_drop(struct file *file, u64 offset, u64 length);

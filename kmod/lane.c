@@ -481,8 +481,9 @@ static int taker_wake(wait_queue_entry_t *entry, unsigned int mode, int sync, vo
 }
 
 /* As rmem_fetch_wait(), for one of the takers. */
-static int taker_wait(struct rmem_req *req, long timeout)
+static int taker_wait(const struct rmem_wait *wait, long timeout)
 {
+	struct rmem_req *req = wait->req;
 	struct rmem_region *region = req->region;
 	struct wait_queue_entry over, answer;
 	int err = 0;
@@ -493,7 +494,7 @@ static int taker_wait(struct rmem_req *req, long timeout)
 	for (;;) {
 		prepare_to_wait(&req->wait, &over, RMEM_SLEEP);
 		prepare_to_wait_exclusive(&region->answer_wait, &answer, RMEM_SLEEP);
-		if (request_is_over(req)) {
+		if (!rmem_fetch_waits(wait)) {
 			err = rmem_request_error(req);
 			break;
 		}
@@ -608,8 +609,10 @@ struct rmem_lane *rmem_lane_get(struct rmem_req *req)
  *
  * As rmem_fetch_wait(). What cannot be asked for the daemon is told of.
  */
-int rmem_lane_wait(struct rmem_lane *lane, struct rmem_req *req, long timeout)
+int rmem_lane_wait(struct rmem_wait *wait, long timeout)
 {
+	struct rmem_lane *lane = wait->ask;
+	struct rmem_req *req = wait->req;
 	struct rmem_region *region = req->region;
 	bool asked = lane_ask(lane, req);
 	int err;
@@ -622,7 +625,7 @@ int rmem_lane_wait(struct rmem_lane *lane, struct rmem_req *req, long timeout)
 	lane_put(lane);
 
 	atomic_inc(&region->waiting);
-	err = taker_wait(req, timeout);
+	err = taker_wait(wait, timeout);
 	atomic_dec(&region->waiting);
 	taker_goes(region);
 	return err;

@@ -4,7 +4,8 @@
  *
  * One rule makes the rest simple: a folio of a region is in the page cache only
  * with valid contents. Fetched bytes gather in folios that belong to their
- * request alone, and the whole chunk is inserted when its last byte is there.
+ * request alone, and the whole chunk is inserted when its last byte is there; pages
+ * that come early (RMEM_FILL_EARLY) gather and are inserted by themselves.
  * So nobody ever waits for a locked, unfilled folio, a hung daemon blocks
  * neither compaction nor truncation, and a fill buffer that lies in the region
  * itself cannot deadlock on a folio lock.
@@ -164,13 +165,13 @@ static int pages_copy_from(void *to, const void __user *from, size_t bytes)
 	return copy_from_user(to, from, bytes) ? -EFAULT : 0;
 }
 
-/* Bytes for a fetch's folios, at @offset from its start: zeros where @from is NULL. */
-static int pages_set(struct rmem_req *req, u64 offset, u64 length, const void __user *from)
+/* Bytes for a fetch's folios, at @offset from their start: zeros where @from is NULL. */
+static int pages_set(struct list_head *folios, u64 offset, u64 length, const void __user *from)
 {
 	struct folio *folio;
 	u64 start = 0, end = offset + length;
 
-	list_for_each_entry(folio, &req->fetch.folios, lru) {
+	list_for_each_entry(folio, folios, lru) {
 		long i;
 
 		for (i = 0; i < folio_nr_pages(folio); i++, start += PAGE_SIZE) {
@@ -199,23 +200,26 @@ static int pages_set(struct rmem_req *req, u64 offset, u64 length, const void __
 }
 
 /* Nothing lies behind the end of the region: the rest of its last page is zero. */
-static void pages_zero_tail(struct rmem_req *req)
+static void pages_zero_tail(struct rmem_region *region, struct list_head *folios, u64 offset)
 {
-	struct folio *last = list_last_entry(&req->fetch.folios, struct folio, lru);
+	struct folio *folio;
 
-	if (!PAGE_ALIGNED(req->length))
-		folio_zero_segment(last, folio_size(last) - PAGE_SIZE + offset_in_page(req->length),
-				   folio_size(last));
+	list_for_each_entry(folio, folios, lru) {
+		offset += folio_size(folio);
+		if (offset > region->size)
+			folio_zero_segment(folio, folio_size(folio) - (offset - region->size),
+					   folio_size(folio));
+	}
 }
 
-int rmem_pages_copy(struct rmem_req *req, u64 offset, u64 length, const void __user *from)
+int rmem_pages_copy(struct list_head *folios, u64 offset, u64 length, const void __user *from)
 {
-	return from ? pages_set(req, offset, length, from) : -EFAULT;
+	return from ? pages_set(folios, offset, length, from) : -EFAULT;
 }
 
-int rmem_pages_zero(struct rmem_req *req, u64 offset, u64 length)
+int rmem_pages_zero(struct list_head *folios, u64 offset, u64 length)
 {
-	return pages_set(req, offset, length, NULL);
+	return pages_set(folios, offset, length, NULL);
 }
 
 /* A folio with all of its bytes becomes visible; 0, and it is locked, or what is in the way. */
@@ -288,6 +292,7 @@ static void pages_drain(struct rmem_region *region, pgoff_t index)
 
 /*
  * rmem_pages_insert() - what was fetched becomes visible
+ * @folios: of the fetch, from @offset of the region on; those that were not reached remain
  * @mark: tell the daemon when it is first used
  *
  * Pages that are resident are newer or the same and stay. The memory cgroup of
@@ -296,16 +301,16 @@ static void pages_drain(struct rmem_region *region, pgoff_t index)
  *
  * Return: 0 or ENOMEM; what could be inserted is valid in either case.
  */
-int rmem_pages_insert(struct rmem_req *req, bool mark)
+int rmem_pages_insert(struct rmem_req *req, struct list_head *folios, u64 offset, bool mark)
 {
 	struct rmem_region *region = req->region;
 	struct mem_cgroup *payer = set_active_memcg(pages_payer(req));
-	pgoff_t index = req->offset >> PAGE_SHIFT;
+	pgoff_t index = offset >> PAGE_SHIFT;
 	struct folio *folio, *next;
 	int err = 0;
 
-	pages_zero_tail(req);
-	list_for_each_entry_safe(folio, next, &req->fetch.folios, lru) {
+	pages_zero_tail(region, folios, offset);
+	list_for_each_entry_safe(folio, next, folios, lru) {
 		long pages = folio_nr_pages(folio);
 
 		rmem_pages_unlist(region, folio);
@@ -329,7 +334,7 @@ int rmem_pages_insert(struct rmem_req *req, bool mark)
 	}
 	set_active_memcg(payer);
 	if (READ_ONCE(region->resident_limit) && !region->folio_order)
-		pages_drain(region, req->offset >> PAGE_SHIFT);
+		pages_drain(region, offset >> PAGE_SHIFT);
 	if (err == -ENOMEM && !req->fetch.starving)
 		req->fetch.starving = jiffies ?: 1;
 	return err;

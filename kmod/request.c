@@ -243,26 +243,25 @@ static bool fetch_demand(struct rmem_req *req, pgoff_t index)
  * rmem_fetch_join() - wait for the chunk that holds page @index
  * @retries: the caller cannot carry an error out of its wait; it will come
  *	again and ask here
- * @ask: NULL, or out: where the caller has to ask for it, and to wait, by
- *	rmem_lane_wait(), as soon as it holds no lock; NULL: nowhere
+ * @asks: the caller may ask for it by itself, on a lane
+ * @wait: out: to pass to rmem_fetch_wait(), as soon as the caller holds no lock; its
+ *	request to be put then
  *
  * Joins the fetch that is under way or asks for a new one. A fetch that failed
  * a moment ago answers as many callers as it left behind without an error.
  *
- * Return: a referenced request to pass to one of the two waits and to put, or an
- * ERR_PTR: EAGAIN (it is there now), EDQUOT (no room, and none can be made),
- * ENOMEM, ENODEV, ESTALE, ETIME (the region is lost), EIO.
+ * Return: 0; EAGAIN (it is there now), EDQUOT (no room, and none can be made),
+ * ENOMEM, ENODEV, ESTALE, ETIME (the region is lost), EIO, and there is nothing to wait for.
  */
-struct rmem_req *rmem_fetch_join(struct rmem_region *region, pgoff_t index, bool retries,
-				 struct rmem_lane **ask)
+int rmem_fetch_join(struct rmem_region *region, pgoff_t index, bool retries, bool asks,
+		    struct rmem_wait *wait)
 {
 	pgoff_t chunk = rmem_chunk_of(region, index);
 	struct rmem_req *fresh = NULL, *stale = NULL, *req;
 	bool started = false;
 	int err;
 
-	if (ask)
-		*ask = NULL;
+	wait->ask = NULL;
 again:
 	spin_lock(&region->lock);
 	err = rmem_region_gone(region);
@@ -301,11 +300,13 @@ again:
 	}
 	if (req) {
 		kref_get(&req->ref);
+		wait->req = req;
+		wait->early = req->fetch.early;
 		req->fetch.retries += retries;
 		if (fetch_demand(req, index)) {
-			if (started && ask)
-				*ask = rmem_lane_get(req);
-			if (!ask || !*ask)
+			if (started && asks)
+				wait->ask = rmem_lane_get(req);
+			if (!wait->ask)
 				request_publish(req);
 		}
 	}
@@ -313,10 +314,9 @@ again:
 	if (!req) {
 		fresh = request_alloc(region, RMEM_OP_FETCH);
 		if (!fresh)
-			return ERR_PTR(-ENOMEM);
+			return -ENOMEM;
 		goto again;
 	}
-	err = 0;
 	goto drop_fresh;
 out:
 	spin_unlock(&region->lock);
@@ -327,7 +327,7 @@ out:
 drop_fresh:
 	if (fresh)
 		rmem_request_discard(fresh);
-	return err ? ERR_PTR(err) : req;
+	return err;
 }
 
 /* Of a request that is over: by what error. */
@@ -338,21 +338,30 @@ int rmem_request_error(const struct rmem_req *req)
 	return req->error;
 }
 
+/* Neither is the fetch over, nor has it brought any page yet. */
+bool rmem_fetch_waits(const struct rmem_wait *wait)
+{
+	return READ_ONCE(wait->req->state) != RMEM_REQ_DONE &&
+	       READ_ONCE(wait->req->fetch.early) == wait->early;
+}
+
 /*
- * rmem_fetch_wait() - wait, killably and freezably, until a fetch is over
+ * rmem_fetch_wait() - wait, killably and freezably, until a fetch is over or brings pages
  * @timeout: in jiffies; the fetch's own deadline applies besides
  *
  * Return: 0 (look again), the fetch's error, ETIME or ERESTARTSYS, negative.
  */
-int rmem_fetch_wait(struct rmem_req *req, long timeout)
+int rmem_fetch_wait(struct rmem_wait *wait, long timeout)
 {
-	struct rmem_region *region = req->region;
+	struct rmem_region *region = wait->req->region;
 	int err;
 
+	if (wait->ask)
+		return rmem_lane_wait(wait, timeout);
 	atomic_inc(&region->waiting);
-	err = rmem_wait_event(req->wait, READ_ONCE(req->state) == RMEM_REQ_DONE, timeout);
+	err = rmem_wait_event(wait->req->wait, !rmem_fetch_waits(wait), timeout);
 	atomic_dec(&region->waiting);
-	return err ?: rmem_request_error(req);
+	return err ?: rmem_request_error(wait->req);
 }
 
 /* How a wait ended, as read and write tell it; the region's policy may kill for it. */
@@ -375,21 +384,17 @@ int rmem_lost(struct rmem_region *region, int err)
  */
 int rmem_fetch_populate(struct rmem_region *region, pgoff_t index)
 {
-	struct rmem_lane *ask;
-	struct rmem_req *req = rmem_fetch_join(region, index, false, &ask);
-	int err;
+	struct rmem_wait wait;
+	int err = rmem_fetch_join(region, index, false, true, &wait);
 
-	if (req == ERR_PTR(-EDQUOT))
+	if (err == -EDQUOT)
 		return rmem_room_populate(region, RMEM_ROOM_RESIDENT, 1);
-	if (IS_ERR(req)) {
-		err = PTR_ERR(req) == -EAGAIN ? 0 : PTR_ERR(req);
-	} else {
+	if (err == -EAGAIN)
+		return 0;
+	if (!err) {
 		atomic64_inc(&region->faults_demand);
-		if (ask)
-			err = rmem_lane_wait(ask, req, MAX_SCHEDULE_TIMEOUT);
-		else
-			err = rmem_fetch_wait(req, MAX_SCHEDULE_TIMEOUT);
-		rmem_request_put(req);
+		err = rmem_fetch_wait(&wait, MAX_SCHEDULE_TIMEOUT);
+		rmem_request_put(wait.req);
 	}
 	return rmem_lost(region, err);
 }
@@ -697,6 +702,26 @@ int rmem_fetch_seek(struct rmem_req *req, u64 offset, u64 length)
 }
 
 /*
+ * Folios with bytes of a fetch become visible, from @offset of the region on. EAGAIN: not
+ * any more.
+ */
+static int fetch_insert(struct rmem_req *req, struct list_head *folios, u64 offset, bool mark)
+{
+	struct address_space *mapping = req->region->inode->i_mapping;
+	int err = -EAGAIN;
+
+	lockdep_assert_held(&req->fill_mutex);
+	/* A punch begins under this lock, held exclusively: before or after. */
+	filemap_invalidate_lock_shared(mapping);
+	if (fetch_enter(req)) {
+		err = rmem_pages_insert(req, folios, offset, mark);
+		fetch_entered(req);
+	}
+	filemap_invalidate_unlock_shared(mapping);
+	return err;
+}
+
+/*
  * rmem_fetch_filled() - bytes up to the cursor are there
  * @mark: tell the daemon when they are first used
  *
@@ -705,21 +730,12 @@ int rmem_fetch_seek(struct rmem_req *req, u64 offset, u64 length)
  */
 int rmem_fetch_filled(struct rmem_req *req, bool mark)
 {
-	struct address_space *mapping = req->region->inode->i_mapping;
-	int err = -EAGAIN;
+	int err;
 
 	lockdep_assert_held(&req->fill_mutex);
 	if (req->fetch.cursor < req->length)
 		return 0;
-
-	/* A punch begins under this lock, held exclusively: before or after. */
-	filemap_invalidate_lock_shared(mapping);
-	if (fetch_enter(req)) {
-		err = rmem_pages_insert(req, mark);
-		fetch_entered(req);
-	}
-	filemap_invalidate_unlock_shared(mapping);
-
+	err = fetch_insert(req, &req->fetch.folios, req->offset, mark);
 	if (!err) {
 		request_finish(req, 0);
 		return 0;
@@ -744,14 +760,75 @@ int rmem_fetch_fill(struct rmem_channel *channel, const struct rmem_ioc_fill *ar
 		return PTR_ERR(req);
 	err = rmem_fetch_seek(req, args->offset, args->length);
 	if (!err && args->flags & RMEM_FILL_ZERO)
-		err = rmem_pages_zero(req, args->offset, args->length);
+		err = rmem_pages_zero(&req->fetch.folios, args->offset, args->length);
 	else if (!err)
-		err = rmem_pages_copy(req, args->offset, args->length,
+		err = rmem_pages_copy(&req->fetch.folios, args->offset, args->length,
 				      u64_to_user_ptr(args->addr));
 	if (!err) {
 		req->fetch.cursor += args->length;
 		err = rmem_fetch_filled(req, args->flags & RMEM_FILL_MARK);
 	}
+	rmem_fetch_unlock(req);
+	return err;
+}
+
+/* Its waiters look for their pages; who still misses one comes back as the first. */
+static void fetch_look_again(struct rmem_req *req)
+{
+	struct rmem_region *region = req->region;
+
+	spin_lock(&region->lock);
+	if (req->state != RMEM_REQ_DONE) {
+		/* that somebody had joined it, if the daemon is still to be told */
+		if (region->channel)
+			rmem_ring_unqueue(region->channel, req);
+		WRITE_ONCE(req->fetch.early, req->fetch.early + 1);
+		if (req->fetch.waiters)
+			region->nr_prefetches++;
+		req->fetch.waiters = 0;
+		req->fetch.retries = 0;
+		req->fetch.timed_out = false;
+		region->lost = false;
+	}
+	spin_unlock(&region->lock);
+	wake_up_all(&req->wait);
+}
+
+static int fetch_early(struct rmem_req *req, const struct rmem_ioc_fill *args)
+{
+	u64 offset = req->offset + args->offset;
+	LIST_HEAD(folios);
+	int err;
+
+	if (!args->length || args->offset >= req->length ||
+	    args->length > req->length - args->offset || !PAGE_ALIGNED(args->offset))
+		return -EINVAL;
+	if (!PAGE_ALIGNED(args->length) && args->offset + args->length != req->length)
+		return -EINVAL;
+	err = rmem_pages_gather(req->region, &folios, offset >> PAGE_SHIFT,
+				DIV_ROUND_UP(offset + args->length, PAGE_SIZE), 0);
+	if (!err)
+		err = rmem_pages_copy(&folios, 0, args->length, u64_to_user_ptr(args->addr));
+	if (!err)
+		err = fetch_insert(req, &folios, offset, args->flags & RMEM_FILL_MARK);
+	if (!err)
+		fetch_look_again(req);
+	rmem_pages_release(req->region, &folios);
+	return err;
+}
+
+/* RMEM_IOC_FILL with RMEM_FILL_EARLY */
+int rmem_fetch_fill_early(struct rmem_channel *channel, const struct rmem_ioc_fill *args)
+{
+	struct rmem_req *req;
+	int err;
+
+	if (args->flags & RMEM_FILL_ZERO)
+		return -EINVAL;
+	req = rmem_fetch_lock(channel, args->cookie);
+	if (IS_ERR(req))
+		return PTR_ERR(req);
+	err = fetch_early(req, args);
 	rmem_fetch_unlock(req);
 	return err;
 }

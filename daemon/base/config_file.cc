@@ -2,6 +2,7 @@
 #include "base/config_file.hh"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cerrno>

@@ -272,6 +272,7 @@ nlohmann::json Regions::status() const {
                     {"store_flushes", stats.flushes},
                     {"repeated", stats.repeated},
                     {"hedged", stats.hedged},
+                    {"early", stats.early},
                     {"damaged", stats.damaged},
                     {"malformed", stats.malformed},
                     {"pull_rate", a->options().pull_rate},

@@ -80,7 +80,8 @@ Result<std::unique_ptr<Device>> Device::open(std::uint32_t ring_entries) {
   setup.ring_entries = ring_entries;
   setup.uapi_major = RMEM_UAPI_MAJOR;
   setup.uapi_minor = RMEM_UAPI_MINOR;
-  setup.features = RMEM_FEATURE_RECEIVE | RMEM_FEATURE_SEND | RMEM_FEATURE_LANE;
+  setup.features =
+      RMEM_FEATURE_RECEIVE | RMEM_FEATURE_SEND | RMEM_FEATURE_LANE | RMEM_FEATURE_EARLY;
   if (const int err = call(device->fd_.get(), RMEM_IOC_SETUP, setup)) {
     return module_error(err, std::string(kControlPath) + ": interface version " +
                                  std::to_string(RMEM_UAPI_MAJOR) + "." +

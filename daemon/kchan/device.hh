@@ -40,6 +40,7 @@ class Device final : public KernelChannel {
   int fill_zeros(std::uint64_t cookie, std::uint64_t length, std::uint32_t flags) override;
   int fill(std::uint64_t cookie, std::uint64_t offset, std::span<const std::byte> bytes,
            std::uint32_t flags) override;
+  bool fills_early() const override { return features_ & RMEM_FEATURE_EARLY; }
   bool receives() const override { return features_ & RMEM_FEATURE_RECEIVE; }
   Received receive(std::uint64_t cookie, std::uint64_t offset, std::uint64_t length, int socket,
                    std::uint32_t flags, const std::optional<std::uint32_t>& checksum) override;

@@ -27,6 +27,8 @@ class KernelChannel {
   // `offset` counts from the fetch's first byte; `flags` are RMEM_FILL_*.
   virtual int fill(std::uint64_t cookie, std::uint64_t offset, std::span<const std::byte> bytes,
                    std::uint32_t flags) = 0;
+  // Does the module know RMEM_FILL_EARLY?
+  virtual bool fills_early() const { return false; }
   // As fill() of a whole fetch, with so many zeros.
   virtual int fill_zeros(std::uint64_t cookie, std::uint64_t length, std::uint32_t flags) = 0;
   // What receive() has done.

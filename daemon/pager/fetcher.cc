@@ -41,7 +41,12 @@ void Fetcher::add(Request* r, std::uint32_t lane) {
     return;
   }
   // Of another lane the answers are lost.
-  if (lane == 0 || lane != lane_) return demand_.push_back(r);
+  if (lane == 0 || lane != lane_) {
+    if (!page_first(r)) return demand_.push_back(r);
+    r->flags |= RMEM_REQ_PREFETCH;
+    ahead_.push_front(r);
+    return send_scout(r, r->demand);
+  }
   ++region_.stats().fetches;
   ++region_.stats().asked;
   asked_.push_back(r);
@@ -55,14 +60,16 @@ bool Fetcher::unasked(std::uint64_t cookie) {
   return true;
 }
 
-void Fetcher::joined(std::uint64_t cookie) {
+void Fetcher::joined(std::uint64_t cookie, std::uint64_t demand) {
   if (Request* r = ahead_.find(cookie)) {
     read_ahead_.on_late(r->offset);
-    r->flags &= static_cast<std::uint8_t>(~RMEM_REQ_PREFETCH);
-    ahead_.remove(r);
-    demand_.push_back(r);
+    if (page_first(r)) {
+      ahead_.remove(r);
+      ahead_.push_front(r);
+      return send_scout(r, demand);
+    }
     ++region_.stats().prefetches;
-    return;
+    return promote(r, false);
   }
   std::uint64_t in_front = 0;
   for (Request* r = reading_.first(); r; r = r->next) {
@@ -72,14 +79,69 @@ void Fetcher::joined(std::uint64_t cookie) {
       continue;
     }
     read_ahead_.on_late(r->offset);
-    r->flags &= static_cast<std::uint8_t>(~RMEM_REQ_PREFETCH);
-    --reading_ahead_;
+    // What is about to come needs no scout.
+    if (in_front >= r->length && page_first(r)) return send_scout(r, demand);
+    promote(r, true);
     if (in_front >= kFarBack && region_.ready() && region_.store().overtakes()) ask_twice(r);
     return;
   }
 }
 
+// Somebody waits for all of it.
+void Fetcher::promote(Request* r, bool at_store) {
+  r->flags &= static_cast<std::uint8_t>(~RMEM_REQ_PREFETCH);
+  if (at_store) {
+    --reading_ahead_;
+  } else {
+    ahead_.remove(r);
+    demand_.push_back(r);
+  }
+}
+
+bool Fetcher::far() const { return region_.ready() && region_.store().round_trip() >= kFar; }
+
+bool Fetcher::page_first(const Request* r) const {
+  if (r->twin || r->length < kLeastScouted || !shared_.channel.fills_early() || !far())
+    return false;
+  if (!region_.store().overtakes()) return false;
+  return reading_ahead_ > 0 || whole_took_ * 4 >= region_.store().round_trip() * 5;
+}
+
+void Fetcher::send_scout(Request* r, std::uint64_t demand) {
+  Request* scout = twin_of(r);
+  if (!scout) return;
+  scout->flags &= static_cast<std::uint8_t>(~RMEM_REQ_PREFETCH);
+  scout->scout = scout->by_copy = true;
+  scout->mark = false;
+  scout->offset = std::clamp(demand / kScouted * kScouted, r->offset, r->end() - 1);
+  scout->length = std::min(kScouted, r->end() - scout->offset);
+  demand_.push_back(scout);
+}
+
+void Fetcher::scout_over(Request* scout, const store::Outcome& outcome) {
+  Request* const r = scout->twin;
+  int err = outcome.err;
+  if (r && !scout->overtaken && err == 0) {
+    err = shared_.channel.fill(scout->cookie, scout->offset - r->offset,
+                               scout->buffer.first(scout->length), RMEM_FILL_EARLY);
+    if (err == 0) ++region_.stats().early;
+  }
+  const bool failed = r && !scout->overtaken && err != 0 && err != ENOENT;
+  release(scout);
+  if (!failed || !ahead(r)) return;
+  // Then it is the chunk that is waited for, and tells what is wrong.
+  promote(r, !ahead_.find(r->cookie));
+}
+
 Request* Fetcher::ask_twice(Request* r) {
+  Request* twin = twin_of(r);
+  if (!twin) return nullptr;
+  ++region_.stats().repeated;
+  demand_.push_back(twin);
+  return twin;
+}
+
+Request* Fetcher::twin_of(Request* r) {
   Request* twin = shared_.pool.take();
   if (!twin) return nullptr;
   twin->region = r->region;
@@ -91,8 +153,6 @@ Request* Fetcher::ask_twice(Request* r) {
   twin->mark = r->mark;
   twin->twin = r;
   r->twin = twin;
-  ++region_.stats().repeated;
-  demand_.push_back(twin);
   return twin;
 }
 
@@ -130,7 +190,7 @@ void Fetcher::hedge(Region::Clock::time_point now) {
 void Fetcher::missed(std::uint64_t offset, std::uint32_t tid) {
   // What is read ahead is not missed.
   if (touches_) return touches_->touched(offset);
-  read_ahead_.set_far(region_.ready() && region_.store().round_trip() >= kFar);
+  read_ahead_.set_far(far());
   fetch_ahead(read_ahead_.on_miss(offset, tid));
 }
 
@@ -214,6 +274,7 @@ bool Fetcher::issue_prefetch() {
 void Fetcher::read(Request* r) {
   ++region_.stats().fetches;
   if (ahead(r)) ++reading_ahead_;
+  r->alone = reading_.empty();
   reading_.push_back(r);
   region_.operation_begins();
   const store::Done done = {&Fetcher::read_done, r};
@@ -278,6 +339,9 @@ void Fetcher::over(Request* r, const store::Outcome& outcome) {
   reading_.remove(r);
   if (ahead(r)) --reading_ahead_;
   if (region_.gone()) return release(r);
+  if (r->scout) return scout_over(r, outcome);
+  if (r->alone && outcome.err == 0 && r->length == region_.config().chunk)
+    whole_took_ = shared_.now() - r->asked;
   settle(r, outcome, r->buffer);
 }
 
@@ -316,9 +380,10 @@ void Fetcher::settle(Request* r, const store::Outcome& outcome, std::span<const 
 // --- those who ask by themselves ----------------------------------------------
 
 store::Asker::Begun Fetcher::begin(const Lane& lane) {
-  // What tasks have asked for by themselves nobody here knows to be late. Over a distance
-  // that they ask saves little.
-  if (shared_.hedge && region_.ready() && region_.store().round_trip() >= kFar) return Begun::kNo;
+  // What tasks have asked for by themselves nobody here knows to be late, nor comes the page
+  // first. Over a distance that they ask saves little.
+  const bool scouts = region_.config().chunk >= kLeastScouted && shared_.channel.fills_early();
+  if (lane.round_trip >= kFar && (shared_.hedge || scouts)) return Begun::kNo;
   // Before the kernel may say so.
   lane_ = lane.number;
   kchan::KernelChannel::Lane lent{
@@ -398,7 +463,7 @@ void Fetcher::refused(Request* r) {
     case EAGAIN:  // the region is gone
       return again(r);
     case ESPIPE:  // its twin has begun anew
-      if (r->twin) return release(r);
+      if (r->twin && !r->twin->scout) return release(r);
       break;
     case ENOMEM:
       if (ahead(r)) return fail(r, ECANCELED);
@@ -456,10 +521,12 @@ void Fetcher::again(Request* r) {
 }
 
 void Fetcher::fail(Request* r, int err) {
-  if (r->twin) return release(r);  // which may still succeed
+  if (r->twin && !r->twin->scout) return release(r);  // which may still succeed
   // Nobody waits for a fetch ahead; who does by now asks again, and is told.
   const int told = ahead(r) ? ECANCELED : err;
   shared_.channel.complete({&r->cookie, 1}, told);
+  // If the kernel asks again, what a scout brings may be older than what that is for.
+  if (r->twin) r->twin->overtaken = true;
   release(r);
 }
 

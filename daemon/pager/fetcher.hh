@@ -29,6 +29,11 @@ struct Shared;
 // the other brings is thrown away, for it may be older than what the kernel has been
 // told since.
 //
+// Over a distance a large chunk takes much longer than a page of it, where the link is slow or
+// busy. There the page that somebody waits for, and some around it, are asked for by themselves: a
+// scout, as a demand, whose bytes the kernel lets in early, while the chunk follows as a fetch
+// ahead. (After Linux' and others' "critical word first".)
+//
 // With Pager::Options::hedge, so is a short fetch on the page lane that is late, on the bulk lane:
 // what TCP has lost at the end of a stream it sends again after 200 ms at best. At most
 // one in twenty. Then the tasks do not ask by themselves over a distance.
@@ -44,9 +49,9 @@ class Fetcher final : private store::Asker {
   void add(Request* fetch, std::uint32_t lane = 0);
   // RMEM_REQ_AGAIN: he could not, after all. False: that is not what it means.
   bool unasked(std::uint64_t cookie);
-  // RMEM_REQ_JOINED: somebody waits for a fetch ahead. It is a demand fetch from
-  // now on and goes on where it is, unless it is over.
-  void joined(std::uint64_t cookie);
+  // RMEM_REQ_JOINED: somebody waits for a fetch ahead, for the byte at `demand`. It is a demand
+  // fetch from now on and goes on where it is, unless it is over.
+  void joined(std::uint64_t cookie, std::uint64_t demand);
   // RMEM_OP_FETCH for which `tid` waits, or RMEM_OP_MISS: a step of that reader.
   void missed(std::uint64_t offset, std::uint32_t tid);
   // RMEM_OP_MISS: nothing to be done for it.
@@ -101,6 +106,9 @@ class Fetcher final : private store::Asker {
   static constexpr std::chrono::milliseconds kLate{30};
   static constexpr std::uint64_t kHedged = 64 << 10;
   static constexpr std::uint64_t kHedgeOneIn = 20;
+  // What a scout asks for, and of what fetches.
+  static constexpr std::uint64_t kScouted = 16 << 10;
+  static constexpr std::uint64_t kLeastScouted = 64 << 10;
   static constexpr unsigned kMaxDamaged = 5;
   // A round trip of more chunks than are worth being asked for one by one.
   static constexpr std::chrono::microseconds kFar{2000};
@@ -123,7 +131,13 @@ class Fetcher final : private store::Asker {
   int unwanted(const Request* r) const;
   bool directly(const Request* r) const;
   void settle(Request* r, const store::Outcome& outcome, std::span<const std::byte> bytes);
+  Request* twin_of(Request* r);
   Request* ask_twice(Request* r);
+  bool far() const;
+  bool page_first(const Request* r) const;
+  void send_scout(Request* r, std::uint64_t demand);
+  void scout_over(Request* r, const store::Outcome& outcome);
+  void promote(Request* r, bool at_store);
   bool may_hedge(const Request* r) const;
   std::chrono::microseconds late() const;
   void refused(Request* r);
@@ -149,6 +163,8 @@ class Fetcher final : private store::Asker {
   std::uint32_t lane_ = 0;
   List unfilled_;
   std::size_t reading_ahead_ = 0;
+  std::chrono::steady_clock::duration
+      whole_took_{};  // the last whole chunk that had the link alone
   // One chunk of the region's own: regions whose store is slow cannot take the
   // last buffer from it.
   std::unique_ptr<std::byte[]> reserve_;

@@ -102,7 +102,7 @@ void Pager::accept(const rmem_request& e) {
   if (e.op == RMEM_OP_LANE) return region->take_answers(e.lane);
 
   if (e.op == RMEM_OP_FETCH && (e.flags & RMEM_REQ_JOINED) != 0) {
-    region->fetcher().joined(e.cookie);
+    region->fetcher().joined(e.cookie, e.demand_offset);
     return list(*region);
   }
   if (e.op == RMEM_OP_FETCH && (e.flags & RMEM_REQ_AGAIN) != 0 &&
@@ -122,6 +122,7 @@ void Pager::accept(const rmem_request& e) {
   r->cookie = e.cookie;
   r->offset = e.offset;
   r->length = e.length;
+  r->demand = e.demand_offset;
   r->payload = e.payload;
   r->op = e.op;
   r->flags = e.flags;

@@ -40,6 +40,7 @@ struct Stats {
   std::uint64_t prefetches = 0;  // of which read-ahead asked for, before anybody came
   std::uint64_t received = 0;    // of the fetches: whose bytes the module received itself
   std::uint64_t asked = 0;       // of the fetches: asked by who waits
+  std::uint64_t early = 0;       // pages' fetches of which those came first, by themselves
   std::uint64_t hedged = 0;      // of the fetches: asked for a second time because they were late
   std::uint64_t writes = 0;      // requests given to the store, repetitions included
   std::uint64_t sent = 0;        // of the writes: whose bytes the module sends itself

@@ -20,11 +20,13 @@ struct Request {
   Request* next = nullptr;
   Request* previous = nullptr;
   Region* region = nullptr;
-  Request* twin = nullptr;  // FETCH: the same, asked for a second time
+  // FETCH: the same, asked for a second time; or its scout; or whose scout this is
+  Request* twin = nullptr;
 
   std::uint64_t cookie = 0;
   std::uint64_t offset = 0;  // bytes from the region's start
   std::uint64_t length = 0;
+  std::uint64_t demand = 0;    // FETCH: the byte that was missed first
   std::uint64_t payload = 0;   // WRITE: bytes that write_out will give
   std::uint64_t sequence = 0;  // WRITE, ZERO: order of arrival in the region
   std::uint64_t epoch = 0;     // WRITE, ZERO: durability epoch of the acks
@@ -41,6 +43,8 @@ struct Request {
   bool urgent = false;         // FETCH: the store was told so
   bool hedge = false;          // FETCH: in place of `twin`, which is late, so another way
   bool hedged = false;         // FETCH: there was such a twin
+  bool scout = false;          // FETCH: for the page that is waited for, ahead of `twin`
+  bool alone = false;          // FETCH: there was no other at the store
   bool epochs_differ = false;  // WRITE: its runs were acknowledged in several
   std::chrono::steady_clock::time_point asked{};  // FETCH: when the store was
   std::uint32_t pending = 0;                      // answers of the store still to come

@@ -586,6 +586,7 @@ void RemoteLink::resume_asker() {
   namespace at = wire::header_at;
   Asker::Lane lane{options_.generation, connection_->socket(), lent_.message,       at::kRequest,
                    at::kOffset,         at::kLength,           at::kHeaderChecksum, {}};
+  lane.round_trip = connection_->round_trip();
   const bool takes = answers_are_askers();
   if (takes)
     lane.answer = {lent_.answer,

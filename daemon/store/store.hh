@@ -122,6 +122,7 @@ class Asker : public Receiver {
       std::uint16_t cookie_at = 0, offset_at = 0, length_at = 0, payload_at = 0;
       std::uint16_t payload_checksum_at = 0, checksum_at = 0;
     } answer;
+    std::chrono::microseconds round_trip{};  // at least; 0: not known
   };
   enum class Begun {
     kNo,     // it will not, on no connection like this

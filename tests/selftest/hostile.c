@@ -1038,7 +1038,7 @@ static void daemon_ioctl(void)
 		break;
 	case RMEM_IOC_FILL:
 		a.fill.cookie = q->cookie;
-		a.fill.flags = pick(4);
+		a.fill.flags = one_in(2) ? pick(4) : pick(16);
 		a.fill.length = one_in(2) ? q->length : number();
 		a.fill.offset = one_in(2) ? 0 : number();
 		a.fill.addr = (unsigned long)pointer(a.fill.length);

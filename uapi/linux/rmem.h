@@ -258,7 +258,9 @@ struct rmem_ioc_unsafe {
 #define RMEM_FEATURE_RECEIVE (1ull << 0) /* RMEM_IOC_RECEIVE */
 #define RMEM_FEATURE_SEND (1ull << 1) /* RMEM_IOC_RUNS, RMEM_IOC_SEND */
 #define RMEM_FEATURE_LANE (1ull << 2) /* RMEM_IOC_LANE */
-#define RMEM_FEATURES_KNOWN (RMEM_FEATURE_RECEIVE | RMEM_FEATURE_SEND | RMEM_FEATURE_LANE)
+#define RMEM_FEATURE_EARLY (1ull << 3) /* RMEM_FILL_EARLY */
+#define RMEM_FEATURES_KNOWN \
+	(RMEM_FEATURE_RECEIVE | RMEM_FEATURE_SEND | RMEM_FEATURE_LANE | RMEM_FEATURE_EARLY)
 
 /**
  * struct rmem_ioc_setup - RMEM_IOC_SETUP: make the ring
@@ -313,6 +315,8 @@ struct rmem_ioc_region {
 #define RMEM_FILL_MARK (1u << 0)
 /* The bytes are zeros; @addr is not looked at. */
 #define RMEM_FILL_ZERO (1u << 1)
+/* These bytes shall be visible at once, ahead of the others. */
+#define RMEM_FILL_EARLY (1u << 3)
 
 /**
  * struct rmem_ioc_fill - RMEM_IOC_FILL: bytes for a fetch, by copy
@@ -329,6 +333,13 @@ struct rmem_ioc_region {
  * Nothing becomes visible before the request is complete: with its last byte
  * the whole range enters the page cache at once and the waiters go on. Pages
  * that are resident already are left as they are.
+ *
+ * RMEM_FILL_EARLY, which needs RMEM_FEATURE_EARLY, is for pages that somebody waits for
+ * while the rest takes its time: @offset and @length are of whole pages anywhere in the
+ * request, but for the end of its last one, and have nothing to do with the cursor. They enter
+ * the page cache at once. The request goes on as one that nobody waits for: who still
+ * waits for another page of it tells so again (RMEM_REQ_JOINED). EAGAIN: a write or a
+ * punch has overtaken the request, and nothing has entered. Not with RMEM_FILL_ZERO.
  */
 struct rmem_ioc_fill {
 	__u32 size;

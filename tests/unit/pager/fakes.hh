@@ -61,7 +61,7 @@ class FakeKernel final : public kchan::KernelChannel {
   }
   int fill(std::uint64_t cookie, std::uint64_t offset, std::span<const std::byte> bytes,
            std::uint32_t flags) override {
-    EXPECT_EQ(offset, 0u);
+    EXPECT_TRUE(offset == 0 || flags == RMEM_FILL_EARLY);
     if (!fill_errors.empty()) {
       const int err = fill_errors.front();
       fill_errors.pop_front();
@@ -73,6 +73,7 @@ class FakeKernel final : public kchan::KernelChannel {
   int fill_zeros(std::uint64_t cookie, std::uint64_t length, std::uint32_t flags) override {
     return fill(cookie, 0, std::vector<std::byte>(length), flags | RMEM_FILL_ZERO);
   }
+  bool fills_early() const override { return can_fill_early; }
   bool receives() const override { return can_receive; }
   Received receive(std::uint64_t cookie, std::uint64_t offset, std::uint64_t length, int,
                    std::uint32_t flags, const std::optional<std::uint32_t>&) override {
@@ -185,7 +186,7 @@ class FakeKernel final : public kchan::KernelChannel {
   std::size_t runs_calls = 0;
   bool can_take = true, takes_offered = false;
   LaneEnd lane_end;
-  bool can_receive = false;
+  bool can_receive = false, can_fill_early = false;
   std::deque<Received> receive_results;
   std::vector<Fill> received;
   std::vector<Fill> fills;

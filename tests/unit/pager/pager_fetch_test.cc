@@ -167,6 +167,159 @@ TEST_F(PagerTwice, IntoThePageCacheBothBegin) {
   EXPECT_EQ(pager->requests_in_use(), 0u);
 }
 
+// Far away, where chunks take long: the page that is waited for comes by itself, in front.
+class PagerScout : public PagerFetch {
+ protected:
+  using Urgency = store::Urgency;
+  static constexpr std::uint64_t kPiece = 16 << 10;
+
+  void SetUp() override {
+    PagerFetch::SetUp();
+    store.has_page_lane = kernel.can_fill_early = true;
+    store.trip = std::chrono::milliseconds(5);
+    take(std::chrono::milliseconds(15));
+  }
+  // So long did a chunk take that nothing was in the way of.
+  void take(std::chrono::milliseconds time) {
+    fetch(1, 100, RMEM_REQ_PREFETCH);
+    pager->pump();
+    pass(time);
+    store.answer(Kind::kRead);
+    kernel.fills.clear();
+    store.reads = 0;
+  }
+  void demand(std::uint64_t cookie, std::uint64_t chunk, std::uint64_t byte,
+              std::uint8_t flags = RMEM_REQ_AGAIN) {
+    rmem_request e = entry(cookie, RMEM_OP_FETCH, chunk * kChunk, kChunk);
+    e.demand_offset = chunk * kChunk + byte;
+    e.flags = flags;
+    pager->accept(e);
+    pager->pump();
+  }
+  void answer_last(int err = 0) {
+    std::rotate(store.operations.begin(), store.operations.end() - 1, store.operations.end());
+    store.answer(Kind::kRead, err);
+  }
+  // What the store is asked for the chunk, and then for the page.
+  const FakeStore::Operation& chunk() const { return store.operations.back(); }
+  const FakeStore::Operation& scout() const { return store.operations.front(); }
+};
+
+TEST_F(PagerScout, ThePageGoesInFrontAndTheChunkFollows) {
+  demand(7, 3, 5 * kPiece + 100);
+  ASSERT_EQ(store.reads, 2u);
+  EXPECT_EQ(scout().offset, 3 * kChunk + 5 * kPiece);
+  EXPECT_EQ(scout().length, kPiece);
+  EXPECT_EQ(scout().urgency, Urgency::kDemand);
+  EXPECT_EQ(chunk().length, kChunk);
+  EXPECT_EQ(chunk().urgency, Urgency::kBulk);
+  store.answer(Kind::kRead);
+  ASSERT_EQ(kernel.fills.size(), 1u);
+  EXPECT_EQ(kernel.fills[0].cookie, 7u);
+  EXPECT_EQ(kernel.fills[0].flags, RMEM_FILL_EARLY);
+  EXPECT_EQ(kernel.fills[0].length, kPiece);
+  EXPECT_EQ(pager->stats(kId).early, 1u);
+  store.answer(Kind::kRead);
+  EXPECT_EQ(kernel.fills.back().length, kChunk);
+  EXPECT_EQ(kernel.fills.back().flags, 0u);
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+}
+
+TEST_F(PagerScout, NobodyIsSentWhereAChunkIsAsQuickAsAPage) {
+  take(std::chrono::milliseconds(6));
+  demand(7, 3, 0);
+  EXPECT_EQ(store.reads, 1u);
+  EXPECT_EQ(chunk().urgency, Urgency::kDemand);
+}
+
+// But beside a pull.
+TEST_F(PagerScout, SomebodyIsSentWhereTheLinkIsBusy) {
+  take(std::chrono::milliseconds(6));
+  demand(6, 9, 0, RMEM_REQ_PREFETCH);
+  demand(7, 3, 0);
+  ASSERT_EQ(store.reads, 3u);
+  EXPECT_EQ(store.operations[1].length, kPiece);
+}
+
+TEST_F(PagerScout, NobodyIsSentNearby) {
+  store.trip = std::chrono::microseconds(1900);
+  demand(7, 3, 0);
+  EXPECT_EQ(store.reads, 1u);
+}
+
+TEST_F(PagerScout, NobodyIsSentForAModuleThatTakesNothingEarly) {
+  kernel.can_fill_early = false;
+  demand(7, 3, 0);
+  EXPECT_EQ(store.reads, 1u);
+}
+
+TEST_F(PagerScout, WhoJoinsAPullGetsHisPageFirst) {
+  for (std::uint64_t i = 0; i < 10; ++i) demand(10 + i, 20 + i, 0, RMEM_REQ_PREFETCH);
+  demand(12, 22, 2 * kPiece, RMEM_REQ_JOINED);
+  ASSERT_EQ(store.reads, 11u);
+  EXPECT_EQ(store.operations.back().offset, 22 * kChunk + 2 * kPiece);
+  answer_last();
+  // Another page of it, by another thread or the next step of this.
+  demand(12, 22, 3 * kPiece, RMEM_REQ_JOINED);
+  ASSERT_EQ(store.reads, 12u);
+  EXPECT_EQ(store.operations.back().offset, 22 * kChunk + 3 * kPiece);
+  store.answer_all(Kind::kRead);
+  EXPECT_EQ(pager->stats(kId).early, 1u) << "the chunk was there before the second page";
+  EXPECT_EQ(store.reads, 12u);
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+}
+
+TEST_F(PagerScout, WhoWaitsForWhatIsAboutToComeNeedsNoScout) {
+  for (std::uint64_t i = 0; i < 10; ++i) demand(10 + i, 20 + i, 0, RMEM_REQ_PREFETCH);
+  demand(10, 20, 0, RMEM_REQ_JOINED);
+  EXPECT_EQ(store.reads, 10u);
+}
+
+// The kernel may want the chunk once more by then, since something has been written.
+TEST_F(PagerScout, AScoutThatComesAfterItsChunkIsVoid) {
+  demand(7, 3, 0);
+  answer_last();
+  ASSERT_EQ(kernel.fills.size(), 1u);
+  demand(7, 3, 0);
+  store.answer(Kind::kRead);
+  EXPECT_EQ(kernel.fills.size(), 1u);
+  store.answer_all(Kind::kRead);
+  EXPECT_EQ(kernel.fills.size(), 3u);
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+}
+
+TEST_F(PagerScout, AScoutWhoseChunkCouldNotBeReadIsVoid) {
+  demand(7, 3, 0);
+  answer_last(EIO);
+  EXPECT_EQ(kernel.completed_with(7), ECANCELED);  // so that it is asked for again
+  store.answer(Kind::kRead);
+  EXPECT_TRUE(kernel.fills.empty());
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+}
+
+// It is the chunk then that is waited for, and tells what is wrong.
+TEST_F(PagerScout, WhatAScoutCannotHaveIsAskedOfTheChunk) {
+  for (const int err : {EIO, ENOMEM}) {
+    demand(7, 3, 0);
+    if (err == ENOMEM) kernel.fill_errors = {ENOMEM};
+    store.answer(Kind::kRead, err == EIO ? EIO : 0);
+    EXPECT_TRUE(kernel.completions.empty());
+    store.answer(Kind::kRead, EIO);
+    EXPECT_EQ(kernel.completed_with(7), EIO);
+    EXPECT_EQ(pager->requests_in_use(), 0u);
+    kernel.completions.clear();
+  }
+}
+
+TEST_F(PagerScout, TheConnectionIsLost) {
+  demand(7, 3, 0);
+  store.answer_everything(EAGAIN);
+  pass(std::chrono::milliseconds(100));
+  store.answer_all(Kind::kRead);
+  EXPECT_EQ(kernel.fills.back().length, kChunk);
+  EXPECT_EQ(pager->requests_in_use(), 0u);
+}
+
 // What is late on the page lane is asked for on the bulk lane as well.
 class PagerHedge : public PagerTest {
  protected:
@@ -302,11 +455,23 @@ TEST_F(PagerHedge, OverADistanceNobodyAsksByHimself) {
   store::Asker::Lane lane;
   lane.number = 5;
   lane.socket = 9;
+  lane.round_trip = std::chrono::milliseconds(25);
   EXPECT_EQ(store.asker->begin(lane), store::Asker::Begun::kNo);
-  store.trip = std::chrono::milliseconds(1);
+  lane.round_trip = std::chrono::milliseconds(1);
   EXPECT_NE(store.asker->begin(lane), store::Asker::Begun::kNo);
   start({});
-  store.trip = std::chrono::milliseconds(25);
+  lane.round_trip = std::chrono::milliseconds(25);
+  EXPECT_NE(store.asker->begin(lane), store::Asker::Begun::kNo);
+}
+
+// Nor that their pages should come first.
+TEST_F(PagerScout, OverADistanceNobodyAsksByHimself) {
+  store::Asker::Lane lane;
+  lane.number = 5;
+  lane.socket = 9;
+  lane.round_trip = std::chrono::milliseconds(5);
+  EXPECT_EQ(store.asker->begin(lane), store::Asker::Begun::kNo);
+  kernel.can_fill_early = false;
   EXPECT_NE(store.asker->begin(lane), store::Asker::Begun::kNo);
 }
 
