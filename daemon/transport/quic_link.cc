@@ -15,14 +15,14 @@ using namespace std::chrono_literals;
 constexpr std::size_t kOut = 8 << 20;       // unacknowledged, of a link: 1 Gbit/s over 60 ms
 constexpr std::uint64_t kWindow = 8 << 20;  // received and not yet read, at most
 constexpr std::uint64_t kFirstWindow = 1 << 20;
-constexpr std::uint64_t kMessages = 512;    // received or begun, and not yet read, at most
-constexpr std::size_t kPackets = 64 << 10;  // made at a time
+constexpr std::uint64_t kMessages = 512;  // received or begun, and not yet read, at most
 // What may go at once (RFC 9002, section 7.7). So much is not paced if there is no more: a page
 // would wait for the rate of the few pages before it.
 constexpr std::size_t kBurst = 14'720;
-constexpr auto kLinger = 5s;           // without an acknowledgement
-constexpr std::uint64_t kNoError = 0;  // of an application: all is well
-constexpr std::uint64_t kGaveUp = 1;   // not everything has been acknowledged
+constexpr std::size_t kMostAtOnce = 256 << 10;  // before others have their turn
+constexpr auto kLinger = 5s;                    // without an acknowledgement
+constexpr std::uint64_t kNoError = 0;           // of an application: all is well
+constexpr std::uint64_t kGaveUp = 1;            // not everything has been acknowledged
 
 ngtcp2_addr addr_of(const SocketAddress& address) {
   return {reinterpret_cast<ngtcp2_sockaddr*>(const_cast<sockaddr_storage*>(&address.storage)),
@@ -186,7 +186,6 @@ QuicLink::QuicLink(Reactor& reactor, Port& port, const Start& start)
       remote_(start.remote),
       peer_(start.remote.to_string()),
       host_(start.host),
-      packets_(kPackets),
       timer_(reactor, [this] { on_timer(); }),
       patience_(reactor, [this] { close(kGaveUp); }),
       turn_(reactor, [this] { on_turn(); }) {}
@@ -329,7 +328,8 @@ void QuicLink::flush() {
   if (dead_ || !flush_held()) return;
   const ngtcp2_tstamp at = quic_now();
   const std::size_t most =
-      std::clamp<std::size_t>(ngtcp2_conn_get_send_quantum(conn_), kBurst, 4 * kPackets);
+      std::clamp<std::size_t>(ngtcp2_conn_get_send_quantum(conn_), kBurst, kMostAtOnce);
+  const auto packets = port_.packets();
   std::size_t written = 0, filled = 0;
   Waits waits{};
   bool begun = false, goes = true;  // begun: a packet, with room for more
@@ -338,7 +338,7 @@ void QuicLink::flush() {
   ngtcp2_pkt_info info = {};
   while (goes && (begun || written < most)) {
     const std::size_t longest = ngtcp2_conn_get_path_max_tx_udp_payload_size(conn_);
-    if (!begun && kPackets - filled < longest) {
+    if (!begun && packets.size() - filled < longest) {
       goes = put(batch);
       filled = 0;
       continue;
@@ -350,7 +350,7 @@ void QuicLink::flush() {
     if (piece.last) flags |= NGTCP2_WRITE_STREAM_FLAG_FIN;
     ngtcp2_ssize bytes = -1;
     const ngtcp2_ssize length =
-        ngtcp2_conn_writev_stream(conn_, &path.path, &info, packets_.data() + filled, longest,
+        ngtcp2_conn_writev_stream(conn_, &path.path, &info, packets.data() + filled, longest,
                                   &bytes, flags, piece.stream, piece.bytes.data(), piece.count, at);
     if (length == NGTCP2_ERR_STREAM_DATA_BLOCKED || length == NGTCP2_ERR_STREAM_SHUT_WR ||
         length == NGTCP2_ERR_STREAM_NOT_FOUND) {
@@ -364,7 +364,7 @@ void QuicLink::flush() {
     if (length == 0) break;
     const auto size = static_cast<std::size_t>(length);
     const SocketAddress from = address_of(path.path.local), to = address_of(path.path.remote);
-    const std::uint8_t* const packet = packets_.data() + filled;
+    const std::uint8_t* const packet = packets.data() + filled;
     if (!batch.bytes.empty() && (size > batch.segment || info.ecn != batch.ecn ||
                                  !same_address(batch.from, from) || !same_address(batch.to, to)))
       goes = put(batch);
@@ -495,16 +495,17 @@ void QuicLink::failed(int result) {
 
 // The last packet.
 void QuicLink::say(const ngtcp2_ccerr& error) {
+  const auto packets = port_.packets();
   ngtcp2_path_storage path;
   ngtcp2_path_storage_zero(&path);
   ngtcp2_pkt_info info = {};
   const ngtcp2_ssize length = ngtcp2_conn_write_connection_close(
-      conn_, &path.path, &info, packets_.data(), 1200, &error, quic_now());
+      conn_, &path.path, &info, packets.data(), 1200, &error, quic_now());
   if (length > 0) {
     UdpSocket::Batch batch{address_of(path.path.local),
                            address_of(path.path.remote),
                            0,
-                           {packets_.data(), static_cast<std::size_t>(length)},
+                           {packets.data(), static_cast<std::size_t>(length)},
                            static_cast<std::size_t>(length)};
     (void)port_.send(batch);
   }

@@ -60,9 +60,14 @@ class QuicLink final : public std::enable_shared_from_this<QuicLink> {
     virtual void silent(QuicLink&) {}
     // Once: it is dead. Not to be destroyed from within.
     virtual void dead(QuicLink& link) = 0;
+    // Where links make packets, one at a time.
+    std::span<std::uint8_t> packets() { return packets_; }
 
    protected:
     ~Port() = default;
+
+   private:
+    std::array<std::uint8_t, 64 << 10> packets_;
   };
 
   struct Start {
@@ -178,7 +183,6 @@ class QuicLink final : public std::enable_shared_from_this<QuicLink> {
   std::deque<std::vector<std::byte>> whole_;
   std::size_t read_messages_ = 0;  // of which the peer does not know yet that it may send more
 
-  std::vector<std::uint8_t> packets_;
   std::vector<std::uint8_t> held_bytes_;  // what the socket had no room for
   UdpSocket::Batch held_;
   Reactor::Clock::time_point heard_ = Reactor::Clock::now();
