@@ -778,7 +778,8 @@ static void fetch_look_again(struct rmem_req *req)
 	struct rmem_region *region = req->region;
 
 	spin_lock(&region->lock);
-	if (req->state != RMEM_REQ_DONE) {
+	/* it is not over, nor to be asked for again */
+	if (req->state == RMEM_REQ_SENT) {
 		/* that somebody had joined it, if the daemon is still to be told */
 		if (region->channel)
 			rmem_ring_unqueue(region->channel, req);

@@ -32,7 +32,7 @@ struct Shared;
 // Over a distance a large chunk takes much longer than a page of it, where the link is slow or
 // busy. There the page that somebody waits for, and some around it, are asked for by themselves: a
 // scout, as a demand, whose bytes the kernel lets in early, while the chunk follows as a fetch
-// ahead. (After Linux' and others' "critical word first".)
+// ahead: what caches call critical word first.
 //
 // With Pager::Options::hedge, so is a short fetch on the page lane that is late, on the bulk lane:
 // what TCP has lost at the end of a stream it sends again after 200 ms at best. At most
@@ -163,8 +163,8 @@ class Fetcher final : private store::Asker {
   std::uint32_t lane_ = 0;
   List unfilled_;
   std::size_t reading_ahead_ = 0;
-  std::chrono::steady_clock::duration
-      whole_took_{};  // the last whole chunk that had the link alone
+  // The last whole chunk that had the link to itself.
+  std::chrono::steady_clock::duration whole_took_{};
   // One chunk of the region's own: regions whose store is slow cannot take the
   // last buffer from it.
   std::unique_ptr<std::byte[]> reserve_;
