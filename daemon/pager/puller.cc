@@ -6,6 +6,7 @@
 #include <cstring>
 #include <utility>
 
+#include "pager/pager.hh"
 #include "pager/region.hh"
 
 namespace rmem::pager {

@@ -59,7 +59,7 @@ Take exports(std::vector<ExportSpec>& list) {
                   }))
         .required("store", config::parsed([&spec](const std::string& text) {
                     auto store = store::Spec::parse(text);
-                    if (store) spec.store = *std::move(store);
+                    if (store) spec.store = *store;
                     return store.status();
                   }))
         .key("read-only", config::boolean(spec.read_only))
@@ -95,7 +95,7 @@ Table keys(Config& config) {
   Table root;
   root.key("listen", config::list(config::parsed([&config](const std::string& text) {
              auto address = transport::Address::parse(text);
-             if (address) config.listen.push_back(*std::move(address));
+             if (address) config.listen.push_back(*address);
              return address.status();
            })))
       .key("state-dir", config::text(options.state_dir))

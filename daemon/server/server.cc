@@ -155,10 +155,11 @@ void Server::adopt(std::unique_ptr<transport::Connection> connection) {
   if (!why_not.empty() && turned_away_ >= kMostTurnedAway)
     return audits_.protocol.refused(host, connection->peer(), std::string(why_not));
   Session::Owner& owner = *this;  // a private base, which make_unique does not see
-  guests_.push_back({std::make_unique<Session>(reactor_, std::move(connection), exports_,
-                                               options_.session, audits_, owner),
-                     why_not.empty()});
-  Session& session = *guests_.back().session;
+  Guest& guest = guests_.emplace_back();
+  guest.session = std::make_unique<Session>(reactor_, std::move(connection), exports_,
+                                            options_.session, audits_, owner);
+  guest.admitted = why_not.empty();
+  Session& session = *guest.session;
   if (!why_not.empty()) {
     ++turned_away_;
     session.refuse(wire::error::kBusy, why_not);
