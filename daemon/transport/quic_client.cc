@@ -129,7 +129,7 @@ class ClientPort final : public QuicLink::Port, private Reactor::Handler {
 
 class Dialer final : public QuicDialer {
  public:
-  explicit Dialer(std::shared_ptr<ClientPort> port) : port_(std::move(port)) {}
+  explicit Dialer(const std::shared_ptr<ClientPort>& port) : port_(port) {}
   ~Dialer() override {
     if (const auto port = port_.lock()) port->give_up();
   }
@@ -149,7 +149,7 @@ Result<std::unique_ptr<QuicDialer>> quic_dial(Reactor& reactor,
                                               QuicDialer::Done done) {
   auto port = ClientPort::create(reactor, std::move(credentials), remote, host, std::move(done));
   if (!port) return port.status();
-  return std::unique_ptr<QuicDialer>(std::make_unique<Dialer>(std::move(port).value()));
+  return std::unique_ptr<QuicDialer>(std::make_unique<Dialer>(*port));
 }
 
 }  // namespace rmem::transport

@@ -173,7 +173,7 @@ struct QuicCallbacks {
 Result<std::shared_ptr<QuicLink>> QuicLink::create(Reactor& reactor, Port& port,
                                                    const Start& start) {
   std::shared_ptr<QuicLink> made(new QuicLink(reactor, port, start));
-  if (const Status s = made->start(start); !s.ok()) {
+  if (Status s = made->start(start); !s.ok()) {
     made->dead_ = true;
     return s;
   }
@@ -196,8 +196,7 @@ QuicLink::~QuicLink() {
 }
 
 Status QuicLink::start(const Start& start) {
-  if (const Status s = credentials_->begin(session_, 0, TlsCredentials::Below::kQuic); !s.ok())
-    return s;
+  if (Status s = credentials_->begin(session_, 0, TlsCredentials::Below::kQuic); !s.ok()) return s;
   ref_ = {QuicCallbacks::conn, this};
   gnutls_session_set_ptr(session_, &ref_);
   if ((client() ? ngtcp2_crypto_gnutls_configure_client_session(session_)

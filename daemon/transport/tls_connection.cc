@@ -43,7 +43,7 @@ TlsConnection::TlsConnection(Reactor& reactor, std::shared_ptr<const TlsCredenti
 
 Status TlsConnection::prepare() {
   // New keys would be records that the kernel does not understand, as would tickets be.
-  const Status begun = credentials_->begin(
+  Status begun = credentials_->begin(
       session_, unsigned{GNUTLS_NONBLOCK} | GNUTLS_NO_SIGNAL | GNUTLS_NO_AUTO_REKEY);
   if (!begun.ok()) return begun;
   gnutls_transport_set_ptr(session_, this);

@@ -91,9 +91,9 @@ Result<std::shared_ptr<const TlsCredentials>> TlsCredentials::load(TlsSide side,
     return Status(Code::kUsage, "TLS needs certificates or a file of keys",
                   "name them with --tls-certificates DIR or --tls-psk FILE");
   if (!options.certificates.empty())
-    if (const Status s = made->load_certificates(); !s.ok()) return s;
+    if (Status s = made->load_certificates(); !s.ok()) return s;
   if (!options.psk.empty())
-    if (const Status s = made->load_keys(); !s.ok()) return s;
+    if (Status s = made->load_keys(); !s.ok()) return s;
   return std::shared_ptr<const TlsCredentials>(made);
 }
 
@@ -104,7 +104,7 @@ TlsCredentials::~TlsCredentials() {
 }
 
 Status TlsCredentials::load_certificates() {
-  if (const Status s = understood(gnutls_certificate_allocate_credentials(&certificates_), "TLS");
+  if (Status s = understood(gnutls_certificate_allocate_credentials(&certificates_), "TLS");
       !s.ok())
     return s;
   const std::string ca = path_of(options_, "ca-cert.pem");
@@ -113,7 +113,7 @@ Status TlsCredentials::load_certificates() {
   gnutls_datum_t data = datum(authority->bytes());
   const int count =
       gnutls_certificate_set_x509_trust_mem(certificates_, &data, GNUTLS_X509_FMT_PEM);
-  if (const Status s = understood(count, ca); !s.ok()) return s;
+  if (Status s = understood(count, ca); !s.ok()) return s;
   if (count == 0) return Status(Code::kFailed, ca + ": no certificate in it", {}, EINVAL);
 
   const std::string crl = path_of(options_, "ca-crl.pem");
@@ -121,7 +121,7 @@ Status TlsCredentials::load_certificates() {
     data = datum(revoked->bytes());
     const int result =
         gnutls_certificate_set_x509_crl_mem(certificates_, &data, GNUTLS_X509_FMT_PEM);
-    if (const Status s = understood(result, crl); !s.ok()) return s;
+    if (Status s = understood(result, crl); !s.ok()) return s;
   } else if (revoked.status().err() != ENOENT) {
     // Who has revoked something wants that to be known.
     return revoked.status();
@@ -178,7 +178,7 @@ Status TlsCredentials::load_keys() {
   keys_ = std::move(keys).value();
 
   if (side_ == TlsSide::kServer) {
-    if (const Status s = understood(gnutls_psk_allocate_server_credentials(&server_keys_), "TLS");
+    if (Status s = understood(gnutls_psk_allocate_server_credentials(&server_keys_), "TLS");
         !s.ok())
       return s;
     gnutls_psk_set_server_credentials_function2(server_keys_, find_key);
@@ -192,8 +192,7 @@ Status TlsCredentials::load_keys() {
                   "say which with ?tls-username=IDENTITY");
   if (mine == keys_.end())
     return Status(Code::kNotFound, options_.psk + ": no key of `" + options_.username + "'");
-  if (const Status s = understood(gnutls_psk_allocate_client_credentials(&client_keys_), "TLS");
-      !s.ok())
+  if (Status s = understood(gnutls_psk_allocate_client_credentials(&client_keys_), "TLS"); !s.ok())
     return s;
   const gnutls_datum_t key = datum(mine->second.bytes());
   return understood(gnutls_psk_set_client_credentials(client_keys_, mine->first.c_str(), &key,
@@ -228,19 +227,17 @@ Status TlsCredentials::begin(gnutls_session_t& session, unsigned flags, Below be
   const auto check = [](int result) { return understood(result, "TLS"); };
   // The pointer of the session itself is wanted by QUIC's library; nothing of ours is cached.
   gnutls_db_set_ptr(session, const_cast<TlsCredentials*>(this));
-  if (const Status s = check(gnutls_priority_set_direct(session, priority.c_str(), nullptr));
-      !s.ok())
+  if (Status s = check(gnutls_priority_set_direct(session, priority.c_str(), nullptr)); !s.ok())
     return s;
   if (certificates_ != nullptr)
-    if (const Status s =
+    if (Status s =
             check(gnutls_credentials_set(session, GNUTLS_CRD_CERTIFICATE, certificates_));
         !s.ok())
       return s;
   void* const keys = side_ == TlsSide::kServer ? static_cast<void*>(server_keys_)
                                                : static_cast<void*>(client_keys_);
   if (keys != nullptr)
-    if (const Status s = check(gnutls_credentials_set(session, GNUTLS_CRD_PSK, keys)); !s.ok())
-      return s;
+    if (Status s = check(gnutls_credentials_set(session, GNUTLS_CRD_PSK, keys)); !s.ok()) return s;
   if (side_ == TlsSide::kServer)
     gnutls_certificate_server_set_request(
         session, options_.verify_peer ? GNUTLS_CERT_REQUIRE : GNUTLS_CERT_IGNORE);
