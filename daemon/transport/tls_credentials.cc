@@ -230,8 +230,7 @@ Status TlsCredentials::begin(gnutls_session_t& session, unsigned flags, Below be
   if (Status s = check(gnutls_priority_set_direct(session, priority.c_str(), nullptr)); !s.ok())
     return s;
   if (certificates_ != nullptr)
-    if (Status s =
-            check(gnutls_credentials_set(session, GNUTLS_CRD_CERTIFICATE, certificates_));
+    if (Status s = check(gnutls_credentials_set(session, GNUTLS_CRD_CERTIFICATE, certificates_));
         !s.ok())
       return s;
   void* const keys = side_ == TlsSide::kServer ? static_cast<void*>(server_keys_)

@@ -17,7 +17,7 @@ bool is_address(const std::string& host) {
 }
 
 std::string take(gnutls_datum_t& text) {
-  const std::string taken(reinterpret_cast<const char*>(text.data), text.size);
+  std::string taken(reinterpret_cast<const char*>(text.data), text.size);
   gnutls_free(text.data);
   text.data = nullptr;
   return taken;
