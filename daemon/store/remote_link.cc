@@ -211,7 +211,7 @@ void RemoteLink::send() {
       blocked_ = true;
       break;
     }
-    if (result.err != 0) return lose(Status::from_errno(result.err, "connection to " + peer_));
+    if (result.err != 0) return cannot_send(result.err);
 
     // In the order in which they were gathered; the first that is not gone
     // completely is where the next send goes on.
@@ -271,9 +271,15 @@ bool RemoteLink::send_aside() {
   } else if (sent.err == EAGAIN) {
     blocked_ = true;
   } else {
-    lose(Status::from_errno(sent.err, "connection to " + peer_));
+    cannot_send(sent.err);
   }
   return connection_ != nullptr;
+}
+
+// The connection may know better why it is dead than the errno says.
+void RemoteLink::cannot_send(int err) {
+  const Status why = connection_->failure();
+  lose(why.ok() ? Status::from_errno(err, "connection to " + peer_) : why);
 }
 
 void RemoteLink::on_writable() {

@@ -170,6 +170,7 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   void send();
   void send_messages();
   bool send_aside();
+  void cannot_send(int err);
   void sent_whole();
   void on_tick();
   void next_tick();
