@@ -11,8 +11,9 @@ for g in "${groups[@]}"; do
 	group_make "$g"
 done
 rmem-load make "$work/file" $size 1
+rmem-load make "$work/other" $size 2
 hosts_up
-start_server "f=file://$work/file"
+start_server "f=file://$work/file" "g=file://$work/other"
 in_cli start rmemd "${in_group[@]}" e2e.daemon rmemd
 attach f --chunk 64KiB
 
@@ -47,6 +48,20 @@ start second "${in_group[@]}" e2e.second rmem-load hold /dev/rmem-f
 pulled
 assert_ge "$grown_first" $((size - slack)) "what the first user is charged"
 assert_le "$grown_second" $slack "what the second user is charged"
+
+# Who misses a page pays for its chunk, whoever came first.
+attach g --chunk 1MiB
+start first_of_g "${in_group[@]}" e2e.first rmem-load hold /dev/rmem-g
+look
+for i in 30 26 22 18 14 10 6 2; do
+	assert_exit 0 "${in_group[@]}" e2e.second rmem-load peek /dev/rmem-g $((i << 20))
+done
+look
+assert_ge "$grown_second" $((6 << 20)) "what the second user is charged for the chunks that he missed"
+assert_le "$grown_first" $slack "what the first user is charged for them"
+stop first_of_g
+assert_exit 0 rmemctl detach g
+look
 
 # Its group may go: the parent pays then, here the root.
 echo "${pids[first]}" >/sys/fs/cgroup/cgroup.procs

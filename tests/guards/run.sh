@@ -41,6 +41,12 @@ passes() { # TEST DIRECTORY
 		tests/vm/dmesg-check.sh "$2/dmesg.txt" >>"$2.log"
 }
 
+# The first words of the failure.
+why() { # DIRECTORY
+	grep -h -m 1 -o 'FAIL: .*\|not ok .*' "$1/out"/*.log 2>/dev/null | head -n 1 | grep . ||
+		tail -n 1 "$1.log" | grep . || echo 'the VM died'
+}
+
 mkdir -p "$tree/build"
 git ls-files -z | xargs -0 cp --parents -p --update -t "$tree" &&
 	cp -al --update build/kernels "$tree/build/" || exit 1
@@ -72,7 +78,7 @@ for name in "${names[@]}"; do
 		echo "not ok $name: $verdict"
 		bad=$((bad + 1))
 	else
-		echo "ok $name: row $(field "$name" Row), $test: $(grep -h -m 1 -o 'FAIL: .*\|not ok .*' "$dir/out"/*.log 2>/dev/null || echo 'the VM died')"
+		echo "ok $name: row $(field "$name" Row), $test: $(why "$dir")"
 		good=$((good + 1))
 	fi
 done
