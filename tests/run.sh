@@ -8,14 +8,16 @@
 #
 #   RMEM_ONLY=REGEX      only what matches: unit/plain, unit/asan, unit/tsan,
 #                        rig, packaging/NAME, selftest/NAME, e2e/NAME; detectors
-#   RMEM_KERNELS="6.1"   only these kernels; 6.12-kasan: an instrumented one,
-#                        `make check-kmod-debug`
+#   RMEM_KERNELS="6.1"   these kernels, each test on each of them (6.12-kasan: an
+#                        instrumented one, `make check-kmod-debug`). Without this,
+#                        RMEM_ONLY or RMEM_LONG an end-to-end test runs on one
+#                        of the kernels, which the seed chooses
 #   RMEM_SEED=N          the chance in the tests, repeated
 #   RMEM_LONG=yes        the tests that have a long form, in it, and nothing
 #                        else: `make check-long`; `simulation` is one of them
 #   RMEM_SIMULATIONS=N   seeds of the simulation (200; 5000 in the long form)
 #   RMEM_STRICT=yes      no second try for a test that fails in a VM
-#   RMEM_VM_JOBS=N       VMs at a time (default: one per CPU)
+#   RMEM_VM_JOBS=N       VMs at a time (default: three for two CPUs)
 #   RMEM_TIMEOUT_SCALE=N more patience, for slow machines
 set -uo pipefail
 
@@ -44,6 +46,21 @@ says() { # KIND/NAME REGEX
 	selftest/*) grep -q "^ \* $2" "tests/$1.c" ;;
 	*) false ;;
 	esac
+}
+
+# CPU time in seconds of what this shell has started and waited for.
+cpu_is() { # NAME-OF-RESULT
+	local -a stat
+	read -ra stat <"/proc/$BASHPID/stat"
+	printf -v "$1" %d $(((stat[15] + stat[16]) / ticks))
+}
+ticks=$(getconf CLK_TCK)
+
+# done_with NAME SECONDS-AT-START CPU-AT-START
+done_with() {
+	local now
+	cpu_is now
+	echo "== $1: $((SECONDS - $2)) s, of CPU time $((now - $3)) s"
 }
 
 result() { # STATUS NAME SECONDS REASON
@@ -96,14 +113,15 @@ trap 'result fail interrupted 0 "by a signal"; exit 1' INT TERM
 # step NAME COMMAND... : what the tests need; without it there is nothing to
 # test, so failing here ends the run.
 step() {
-	local name=$1 start=$SECONDS
+	local name=$1 start=$SECONDS cpu
 	shift
+	cpu_is cpu
 	echo "== $name"
 	if ! "$@"; then
 		result fail "$name" $((SECONDS - start)) "see above"
 		exit 1
 	fi
-	echo "== $name: $((SECONDS - start)) s"
+	done_with "$name" "$start" "$cpu"
 }
 
 # --- build ------------------------------------------------------------------
@@ -124,9 +142,10 @@ step "build the load programs" make -s load
 # --- on this machine --------------------------------------------------------
 
 unit() { # NAME DIRECTORY [CMAKE-ARG]...
-	local name=$1 dir=$2 start=$SECONDS runner=()
+	local name=$1 dir=$2 start=$SECONDS cpu runner=()
 	shift 2
 	wanted "$name" || return 0
+	cpu_is cpu
 	echo "== $name"
 	if ! { cmake -S daemon -B "$dir" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo "$@" &&
 		cmake --build "$dir"; } >"$logs/build.log" 2>&1; then
@@ -178,7 +197,7 @@ unit() { # NAME DIRECTORY [CMAKE-ARG]...
 	grep -A 60 -E '^ *[0-9]+/[0-9]+ Test.*\*\*\*' "$logs/${name//\//-}.log" | head -n 200
 	grep -E 'tests passed|No tests' "$logs/${name//\//-}.log"
 	rm -f "$logs/junit.xml"
-	echo "== $name: $((SECONDS - start)) s"
+	done_with "$name" "$start" "$cpu"
 }
 unit unit/plain "$build/cmake"
 # By clang, which takes half as long as gcc for that, and finds other things. Its
@@ -220,16 +239,18 @@ verdicts() { # PREFIX COMMAND...
 }
 
 rig() {
-	local start=$SECONDS
+	local start=$SECONDS cpu
 	wanted rig || return 0
+	cpu_is cpu
 	echo "== rig"
 	verdicts rig tests/vm/selfcheck.sh
-	echo "== rig: $((SECONDS - start)) s"
+	done_with rig "$start" "$cpu"
 }
 
 packaging() { # NAME
-	local start=$SECONDS status=0 log=$logs/packaging-$1.log
+	local start=$SECONDS status=0 log=$logs/packaging-$1.log cpu
 	wanted "packaging/$1" || return 0
+	cpu_is cpu
 	echo "== packaging/$1"
 	"tests/packaging/$1.sh" >"$log" 2>&1 || status=$?
 	case $status in
@@ -240,7 +261,7 @@ packaging() { # NAME
 		result fail "packaging/$1" $((SECONDS - start)) "see ${log#"$top"/}"
 		;;
 	esac
-	echo "== packaging/$1: $((SECONDS - start)) s"
+	done_with "packaging/$1" "$start" "$cpu"
 }
 # Each of them keeps one CPU busy.
 rig &
@@ -274,8 +295,9 @@ tag() { # RELEASE
 }
 
 vm_job() { # RELEASE JOB OPTION... -- TEST...
-	local rel=$1 job=$2 opts=() dir=$logs/$1/$2 limit=120 t status=0 start=$SECONDS tag
+	local rel=$1 job=$2 opts=() dir=$logs/$1/$2 limit=120 t status=0 start=$SECONDS cpu tag
 	shift 2
+	cpu_is cpu
 	if is_instrumented "$rel"; then
 		# A fault takes eight times as many instructions there.
 		local -x RMEM_TIMEOUT_SCALE=${RMEM_TIMEOUT_SCALE:-8}
@@ -308,11 +330,11 @@ vm_job() { # RELEASE JOB OPTION... -- TEST...
 		awk -v tag="[$tag] " '/^dmesg: after/ { on = 1 } NR < 7 || on { print tag $0 }' "$dir/dmesg-check.log" >>"$failures"
 		result fail "$tag $job: kernel log" $((SECONDS - start)) "see ${dir#"$top"/}/dmesg.txt"
 	fi
-	echo "[$tag] $job: VM done after $((SECONDS - start)) s"
+	done_with "$tag $job" "$start" "$cpu"
 }
 
-# At most this many at a time; each keeps one CPU busy.
-parallel=${RMEM_VM_JOBS:-$(nproc)}
+# At most this many at a time: each keeps one CPU busy for two thirds of its time.
+parallel=${RMEM_VM_JOBS:-$((($(nproc) * 3 + 1) / 2))}
 spawn() {
 	while (($(jobs -rp | wc -l) >= parallel)); do
 		wait -n
@@ -326,31 +348,42 @@ for rel in "${kernels[@]}"; do
 	verdicts detectors tests/vm/detectors.sh "$rel"
 done
 
-selftests=() shared=() own=()
+# Whether an end-to-end test runs on a kernel: twice the time for each of them is too much for
+# every day, and the seeds see to it that none is left out for long.
+share=0
+((${#kernels[@]} < 2)) || [[ ${RMEM_KERNELS:-}$only${RMEM_LONG:-} ]] || share=${#kernels[@]}
+on() { # INDEX-OF-KERNEL INDEX-OF-TEST
+	((!share || (RMEM_SEED + $2) % share == $1))
+}
+
+selftests=() tests=() own=() shared=()
 for t in build/selftest/*; do
 	[[ -f $t && -x $t ]] && wanted "selftest/${t##*/}" && selftests+=("$t")
 done
 for t in tests/e2e/*.sh; do
-	[[ -x $t ]] || continue
-	wanted "e2e/$(basename "$t" .sh)" || continue
+	[[ -x $t ]] && wanted "e2e/$(basename "$t" .sh)" && tests+=("$t")
+done
+for t in "${tests[@]}"; do
 	if [[ ${RMEM_LONG:-} ]] || grep -q '^# vm:' "$t"; then own+=("$t"); else shared+=("$t"); fi
 done
 
-if ((${#selftests[@]} + ${#shared[@]} + ${#own[@]})); then
+if ((${#selftests[@]} + ${#tests[@]})); then
 	echo "== in VMs: ${kernels[*]}"
 	((${#kernels[@]})) || result fail "VMs" 0 "no kernel to boot"
 fi
-# Those of their own first: they tend to be the long ones.
-for rel in "${kernels[@]}"; do
-	for t in "${own[@]}"; do
-		mapfile -t opts < <(tests/vm/test-options.sh "$t")
-		spawn "$rel" "$(basename "$t" .sh)" "${opts[@]}" -- "$t"
-	done
-done
+# The long ones first: what shares a VM, then those of their own.
 mapfile -t opts < <(tests/vm/test-options.sh "${selftests[0]:-}")
-for rel in "${kernels[@]}"; do
-	((!${#shared[@]})) || spawn "$rel" suite --scratch 4G -- "${shared[@]}"
-	((!${#selftests[@]})) || spawn "$rel" selftests "${opts[@]}" -- "${selftests[@]}"
+for k in "${!kernels[@]}"; do
+	suite=()
+	for i in "${!shared[@]}"; do ! on "$k" "$i" || suite+=("${shared[i]}"); done
+	((!${#suite[@]})) || spawn "${kernels[k]}" suite --scratch 4G -- "${suite[@]}"
+	((!${#selftests[@]})) || spawn "${kernels[k]}" selftests "${opts[@]}" -- "${selftests[@]}"
+done
+for i in "${!own[@]}"; do
+	mapfile -t opts < <(tests/vm/test-options.sh "${own[i]}")
+	for k in "${!kernels[@]}"; do
+		! on "$k" "$i" || spawn "${kernels[k]}" "$(basename "${own[i]}" .sh)" "${opts[@]}" -- "${own[i]}"
+	done
 done
 wait
 
