@@ -21,6 +21,7 @@ link_down
 for p in 3 4 9; do
 	assert_exit 0 rmem-load poke /dev/rmem-file $((p * page + 8)) "3$p"
 done
+wait_for region_is file state degraded # nobody has said so
 # The new writer sits where the link does not matter.
 in_srv start other rmemd --instance other --socket "$work/other.sock"
 other() { rmemctl --socket "$work/other.sock" "$@"; }
