@@ -13,7 +13,7 @@ required=(
 	# C, C++ and module toolchain
 	build-essential cmake ninja-build pkg-config bc bison flex kmod libelf-dev pahole rsync
 	# libraries of the daemons, the tools and their tests
-	libcli11-dev nlohmann-json3-dev libspdlog-dev libfmt-dev libtomlplusplus-dev
+	libcli11-dev nlohmann-json3-dev libspdlog-dev libfmt-dev libtomlplusplus-dev liblz4-dev libzstd-dev
 	libgnutls28-dev libnl-3-dev libnl-genl-3-dev libsystemd-dev libfuse3-dev
 	libgtest-dev libgmock-dev libbenchmark-dev
 	# the instrumented kernel (tests/vm/debug-kernel.sh)

@@ -41,6 +41,7 @@ struct CommandLine {
   std::vector<std::string> allow;
   std::optional<std::string> state_dir;
   bool insecure = false;
+  bool no_compress = false;
   TlsFlags tls;
 };
 
@@ -69,6 +70,7 @@ Result<server::Config> configure(const CommandLine& line) {
       return allowed;
   if (line.state_dir) config.options.state_dir = *line.state_dir;
   config.options.insecure |= line.insecure;
+  if (line.no_compress) config.options.session.compress = false;
   line.tls.apply(config.options.tls);
   if (config.options.exports.empty())
     return Status(Code::kUsage,
@@ -164,6 +166,7 @@ int program(int argc, char** argv) {
   line.tls.add(app, transport::TlsSide::kServer);
   app.add_flag("--insecure", line.insecure,
                "allow plain TCP off loopback: no encryption, no authentication");
+  app.add_flag("--no-compress", line.no_compress, "compress nothing, whatever clients want");
   cli::add_config(app, line.file, server::kDefaultConfig);
   app.set_version_flag("--version", std::string("rmem-server " RMEM_VERSION));
   if (const auto exit_code = cli::parse(app, argc, argv)) return *exit_code;

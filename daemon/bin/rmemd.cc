@@ -55,6 +55,7 @@ struct CommandLine {
   std::optional<std::string> instance;
   std::optional<std::string> state_dir;
   std::optional<std::string> hedge;
+  std::optional<std::string> compress;
   TlsFlags tls;
 };
 
@@ -69,6 +70,8 @@ Result<control::Config> configure(const CommandLine& line) {
   if (line.instance) config.instance = *line.instance;
   if (line.state_dir) config.state_dir = *line.state_dir;
   if (line.hedge) config.hedge = *line.hedge == "auto";
+  for (const auto& [word, meaning] : control::compressions())
+    if (line.compress == word) config.compress = meaning;
   line.tls.apply(config.tls);
   if (!control::valid_region_name(config.instance)) {
     return Status(Code::kUsage, "--instance: `" + config.instance + "' is not a name");
@@ -117,7 +120,7 @@ Status run(const CommandLine& line, control::Config config) {
   pager::Pager::Options pages;
   pages.hedge = config.hedge;
   pager::Pager pager(**device, pages, [&](auto due) { loop.wake(due); });
-  const auto sources = control::source_factory(**reactor, config.tls);
+  const auto sources = control::source_factory(**reactor, config.tls, config.compress);
   control::Regions regions(**reactor, **kernel, pager, *sources, config.instance,
                            control::Recordings(config.state_dir + "/recordings"));
   control::Verbs verbs(regions, *sources, config.instance, config.defaults);
@@ -180,6 +183,10 @@ int program(int argc, char** argv) {
                  "whether a page that is late is asked for on the other connection, too: auto or "
                  "off [off]")
       ->check(CLI::IsMember({"auto", "off"}))
+      ->type_name("HOW");
+  app.add_option("--compress", line.compress,
+                 "what compresses what travels, while that pays: auto, lz4, zstd or off [auto]")
+      ->check(CLI::IsMember({"auto", "lz4", "zstd", "off"}))
       ->type_name("HOW");
   line.tls.add(app, transport::TlsSide::kClient);
   cli::add_config(app, line.file, control::kDefaultConfig);

@@ -51,6 +51,14 @@ Status take_defaults(const Value& value, AttachOptions& defaults) {
 
 }  // namespace
 
+std::vector<std::pair<std::string, store::Compression>> compressions() {
+  using store::Compression;
+  return {{"auto", Compression::kAuto},
+          {"lz4", Compression::kLz4},
+          {"zstd", Compression::kZstd},
+          {"off", Compression::kOff}};
+}
+
 Table keys(Config& config) {
   Table root;
   root.key("socket", config::text(config.socket))
@@ -61,6 +69,7 @@ Table keys(Config& config) {
       .key("state-dir", config::text(config.state_dir))
       .key("stop-timeout", config::duration(config.stop_timeout, 100ms, std::chrono::hours(1)))
       .key("hedge", config::word<bool>(config.hedge, {{"off", false}, {"auto", true}}))
+      .key("compress", config::word<store::Compression>(config.compress, compressions()))
       .key("tls", config::table(transport::tls_keys(transport::TlsSide::kClient, config.tls)))
       .key("region",
            [&config](const Value& value) { return take_defaults(value, config.defaults); });
@@ -73,6 +82,7 @@ std::vector<std::string_view> fixed_changes(const Config& now, const Config& nex
   if (now.instance != next.instance) keys.emplace_back("instance");
   if (now.state_dir != next.state_dir) keys.emplace_back("state-dir");
   if (now.hedge != next.hedge) keys.emplace_back("hedge");
+  if (now.compress != next.compress) keys.emplace_back("compress");
   if (now.tls != next.tls) keys.emplace_back("tls");
   return keys;
 }

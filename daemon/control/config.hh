@@ -5,10 +5,12 @@
 #include <chrono>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/config_file.hh"
 #include "control/options.hh"
+#include "store/remote.hh"
 #include "transport/tls_credentials.hh"
 
 namespace rmem::control {
@@ -25,9 +27,13 @@ struct Config {
   AttachOptions defaults;
   // Pages that are late are asked for on the other connection, too.
   bool hedge = false;
+  store::Compression compress = store::Compression::kAuto;
   // For rmems:// that names no files of its own.
   transport::TlsOptions tls;
 };
+
+// The words for it.
+std::vector<std::pair<std::string, store::Compression>> compressions();
 
 // Every key of the file, and where its value goes.
 config::Table keys(Config& config);

@@ -265,6 +265,7 @@ nlohmann::json Regions::status() const {
                     {"transport", a->source ? a->source->transport() : ""},
                     {"tls_user_ms",
                      std::chrono::duration_cast<std::chrono::milliseconds>(crypto_time).count()},
+                    {"compression_saved_bytes", a->source ? a->source->bytes_saved() : 0u},
                     {"reason", a->failure().ok() ? a->down_reason().cause() : a->failure().cause()},
                     {"store_fetches", stats.fetches},
                     {"store_prefetches", stats.prefetches},

@@ -33,6 +33,7 @@ class RemoteSource final : public Source {
   unsigned lanes() const override { return store_->lanes(); }
   const char* transport() const override { return store_->transport(); }
   std::chrono::nanoseconds crypto_time() const override { return store_->crypto_time(); }
+  std::uint64_t bytes_saved() const override { return store_->counters().bytes_saved; }
 
  private:
   std::unique_ptr<store::RemoteStore> store_;
@@ -41,9 +42,10 @@ class RemoteSource final : public Source {
 
 class Factory final : public SourceFactory {
  public:
-  Factory(Reactor& reactor, transport::TlsOptions tls)
+  Factory(Reactor& reactor, transport::TlsOptions tls, store::Compression compression)
       : reactor_(reactor),
         tls_(std::move(tls)),
+        compression_(compression),
         budget_(std::make_shared<store::ConnectionBudget>(reactor)) {}
 
   bool is_local(const std::string& uri) const override {
@@ -63,6 +65,7 @@ class Factory final : public SourceFactory {
     remote.read_only = options.read_only;
     remote.insecure = options.insecure;
     remote.tls = tls_;
+    remote.compression = compression_;
     remote.expected = options.expected;
     remote.budget = budget_;
     auto store = store::RemoteStore::create(reactor_, std::move(*address), remote, listener);
@@ -98,14 +101,16 @@ class Factory final : public SourceFactory {
 
   Reactor& reactor_;
   const transport::TlsOptions tls_;
+  const store::Compression compression_;
   const std::shared_ptr<store::ConnectionBudget> budget_;
   std::unique_ptr<Workers> workers_;  // for local stores, made with the first of them
 };
 
 }  // namespace
 
-std::unique_ptr<SourceFactory> source_factory(Reactor& reactor, const transport::TlsOptions& tls) {
-  return std::make_unique<Factory>(reactor, tls);
+std::unique_ptr<SourceFactory> source_factory(Reactor& reactor, const transport::TlsOptions& tls,
+                                              store::Compression compression) {
+  return std::make_unique<Factory>(reactor, tls, compression);
 }
 
 }  // namespace rmem::control

@@ -45,6 +45,8 @@ class Source {
   virtual const char* transport() const { return ""; }
   // What TLS in user space has cost on them.
   virtual std::chrono::nanoseconds crypto_time() const { return {}; }
+  // Bytes that did not have to travel, because they were compressed.
+  virtual std::uint64_t bytes_saved() const { return 0; }
 };
 
 // `expected`: the size and identity it had; unset at the first attach.
@@ -69,7 +71,8 @@ class SourceFactory {
 
 // rmem://, rmems://, rmem+quic://, rmem+unix:// and the local stores that rmemd takes; filters on
 // all. `tls`: for rmems:// that names no files of its own; those have to be root's to name.
-std::unique_ptr<SourceFactory> source_factory(Reactor& reactor,
-                                              const transport::TlsOptions& tls = {});
+std::unique_ptr<SourceFactory> source_factory(
+    Reactor& reactor, const transport::TlsOptions& tls = {},
+    store::Compression compression = store::Compression::kOff);
 
 }  // namespace rmem::control

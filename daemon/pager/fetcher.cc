@@ -327,6 +327,13 @@ bool Fetcher::zeros(void* ctx) {
   return r->err == 0;
 }
 
+bool Fetcher::whole(void* ctx, std::span<const std::byte> bytes) {
+  auto* r = static_cast<Request*>(ctx);
+  if ((r->err = unwanted(r)) != 0) return false;
+  r->err = shared_.channel.fill(r->cookie, 0, bytes, r->mark ? RMEM_FILL_MARK : 0);
+  return r->err == 0;
+}
+
 void Fetcher::read_done(void* request, const store::Outcome& outcome) {
   auto* r = static_cast<Request*>(request);
   Fetcher& self = r->region->fetcher();

@@ -128,6 +128,7 @@ class Fetcher final : private store::Asker {
   Taken receive(void* ctx, std::uint64_t offset, std::uint64_t length, int socket,
                 const std::optional<std::uint32_t>& checksum) override;
   bool zeros(void* ctx) override;
+  bool whole(void* ctx, std::span<const std::byte> bytes) override;
   int unwanted(const Request* r) const;
   bool directly(const Request* r) const;
   void settle(Request* r, const store::Outcome& outcome, std::span<const std::byte> bytes);

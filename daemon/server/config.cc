@@ -100,6 +100,7 @@ Table keys(Config& config) {
            })))
       .key("state-dir", config::text(options.state_dir))
       .key("insecure", config::boolean(options.insecure))
+      .key("compress", config::boolean(options.session.compress))
       .key("stop-timeout", config::duration(config.stop_timeout, 100ms, std::chrono::hours(1)))
       .key("limits", config::table(limits(options)))
       .key("tls", config::table(transport::tls_keys(transport::TlsSide::kServer, options.tls)))

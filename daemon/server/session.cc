@@ -72,7 +72,11 @@ struct Session::Request {
   // Payload of the request, then of the reply.
   std::unique_ptr<std::byte[]> buffer;
   std::size_t capacity = 0;
+  // The reply as it is sent: once seal() has made it so.
+  bool sealed = false;
   wire::HeaderBytes reply_header;
+  std::uint32_t length = 0;  // of the payload before it was compressed,
+  std::uint32_t tag = 0;     // for the compressor
   Request* next = nullptr;
 };
 
@@ -287,9 +291,11 @@ void Session::hello(Request& request) {
   mine.version = version;
   mine.role = peer->role;
   zeros_ = peer->features & wire::feature::kZeros;
+  if (options_.compress) codecs_ = peer->features & wire::feature::kCompression;
+  if (codecs_ != 0) compressor_ = std::make_unique<wire::Compressor>(codecs_);
   mine.features = (checksums_ ? wire::feature::kChecksum : 0) |
                   (lanes ? wire::feature::kLanes : 0) | (zeros_ ? wire::feature::kZeros : 0) |
-                  (peer->features & wire::feature::kFlushBehind);
+                  (peer->features & wire::feature::kFlushBehind) | codecs_;
   mine.max_payload = wire::kMaxPayload;
   mine.max_requests = options_.max_requests;
   silence_ = std::max(options_.silence, 10 * peer->silence);
@@ -469,6 +475,9 @@ void Session::modify(Request& request, Handle& handle) {
   if (!may_write(request, handle)) return;
   const wire::Header& header = request.header;
   const bool writing = header.type == Type::kWrite;
+  if (wire::codec_of(header.flags) != wire::Codec::kNone && !decompress(request))
+    return refuse(wire::error::kProtocol, "a payload that is not what its flags say",
+                  header.request);
   if (header.length == 0 || (writing && header.length != header.payload))
     return reply_error(request, wire::error::kInvalid, "length and payload disagree");
   if (writing && checksums_ && !(header.flags & wire::flag::kChecksum))
@@ -578,6 +587,7 @@ Session::Request& Session::take_request(const wire::Header& header) {
   request.session = this;
   request.header = header;
   request.next = nullptr;
+  request.sealed = false;
   ++under_way_;
   return request;
 }
@@ -616,12 +626,6 @@ void Session::reply(Request& request, const store::Outcome& outcome) {
     header.flags |= wire::flag::kZeros;
     header.payload = 0;
   }
-  if (header.type == Type::kRead && header.payload != 0 && checksums_) {
-    header.flags |= wire::flag::kChecksum;
-    header.checksum = crc32c({request.buffer.get(), header.payload});
-  } else {
-    header.checksum = 0;
-  }
   enqueue(request);
 }
 
@@ -631,7 +635,6 @@ void Session::reply_error(Request& request, std::uint32_t error, std::string_vie
   request.header.error = error;
   request.header.payload = static_cast<std::uint32_t>(text.size());
   request.header.flags = 0;
-  request.header.checksum = 0;
   request.header.epoch = 0;
   enqueue(request);
 }
@@ -641,12 +644,57 @@ void Session::enqueue(Request& request) {
     recycle(request);
     return maybe_over();
   }
-  wire::Header& header = request.header;
-  header.flags |= wire::flag::kReply;
-  wire::encode(header, request.reply_header);
-  const bool any_order = header.type == Type::kRead && connection_->unordered();
+  request.header.flags |= wire::flag::kReply;
+  const bool any_order = request.header.type == Type::kRead && connection_->unordered();
   (any_order ? out_messages_ : out_).push(request);
   turn_end_.schedule();
+}
+
+// Its turn to be sent has come.
+void Session::seal(Request& request) {
+  if (std::exchange(request.sealed, true)) return;
+  wire::Header& header = request.header;
+  const bool carries = header.type == Type::kRead && header.error == 0 && header.payload != 0;
+  request.length = header.payload;
+  request.tag = 0;
+  if (carries && compressor_) {
+    const auto offer = compressor_->offer({request.buffer.get(), header.payload});
+    request.tag = offer.tag;
+    if (offer.codec != wire::Codec::kNone) {
+      std::ranges::copy(offer.bytes, request.buffer.get());
+      header.flags |= wire::codec_flag(offer.codec);
+      header.payload = static_cast<std::uint32_t>(offer.bytes.size());
+    }
+  }
+  header.checksum = 0;
+  if (carries && checksums_) {
+    header.flags |= wire::flag::kChecksum;
+    header.checksum = crc32c({request.buffer.get(), header.payload});
+  }
+  wire::encode(header, request.reply_header);
+}
+
+// It has been sent.
+void Session::gone(Request& request) {
+  if (compressor_ && request.tag != 0) compressor_->sent(request.length, request.tag);
+  recycle(request);
+}
+
+// The WRITE as it was before the client compressed it. False: it makes no sense.
+bool Session::decompress(Request& request) {
+  wire::Header& header = request.header;
+  const wire::Codec codec = wire::codec_of(header.flags);
+  if (!(codecs_ & wire::codec_feature(codec))) return false;
+  const std::size_t length = header.length;  // within the limits, or it had not been decoded
+  auto bytes = std::make_unique_for_overwrite<std::byte[]>(length);
+  if (!wire::decompress(codec, {request.buffer.get(), header.payload}, {bytes.get(), length}))
+    return false;
+  bytes_under_way_ += length;
+  bytes_under_way_ -= request.capacity;
+  request.buffer = std::move(bytes);
+  request.capacity = length;
+  header.payload = static_cast<std::uint32_t>(length);
+  return true;
 }
 
 void Session::refuse(std::uint32_t error, std::string_view why, std::uint64_t number) {
@@ -665,7 +713,6 @@ void Session::refuse(std::uint32_t error, std::string_view why, std::uint64_t nu
   header.error = error;
   header.payload = static_cast<std::uint32_t>(why.size());
   request.header = header;
-  wire::encode(header, request.reply_header);
   out_.push(request);
   phase_ = Phase::kLeaving;
   deadline_.arm(options_.linger);
@@ -691,6 +738,7 @@ void Session::send() {
     std::size_t skip = out_sent_;
     for (Request* one = out_.first;
          one != nullptr && count + 2 <= kGather && gathered < kSendPerTurn; one = one->next) {
+      seal(*one);
       for (const auto& [data, length] :
            {std::pair{one->reply_header.data(), one->reply_header.size()},
             std::pair{one->buffer.get(), std::size_t{one->header.payload}}}) {
@@ -716,12 +764,18 @@ void Session::send() {
     out_sent_ += sent.bytes;
     if (role_ == wire::Role::kBulk && (since_tuned_ += sent.bytes) >= kTuneAfter) tune();
     while (out_.first != nullptr && out_sent_ >= wire::kHeaderBytes + out_.first->header.payload) {
-      Request& gone = out_.pop();
-      out_sent_ -= wire::kHeaderBytes + gone.header.payload;
-      recycle(gone);
+      Request& first = out_.pop();
+      out_sent_ -= wire::kHeaderBytes + first.header.payload;
+      gone(first);
     }
   }
   if (phase_ == Phase::kClosed) return;
+  if (compressor_) {
+    if (out_.first == nullptr && out_messages_.first == nullptr)
+      compressor_->idle();
+    else
+      compressor_->waits();
+  }
   if (draining_ && under_way_ == 0) return close();
   if (paused_ && phase_ != Phase::kLeaving && !overloaded()) {
     paused_ = false;
@@ -739,6 +793,7 @@ bool Session::send_messages(std::size_t& turn) {
       return true;
     }
     Request& reply = *out_messages_.first;
+    seal(reply);
     const std::array<iovec, 2> parts = {
         iovec{reply.reply_header.data(), reply.reply_header.size()},
         iovec{reply.buffer.get(), reply.header.payload},
@@ -754,7 +809,7 @@ bool Session::send_messages(std::size_t& turn) {
     }
     last_progress_ = Reactor::Clock::now();
     turn += wire::kHeaderBytes + reply.header.payload;
-    recycle(reply);
+    gone(reply);
   }
   return true;
 }

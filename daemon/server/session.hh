@@ -16,6 +16,7 @@
 #include "server/export.hh"
 #include "transport/transport.hh"
 #include "wire/codec.hh"
+#include "wire/compression.hh"
 #include "wire/frame_reader.hh"
 
 namespace rmem::server {
@@ -28,6 +29,8 @@ struct SessionOptions {
   // What a connection may have under way before the server stops reading it.
   std::uint32_t max_requests = wire::kMaxRequests;
   std::uint64_t max_bytes = 16 << 20;
+  // Whether payloads may be compressed, where the client wants that.
+  bool compress = true;
 };
 
 // Where sessions tell what they have refused.
@@ -127,6 +130,9 @@ class Session final : private transport::Connection::Handler,
   void reply(Request& request, const store::Outcome& outcome);
   void reply_error(Request& request, std::uint32_t error, std::string_view text);
   void enqueue(Request& request);
+  void seal(Request& request);
+  void gone(Request& request);
+  bool decompress(Request& request);
   void finished_by_store(Request& request, const store::Outcome& outcome);
   void answer(Request& request, const store::Outcome& outcome);
   void send();
@@ -162,7 +168,9 @@ class Session final : private transport::Connection::Handler,
   std::uint32_t generation_ = 0;
   std::uint32_t peer_max_payload_ = wire::kMaxPayloadBeforeOpen;
   bool checksums_ = false;
-  bool zeros_ = false;  // a READ of nothing but zeros is answered without them
+  bool zeros_ = false;        // a READ of nothing but zeros is answered without them
+  std::uint64_t codecs_ = 0;  // features: how WRITEs may be compressed,
+  std::unique_ptr<wire::Compressor> compressor_;  // and replies are; null: not
   wire::Role role_ = wire::Role::kEverything;
   std::size_t since_tuned_ = 0;  // bytes sent
   std::chrono::milliseconds silence_;

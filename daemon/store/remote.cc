@@ -223,8 +223,25 @@ struct RemoteStore::Impl {
     if (++generation == 0) generation = 1;
     link_options.generation = generation;
     link_options.role = lane.role;
+    // On the page lane they would have to pass through us.
+    if (lane.is_bulk()) link_options.codecs = codecs(*connection);
     lane.link = std::make_unique<RemoteLink>(reactor, std::move(connection), link_options, lane);
     lane.link->start([this, &lane] { send_open(lane); });
+  }
+
+  std::uint64_t codecs(const transport::Connection& connection) const {
+    switch (options.compression) {
+      case Compression::kLz4:
+        return wire::feature::kLz4;
+      case Compression::kZstd:
+        return wire::feature::kZstd;
+      case Compression::kAuto:
+        if (!connection.intact()) return wire::feature::kCompression;
+        break;
+      case Compression::kOff:
+        break;
+    }
+    return 0;
   }
 
   void send_open(Lane& lane) {
@@ -478,6 +495,7 @@ struct RemoteStore::Impl {
     lane.connector.reset();
     if (!lane.link) return;
     checksum_errors_before += lane.link->checksum_errors();
+    bytes_saved_before += lane.link->bytes_saved();
     lane.link->close();
     // We may have been called by it.
     dead.push_back(std::move(lane.link));
@@ -676,6 +694,7 @@ struct RemoteStore::Impl {
   std::chrono::milliseconds backoff{};
   mutable Counters counters;
   std::uint64_t checksum_errors_before = 0;  // of links that are gone
+  std::uint64_t bytes_saved_before = 0;
 
   // The store is up when the bulk lane is ready. That may be without a page lane,
   // never the other way round.
@@ -780,8 +799,12 @@ const Status& RemoteStore::reason() const { return impl_->reason; }
 
 const RemoteStore::Counters& RemoteStore::counters() const {
   impl_->counters.checksum_errors = impl_->checksum_errors_before;
-  for (const Impl::Lane* const lane : {&impl_->bulk, &impl_->pages})
-    if (lane->link) impl_->counters.checksum_errors += lane->link->checksum_errors();
+  impl_->counters.bytes_saved = impl_->bytes_saved_before;
+  for (const Impl::Lane* const lane : {&impl_->bulk, &impl_->pages}) {
+    if (!lane->link) continue;
+    impl_->counters.checksum_errors += lane->link->checksum_errors();
+    impl_->counters.bytes_saved += lane->link->bytes_saved();
+  }
   return impl_->counters;
 }
 

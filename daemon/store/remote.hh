@@ -52,12 +52,21 @@ struct WriterClaim {
   std::uint64_t generation = 0;
 };
 
+// Whether payloads may be compressed; while that pays (wire::Compressor).
+enum class Compression {
+  kOff,
+  kAuto,  // between hosts in clear, where lengths tell nothing that the bytes do not
+  kLz4,   // on every connection
+  kZstd,
+};
+
 struct RemoteOptions {
   bool read_only = false;
   // Plain TCP to another host.
   bool insecure = false;
   // For rmems:// where the address names no files.
   transport::TlsOptions tls;
+  Compression compression = Compression::kOff;
   // Checksums on payloads; unset = for TCP off loopback.
   std::optional<bool> checksum;
   // The size and identity that it has to have; unset = those of the first open.
@@ -122,6 +131,7 @@ class RemoteStore final : public Store {
     std::uint64_t checksum_errors = 0;
     std::uint64_t bytes_read = 0;     // payload of successful reads; not what an asker takes
     std::uint64_t bytes_written = 0;  // payload of successful writes
+    std::uint64_t bytes_saved = 0;    // of payloads, by compression
   };
 
   // Checks, but does nothing yet. kUsage: plain TCP off loopback without

@@ -82,7 +82,7 @@ void RemoteLink::start(std::function<void()> done) {
   const bool zeros = options_.role == wire::Role::kBulk;
   hello.features = wire::feature::kLanes | wire::feature::kFlushBehind |
                    (zeros ? wire::feature::kZeros : 0) |
-                   (options_.checksum ? wire::feature::kChecksum : 0);
+                   (options_.checksum ? wire::feature::kChecksum : 0) | options_.codecs;
   hello.silence = options_.keep_alive;
   hello.session = options_.session;
   hello.name = kName;
@@ -110,6 +110,8 @@ void RemoteLink::greeted(const Reply& reply) {
   lanes_ = hello->features & wire::feature::kLanes;
   zeros_ = hello->features & wire::feature::kZeros;
   flushes_behind_ = hello->features & wire::feature::kFlushBehind;
+  codecs_ = hello->features & options_.codecs;
+  if (codecs_ != 0) compressor_ = std::make_unique<wire::Compressor>(codecs_);
   max_payload_ = hello->max_payload;
   max_calls_ = std::min(hello->max_requests, options_.max_calls);
   established_ = true;
@@ -143,6 +145,7 @@ RemoteLink::Call* RemoteLink::take(Kind kind) {
   call.receiver = nullptr;
   call.received = 0;
   call.unwanted = false;
+  call.sealed = false;
   return &call;
 }
 
@@ -155,20 +158,41 @@ void RemoteLink::submit(Call& call, std::uint32_t handle, Kind kind) {
   header.generation = options_.generation;
   header.payload =
       static_cast<std::uint32_t>(call.sender != nullptr ? header.length : call.out.size());
-  if (header.type == Type::kWrite && checksums_) {
-    header.flags |= wire::flag::kChecksum;
-    header.checksum = crc32c(call.out);
-  }
+  call.length = header.payload;
   if (call.receiver != nullptr) {
     ++receivers_;
     choose_staging();
   }
   if (kind != Kind::kControl) lent_.patience = std::max(lent_.patience, kPatience);
-  if (kind == Kind::kBulk) bulk_bytes_ += header.payload;
-  wire::encode(header, call.encoded);
+  if (kind == Kind::kBulk) bulk_bytes_ += call.length;
   call.state = Call::State::kQueued;
   (kind == Kind::kBulk ? bulk_ : urgent_).push(call);
   turn_end_.schedule();
+}
+
+// Its turn to be sent has come.
+void RemoteLink::seal(Call& call) {
+  if (std::exchange(call.sealed, true)) return;
+  wire::Header& header = call.header;
+  const bool writes = header.type == Type::kWrite;
+  call.tag = 0;
+  if (writes && compressor_) {
+    const auto offer =
+        call.sender != nullptr ? compressor_->offer_plain() : compressor_->offer(call.out);
+    call.tag = offer.tag;
+    if (offer.codec != wire::Codec::kNone) {
+      call.compressed.assign(offer.bytes.begin(), offer.bytes.end());
+      bytes_saved_ += call.out.size() - offer.bytes.size();
+      call.out = call.compressed;
+      header.flags |= wire::codec_flag(offer.codec);
+      header.payload = static_cast<std::uint32_t>(call.out.size());
+    }
+  }
+  if (writes && checksums_) {
+    header.flags |= wire::flag::kChecksum;
+    header.checksum = crc32c(call.out);
+  }
+  wire::encode(header, call.encoded);
 }
 
 void RemoteLink::send() {
@@ -187,6 +211,7 @@ void RemoteLink::send() {
     std::size_t count = 0, calls = 0, bytes = 0;
     bool aside = false;  // what follows is sent by somebody else
     const auto gather = [&](Call& call, std::size_t skip) {
+      seal(call);
       batch[calls++] = &call;
       if (skip < call.encoded.size()) {
         buffers[count++] = {call.encoded.data() + skip, call.encoded.size() - skip};
@@ -228,6 +253,12 @@ void RemoteLink::send() {
     }
   }
   if (!connection_) return;
+  if (compressor_) {
+    if (sending_ == nullptr && bulk_.first == nullptr)
+      compressor_->idle();
+    else
+      compressor_->waits();
+  }
   if (!blocked_) resume_asker();
   watch();
 }
@@ -236,6 +267,7 @@ void RemoteLink::send() {
 void RemoteLink::send_messages() {
   while (!blocked_ && urgent_.first != nullptr && urgent_.first->header.type == Type::kRead) {
     Call& call = *urgent_.first;
+    seal(call);
     const iovec message = {call.encoded.data(), call.encoded.size()};
     const int err = connection_->send_message({&message, 1});
     blocked_ = err == EAGAIN;
@@ -255,6 +287,7 @@ void RemoteLink::watch() {
 
 void RemoteLink::sent_whole() {
   sending_->state = Call::State::kSent;
+  if (compressor_ && sending_->tag != 0) compressor_->sent(sending_->length, sending_->tag);
   sending_ = nullptr;
   sent_ = 0;
 }
@@ -296,7 +329,8 @@ bool RemoteLink::can_receive(std::uint64_t length) const {
 
 bool RemoteLink::can_send(std::uint64_t length) const {
   // Its checksum would have to be in front of it. Smaller ones go several at once.
-  return connection_ && connection_->socket() >= 0 && !checksums_ && length >= kSendMin;
+  return connection_ && connection_->socket() >= 0 && !checksums_ && length >= kSendMin &&
+         (!compressor_ || compressor_->plain());
 }
 
 void RemoteLink::on_readable() {
@@ -434,12 +468,18 @@ FrameReader::Next RemoteLink::on_header(const wire::Header& header, std::span<st
       const wire::Header& asked = receiving_->header;
       const bool checked = header.flags & wire::flag::kChecksum;
       const bool zeros = header.flags & wire::flag::kZeros;
-      if (header.offset != asked.offset || header.length != asked.length ||
+      const std::uint64_t by = wire::codec_feature(wire::codec_of(header.flags));
+      if (header.offset != asked.offset || header.length != asked.length || (by & ~codecs_) ||
           (zeros ? !zeros_ || header.payload != 0
-                 : header.payload != asked.length || checked != checksums_))
+                 : (by == 0 && header.payload != asked.length) || checked != checksums_))
         return violated("a reply that does not fit its READ");
       if (zeros) {
         zeros_came(*receiving_);
+        return FrameReader::Next::kGoOn;
+      }
+      if (by != 0) {
+        receiving_->compressed.resize(header.payload);
+        place = receiving_->compressed;
         return FrameReader::Next::kGoOn;
       }
       if (receiving_->receiver != nullptr) return FrameReader::Next::kAside;
@@ -450,6 +490,20 @@ FrameReader::Next RemoteLink::on_header(const wire::Header& header, std::span<st
   if (header.payload > control_.size()) return violated("an overlong reply");
   place = std::span(control_).first(header.payload);
   return FrameReader::Next::kGoOn;
+}
+
+// The bytes of a READ that the server has compressed. False: these are none.
+bool RemoteLink::decompress(Call& call, const wire::Header& header) {
+  std::vector<std::byte> bytes;
+  std::span<std::byte> into = call.in;
+  if (call.receiver != nullptr) {
+    bytes.resize(header.length);
+    into = bytes;
+  }
+  if (!wire::decompress(wire::codec_of(header.flags), call.compressed, into)) return false;
+  bytes_saved_ += header.length - header.payload;
+  if (call.receiver != nullptr) call.unwanted = !call.receiver->whole(call.receiver_ctx, into);
+  return true;
 }
 
 void RemoteLink::zeros_came(Call& call) {
@@ -474,6 +528,8 @@ FrameReader::Next RemoteLink::on_frame(const wire::Header& header, bool intact) 
     return FrameReader::Next::kStop;
   }
   Call& call = *std::exchange(receiving_, nullptr);
+  if (header.flags & wire::flag::kCompressed && !decompress(call, header))
+    return violated("a payload that is not what its flags say");
   const int err = call.unwanted ? ECANCELED : wire::errno_from_wire(header.error);
   if (&call == &lent_.call) {
     asked_done({header, err, payload}, call.in);
@@ -484,8 +540,9 @@ FrameReader::Next RemoteLink::on_frame(const wire::Header& header, bool intact) 
   if (!control) --data_calls_;
   if (!control && header.type != Type::kRead) {
     --bulk_calls_;
-    bulk_bytes_ -= call.header.payload;
+    bulk_bytes_ -= call.length;
   }
+  call.compressed = {};
   call.state = Call::State::kFree;
   free_.push_back(&call);
   if (call.receiver != nullptr) --receivers_;

@@ -19,6 +19,7 @@
 #include "store/connection_budget.hh"
 #include "store/store.hh"
 #include "transport/transport.hh"
+#include "wire/compression.hh"
 #include "wire/frame_reader.hh"
 
 namespace rmem::store {
@@ -50,9 +51,13 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
     friend class RemoteLink;
     enum class State : std::uint8_t { kFree, kTaken, kQueued, kSent } state = State::kFree;
     std::uint32_t index = 0;
-    std::uint32_t uses = 0;      // makes the number of each use of a slot another one
-    std::uint64_t received = 0;  // of its payload, by `receiver` or for it
-    bool unwanted = false;       // by `receiver`: what is left is thrown away
+    std::uint32_t uses = 0;             // makes the number of each use of a slot another one
+    std::uint64_t received = 0;         // of its payload, by `receiver` or for it
+    bool unwanted = false;              // by `receiver`: what is left is thrown away
+    std::uint32_t length = 0;           // of the payload, before it was compressed,
+    std::uint32_t tag = 0;              // for the compressor
+    std::vector<std::byte> compressed;  // instead of `out`, or what came for `in`
+    bool sealed = false;                // as it is sent:
     wire::HeaderBytes encoded;
     Call* next = nullptr;
   };
@@ -74,6 +79,7 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
 
   struct Options {
     bool checksum = false;                   // wanted; the server may insist
+    std::uint64_t codecs = 0;                // features: to compress payloads with
     std::chrono::milliseconds keep_alive{};  // at least; the budget may make it longer
     ConnectionBudget* budget = nullptr;      // never null; outlives the link
     wire::Role role = wire::Role::kEverything;
@@ -124,6 +130,8 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   // Whether a FLUSH may cover what was sent before it.
   bool flushes_behind() const { return flushes_behind_; }
   std::uint64_t checksum_errors() const { return checksum_errors_; }
+  // Bytes of payloads that did not have to travel because they were compressed.
+  std::uint64_t bytes_saved() const { return bytes_saved_; }
   const std::string& peer() const { return peer_; }
   // transport::Connection::kind(), and what its encryption has cost; while it lasts.
   const char* transport() const { return connection_ ? connection_->kind() : ""; }
@@ -172,6 +180,8 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   bool send_aside();
   void cannot_send(int err);
   void sent_whole();
+  void seal(Call& call);
+  bool decompress(Call& call, const wire::Header& header);
   void on_tick();
   void next_tick();
   void ping();
@@ -198,6 +208,9 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   std::uint32_t max_payload_;
   std::uint32_t max_calls_;
   std::uint64_t checksum_errors_ = 0;
+  std::uint64_t codecs_ = 0;                      // how the server compresses what we read,
+  std::unique_ptr<wire::Compressor> compressor_;  // and we what we write; null: not
+  std::uint64_t bytes_saved_ = 0;
 
   std::vector<Call> calls_;
   std::vector<Call*> free_;

@@ -81,6 +81,8 @@ class Receiver {
                         const std::optional<std::uint32_t>& checksum) = 0;
   // All of the read is zeros, and nothing comes. False: the receiver wants no more.
   virtual bool zeros(void* ctx) = 0;
+  // All of the read, which had to pass through memory. False: likewise.
+  virtual bool whole(void* ctx, std::span<const std::byte> bytes) = 0;
 
  protected:
   ~Receiver() = default;

@@ -21,6 +21,15 @@ constexpr std::size_t kHelloBytes = 48;  // and a name
 constexpr std::size_t kHelloNameMax = 128;
 constexpr std::size_t kOpenedBytes = 32;
 
+// The payload is that of a READ reply or a WRITE, by one codec, and shorter for it.
+bool compressed_well(const Header& header) {
+  const std::uint16_t by = header.flags & flag::kCompressed;
+  const bool carries = header.type == Type::kRead ? header.reply() && header.error == 0
+                                                  : header.type == Type::kWrite && !header.reply();
+  return by != flag::kCompressed && carries && !(header.flags & flag::kZeros) &&
+         header.payload > 0 && header.payload < header.length && header.length <= kMaxPayload;
+}
+
 }  // namespace
 
 std::string_view type_name(Type type) {
@@ -105,6 +114,7 @@ Flaw decode(std::span<const std::byte, kHeaderBytes> from, std::uint8_t version,
   if (header.flags & ~flag::kKnown) return Flaw::kFlags;
   const bool checksummed = header.flags & flag::kChecksum;
   if (checksummed ? header.payload == 0 : header.checksum != 0) return Flaw::kFlags;
+  if (header.flags & flag::kCompressed && !compressed_well(header)) return Flaw::kFlags;
   if (!header.reply() && header.type != Type::kRefuse && (header.error != 0 || header.epoch != 0))
     return Flaw::kReserved;
   return Flaw::kNone;

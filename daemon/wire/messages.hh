@@ -62,8 +62,11 @@ inline constexpr std::uint16_t kReadOnly = 1 << 2;
 inline constexpr std::uint16_t kTakeOver = 1 << 3;
 inline constexpr std::uint16_t kZeros = 1 << 4;
 inline constexpr std::uint16_t kBehind = 1 << 5;
+inline constexpr std::uint16_t kLz4 = 1 << 6;
+inline constexpr std::uint16_t kZstd = 1 << 7;
+inline constexpr std::uint16_t kCompressed = kLz4 | kZstd;
 inline constexpr std::uint16_t kKnown =
-    kReply | kChecksum | kReadOnly | kTakeOver | kZeros | kBehind;
+    kReply | kChecksum | kReadOnly | kTakeOver | kZeros | kBehind | kCompressed;
 }  // namespace flag
 
 namespace feature {
@@ -71,6 +74,9 @@ inline constexpr std::uint64_t kChecksum = 1 << 0;
 inline constexpr std::uint64_t kLanes = 1 << 1;
 inline constexpr std::uint64_t kZeros = 1 << 2;
 inline constexpr std::uint64_t kFlushBehind = 1 << 3;
+inline constexpr std::uint64_t kLz4 = 1 << 4;
+inline constexpr std::uint64_t kZstd = 1 << 5;
+inline constexpr std::uint64_t kCompression = kLz4 | kZstd;
 }  // namespace feature
 
 // The numbers of section 5; those of Linux on x86-64, spelled out because they

@@ -68,13 +68,14 @@ class Client final : public RemoteLink::Owner, store::Asker {
     store::ConnectionBudget budget(reactor);
     options.budget = &budget;
     options.generation = 7;
+    options.codecs = how & 8 ? wire::feature::kCompression : 0;
     link_ = std::make_unique<RemoteLink>(reactor, std::make_unique<fuzz::Scripted>(script_, 99),
                                          options, *this);
     if (how & 2) script_.piece = 1 << 20;
     link_->start([this] { greeted_ = true; });
     fuzz::turn(reactor);
     heard_.take(script_.sent);
-    if (how & 4) greet(how & 1);
+    if (how & 4) greet(how & 1, how & 16 ? wire::feature::kCompression : 0);
     while (!lost_ && !in_.empty()) {
       step();
       stir(reactor);
@@ -166,10 +167,10 @@ class Client final : public RemoteLink::Owner, store::Asker {
     stream.insert(stream.end(), payload.begin(), payload.end());
   }
 
-  void greet(bool checksum) {
+  void greet(bool checksum, std::uint64_t codecs) {
     wire::Hello hello;
     hello.version = 1;
-    hello.features = wire::feature::kLanes | (checksum ? wire::feature::kChecksum : 0);
+    hello.features = wire::feature::kLanes | (checksum ? wire::feature::kChecksum : 0) | codecs;
     hello.max_requests = 16;
     hello.silence = std::chrono::seconds(30);
     wire::Header header = heard_.requests.at(0);
@@ -213,6 +214,17 @@ class Client final : public RemoteLink::Owner, store::Asker {
     if (header.type == Type::kRead) {
       payload.assign(header.length, static_cast<std::byte>(what));
       if (link_->checksums()) header.flags |= wire::flag::kChecksum;
+      // Compressed, or cut short: 18 to 21.
+      const auto codec = mistake & 1 ? wire::Codec::kLz4 : wire::Codec::kZstd;
+      std::vector<std::byte> small(payload.size());
+      if (mistake >= 18 && mistake < 22) {
+        small.resize(wire::compress(codec, payload, small));
+        if (!small.empty()) {
+          payload = std::move(small);
+          payload.resize(payload.size() - (mistake >= 20));
+          header.flags |= wire::codec_flag(codec);
+        }
+      }
     } else {
       const auto given = in_.bytes(in_.number<std::uint8_t>());
       payload.assign(given.begin(), given.end());
@@ -263,6 +275,13 @@ class Client final : public RemoteLink::Owner, store::Asker {
   // store::Receiver, for calls that have one and for what is lent.
   bool zeros(void* ctx) override {
     FUZZ_CHECK(ctx != this);
+    return true;
+  }
+  bool whole(void* ctx, std::span<const std::byte> bytes) override {
+    FUZZ_CHECK(ctx != this);
+    auto& call = *static_cast<Call*>(ctx);
+    FUZZ_CHECK(bytes.size() == call.length);
+    std::ranges::copy(bytes, call.bytes.get());
     return true;
   }
   Taken receive(void* ctx, std::uint64_t offset, std::uint64_t length, int socket,

@@ -96,7 +96,13 @@ class Client {
     const auto mistake = in.number<std::uint8_t>();
     header.offset = in.number<std::uint32_t>();
     header.length = in.number<std::uint32_t>();
-    frame(header, in.bytes(in.number<std::uint16_t>()), mistake);
+    const auto payload = in.bytes(in.number<std::uint16_t>());
+    if (mistake != 12) return frame(header, payload, mistake);
+    // What its flags say, and its length.
+    std::vector<std::byte> small(payload.size());
+    small.resize(wire::compress(wire::codec_of(header.flags), payload, small));
+    header.length = payload.size();
+    frame(header, small, 0);
   }
 
  private:
@@ -135,7 +141,8 @@ class Judge final : public FrameReader::Sink {
       FUZZ_CHECK(header.reply());
       if (header.error != 0) FUZZ_CHECK(header.payload <= wire::kMaxErrorText);
       if (header.error == 0 && header.type == Type::kRead)
-        FUZZ_CHECK(header.payload == header.length && header.offset + header.length <= kSize);
+        FUZZ_CHECK((header.payload == header.length || header.flags & wire::flag::kCompressed) &&
+                   header.offset + header.length <= kSize);
     }
     ++answers;
     return FrameReader::Next::kGoOn;
@@ -172,7 +179,8 @@ FUZZ_TARGET(session) {
   script.send_at_once = how & 0x10 ? 100 : 1 << 20;
   Client client(script.to_come);
   if (how & 1)
-    client.hello(how & 0x20 ? wire::feature::kChecksum : wire::feature::kLanes,
+    client.hello((how & 0x20 ? wire::feature::kChecksum : wire::feature::kLanes) |
+                     (pace & 1 ? wire::feature::kCompression : 0),
                  static_cast<wire::Role>(how >> 6));
   if (how & 2) client.open(how & 0x20 ? wire::flag::kReadOnly : 0);
   if (how & 4) client.claim();

@@ -118,8 +118,8 @@ nlohmann::ordered_json region_json(const kchan::RegionInfo& r, const nlohmann::j
   if (r.daemon_pid) j["daemon_pid"] = *r.daemon_pid;
   // The daemon's own, and what goes on there, while it does.
   if (mine != nullptr)
-    for (const char* what :
-         {"transport", "tls_user_ms", "pull_rate", "push_rate", "pull", "recording"})
+    for (const char* what : {"transport", "tls_user_ms", "compression_saved_bytes", "pull_rate",
+                             "push_rate", "pull", "recording"})
       if (const auto it = mine->find(what); it != mine->end()) j[what] = *it;
   return j;
 }

@@ -14,6 +14,7 @@
 #include "support/temp_dir.hh"
 #include "support/wire_client.hh"
 #include "transport/pair.hh"
+#include "wire/compression.hh"
 
 namespace rmem::server {
 namespace {
@@ -367,6 +368,54 @@ TEST_F(SessionTest, AgreedChecksumsAreOnEveryReadAndDemandedOfEveryWrite) {
   EXPECT_EQ(reply.header.checksum, crc32c(reply.payload));
   client->send_write(0, pattern(10, 1));
   expect_refused(*client, wire::error::kProtocol, "checksum");
+}
+
+// --- compression ---------------------------------------------------------------
+
+TEST_F(SessionTest, CompressedWritesAreWhatTheyWere) {
+  for (const wire::Codec codec : {wire::Codec::kLz4, wire::Codec::kZstd}) {
+    wire::Hello hello;
+    hello.features = wire::codec_feature(codec);
+    const auto client = connect();
+    EXPECT_EQ(wire::decode_hello(client->hello(hello).payload)->features, hello.features);
+    client->open("mem");
+    client->claim(me);
+    const std::vector<std::byte> bytes(100'000, std::byte{'c'});
+    std::vector<std::byte> small(bytes.size());
+    small.resize(wire::compress(codec, bytes, small));
+    wire::Header header;
+    header.type = Type::kWrite;
+    header.flags = wire::codec_flag(codec);
+    header.handle = client->handle;
+    header.offset = 17;
+    header.length = bytes.size();
+    EXPECT_EQ(client->call(header, small).header.error, 0u);
+    EXPECT_EQ(client->read(17, 100'000).payload, bytes);
+    // A length that it does not make, whatever is there instead, and nothing of it is written.
+    header.length = bytes.size() + 1;
+    header.offset = 200'000;
+    client->send(header, small);
+    expect_refused(*client, wire::error::kProtocol, "not what its flags say");
+    EXPECT_EQ(opened("mem")->read(200'000, 10).payload, std::vector<std::byte>(10));
+  }
+}
+
+TEST_F(SessionTest, CompressionThatWasNotAgreedIsRefused) {
+  options.session.compress = false;
+  start();
+  wire::Hello hello;
+  hello.features = wire::feature::kCompression;
+  const auto client = connect();
+  EXPECT_EQ(wire::decode_hello(client->hello(hello).payload)->features, 0u);
+  client->open("mem");
+  client->claim(me);
+  wire::Header header;
+  header.type = Type::kWrite;
+  header.flags = wire::flag::kLz4;
+  header.handle = client->handle;
+  header.length = 1000;
+  client->send(header, pattern(10, 1));
+  expect_refused(*client, wire::error::kProtocol, "not what its flags say");
 }
 
 TEST_F(SessionTest, DiskFullIsToldAndTheNextWriteMayWorkAgain) {

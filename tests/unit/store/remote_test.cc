@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <deque>
 #include <fstream>
+#include <thread>
 
 #include "base/bytes.hh"
 #include "base/crc32c.hh"
@@ -469,7 +470,15 @@ struct Module final : Receiver {
   std::uint64_t next = 0;
   int calls = 0;
   bool was_zeros = false;
+  int wholes = 0;
 
+  bool whole(void* ctx, std::span<const std::byte> all) override {
+    EXPECT_EQ(ctx, this);
+    EXPECT_EQ(all.size(), bytes.size());
+    std::ranges::copy(all, bytes.begin());
+    ++wholes;
+    return refuses_from != 0;
+  }
   bool zeros(void* ctx) override {
     EXPECT_EQ(ctx, this);
     std::ranges::fill(bytes, std::byte{0});
@@ -534,6 +543,52 @@ TEST_F(RemoteStoreTest, ReceiversTakeTheirPayloadsAndNothingElse) {
     }
     EXPECT_EQ(heard.downs, 0);
     ASSERT_TRUE(release(*store).ok());
+  }
+}
+
+// Through a connection that is slow enough for it, and back.
+TEST_F(RemoteStoreTest, SlowConnectionsCompressBothWays) {
+  for (const Compression by : {Compression::kLz4, Compression::kZstd}) {
+    for (const bool checksum : {false, true}) {
+      const auto store = writer("mem", {.compression = by, .checksum = checksum});
+      test::StoreOps ops(loop, *store);
+      const auto slowly = [](std::vector<std::byte>& piece) {
+        std::this_thread::sleep_for(piece.size() * 20ns);
+      };
+      std::vector<std::byte> content(16 << 20);
+      for (std::size_t i = 0; i < content.size(); ++i)
+        content[i] = static_cast<std::byte>(i >> 8 | i >> 16);
+      std::ranges::copy(pattern(1 << 20, 9), content.begin() + (3 << 20));
+      proxy->to_server = slowly;
+      ASSERT_EQ(ops.write(0, content).err, 0);
+      const std::uint64_t written = store->counters().bytes_saved;
+      EXPECT_GT(written, 1u << 20);
+      proxy->to_server = nullptr;
+
+      proxy->to_client = slowly;
+      std::vector<std::byte> back(content.size());
+      ASSERT_EQ(ops.read(0, std::span(back)).err, 0);
+      EXPECT_TRUE(back == content);
+      std::deque<Module> modules;
+      std::deque<Pending> received;
+      for (std::size_t at = 0; at < content.size(); at += 1 << 20) {
+        Module& module = modules.emplace_back(1 << 20);
+        store->receive(at, 1 << 20, module, &module, received.emplace_back().done());
+      }
+      loop.until([&] { return std::ranges::all_of(received, &Pending::over); });
+      int wholes = 0;
+      for (std::size_t i = 0; i < modules.size(); ++i) {
+        EXPECT_EQ(received[i].outcome.err, 0);
+        EXPECT_TRUE(
+            std::ranges::equal(modules[i].bytes, std::span(content).subspan(i << 20, 1 << 20)));
+        wholes += modules[i].wholes;
+      }
+      EXPECT_GT(wholes, 0);
+      EXPECT_GT(store->counters().bytes_saved, written + (1 << 20));
+      EXPECT_EQ(heard.downs, 0);
+      proxy->to_client = nullptr;
+      ASSERT_TRUE(release(*store).ok());
+    }
   }
 }
 
@@ -1104,6 +1159,10 @@ struct Tasks final : Asker {
   }
   // Not asked for on a page lane.
   bool zeros(void*) override {
+    ADD_FAILURE();
+    return false;
+  }
+  bool whole(void*, std::span<const std::byte>) override {
     ADD_FAILURE();
     return false;
   }

@@ -53,6 +53,33 @@ TEST(Header, SurvivesItsBytes) {
   EXPECT_EQ(back, full_header());
 }
 
+TEST(Header, CompressedPayloadsAreThoseOfReadRepliesAndWritesAndShorter) {
+  Header reply;
+  reply.type = Type::kRead;
+  reply.flags = flag::kReply | flag::kLz4;
+  reply.length = 65536;
+  reply.payload = 100;
+  EXPECT_EQ(flaw_of(encoded(reply)), Flaw::kNone);
+  Header write = reply;
+  write.type = Type::kWrite;
+  write.flags = flag::kZstd;
+  EXPECT_EQ(flaw_of(encoded(write)), Flaw::kNone);
+
+  const auto refused = [](Header header, auto change) {
+    change(header);
+    return flaw_of(encoded(header)) == Flaw::kFlags;
+  };
+  EXPECT_TRUE(refused(reply, [](Header& h) { h.flags |= flag::kZstd; }));
+  EXPECT_TRUE(refused(reply, [](Header& h) { h.flags &= ~flag::kReply; }));
+  EXPECT_TRUE(refused(reply, [](Header& h) { h.flags |= flag::kZeros; }));
+  EXPECT_TRUE(refused(reply, [](Header& h) { h.error = error::kIo; }));
+  EXPECT_TRUE(refused(reply, [](Header& h) { h.payload = 0; }));
+  EXPECT_TRUE(refused(reply, [](Header& h) { h.payload = 65536; }));
+  EXPECT_TRUE(refused(reply, [](Header& h) { h.length = kMaxPayload + 1; }));
+  EXPECT_TRUE(refused(reply, [](Header& h) { h.type = Type::kFlush; }));
+  EXPECT_TRUE(refused(write, [](Header& h) { h.flags |= flag::kReply; }));
+}
+
 TEST(Header, LiesInMemoryAsTheDocumentSays) {
   const HeaderBytes bytes = encoded(full_header());
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(bytes.data()), 4), "rmem");
