@@ -84,7 +84,8 @@ Table limits(ServerOptions& options) {
            config::duration(options.session.handshake_timeout, 100ms, std::chrono::minutes(10)))
       .key("silence-timeout", config::duration(options.session.silence, 1s, std::chrono::hours(24)))
       .key("requests", config::number<std::uint32_t>(options.session.max_requests, 1, 1 << 16))
-      .key("bytes-in-flight", config::size(options.session.max_bytes, 64 << 10, 1ull << 32));
+      .key("bytes-in-flight", config::size(options.session.max_bytes, 64 << 10, 1ull << 32))
+      .key("memory", config::size(options.memory, 16 << 20, 1ull << 44));
   return keys;
 }
 

@@ -35,6 +35,7 @@ Server::Server(Reactor& reactor, const ServerOptions& options, std::unique_ptr<W
       exports_(std::move(exports)),
       workers_(std::move(workers)),
       admission_(options.limits),
+      buffers_(options.memory),
       tls_(transport::TlsSide::kServer, options.tls),
       bury_(reactor, [this] { bury(); }),
       patience_(reactor, [this] { out_of_patience(); }) {}
@@ -157,7 +158,7 @@ void Server::adopt(std::unique_ptr<transport::Connection> connection) {
   Session::Owner& owner = *this;  // a private base, which make_unique does not see
   Guest& guest = guests_.emplace_back();
   guest.session = std::make_unique<Session>(reactor_, std::move(connection), exports_,
-                                            options_.session, audits_, owner);
+                                            options_.session, buffers_, audits_, owner);
   guest.admitted = why_not.empty();
   Session& session = *guest.session;
   if (!why_not.empty()) {
@@ -205,7 +206,9 @@ Status Server::reload(const ServerOptions& options) {
   options_.exports = options.exports;
   options_.limits = options.limits;
   options_.session = options.session;
+  options_.memory = options.memory;
   admission_.set_limits(options.limits);
+  buffers_.set_limit(options.memory);
   if (tls_acceptor_) tls_acceptor_->set_limits(handshakes());
   for (const auto& listener : quic_listeners_) listener->set_limits(quic_limits());
   for (const Guest& one : guests_) one.session->check_rights();

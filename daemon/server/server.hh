@@ -31,6 +31,9 @@ struct ServerOptions {
   unsigned workers = 4;
   Admission::Limits limits;
   SessionOptions session;
+  // For requests and replies of all connections together. One that has none under way takes one
+  // in any case.
+  std::uint64_t memory = 1 << 30;
 };
 
 class Server final : private transport::Listener::Handler, private Session::Owner {
@@ -66,6 +69,8 @@ class Server final : private transport::Listener::Handler, private Session::Owne
   void stop(std::chrono::milliseconds patience, Stopped stopped);
 
   std::size_t sessions() const { return guests_.size(); }
+  // Bytes in use of ServerOptions::memory.
+  std::uint64_t memory_in_use() const { return buffers_.in_use(); }
   const Exports& exports() const { return exports_; }
 
  private:
@@ -100,6 +105,7 @@ class Server final : private transport::Listener::Handler, private Session::Owne
     bool admitted = false;  // else it is told why not
     bool opened = false;
   };
+  Buffers buffers_;
   std::vector<Guest> guests_;
   std::size_t turned_away_ = 0;  // of these
   std::vector<Session*> over_;   // of these, to be destroyed

@@ -20,8 +20,7 @@ namespace {
 
 constexpr std::size_t kStaging = 16 << 10;
 constexpr std::size_t kReceivePerTurn = 2 << 20;  // then others have their turn
-constexpr std::size_t kBuffersKept = 4 << 20;
-constexpr std::size_t kGather = 64;  // buffers in one send
+constexpr std::size_t kGather = 64;               // buffers in one send
 // Sent by one session before others, who may be more urgent, have their turn; and
 // so much more if that ends a reply, whose last bytes would else need another turn.
 constexpr std::size_t kSendPerTurn = 256 << 10;
@@ -70,8 +69,7 @@ struct Session::Request {
   std::uint64_t number = 0;    // of a modification; of a FLUSH: of the last in front of it,
   std::uint32_t in_front = 0;  // and how many of these are still at their stores
   // Payload of the request, then of the reply.
-  std::unique_ptr<std::byte[]> buffer;
-  std::size_t capacity = 0;
+  Buffers::Buffer buffer;
   // The reply as it is sent: once seal() has made it so.
   bool sealed = false;
   wire::HeaderBytes reply_header;
@@ -93,12 +91,13 @@ Session::Request& Session::Queue::pop() {
 }
 
 Session::Session(Reactor& reactor, std::unique_ptr<transport::Connection> connection,
-                 const Exports& exports, const SessionOptions& options, Audits& audits,
-                 Owner& owner)
+                 const Exports& exports, const SessionOptions& options, Buffers& buffers,
+                 Audits& audits, Owner& owner)
     : reactor_(reactor),
       connection_(std::move(connection)),
       exports_(exports),
       options_(options),
+      buffers_(buffers),
       audits_(audits),
       owner_(owner),
       peer_(connection_->peer()),
@@ -114,7 +113,11 @@ Session::Session(Reactor& reactor, std::unique_ptr<transport::Connection> connec
   deadline_.arm(options_.handshake_timeout);
 }
 
-Session::~Session() { let_go_held(); }
+Session::~Session() {
+  let_go_held();
+  // What had begun to arrive, too.
+  for (const auto& request : requests_) buffers_.give(std::move(request->buffer));
+}
 
 // --- receiving ---------------------------------------------------------------
 
@@ -194,10 +197,14 @@ FrameReader::Next Session::on_frame(const wire::Header& header, bool intact) {
   return overloaded() ? FrameReader::Next::kPause : FrameReader::Next::kGoOn;
 }
 
-bool Session::overloaded() const {
+bool Session::overloaded() {
   if (draining_ || held_ != nullptr) return true;
   if (phase_ == Phase::kHello || phase_ == Phase::kOpening) return under_way_ > 0;
-  return under_way_ >= options_.max_requests || bytes_under_way_ >= options_.max_bytes;
+  if (under_way_ >= options_.max_requests || bytes_under_way_ >= options_.max_bytes) return true;
+  // Who has nothing under way goes on in any case, so that nobody waits for others alone.
+  if (under_way_ == 0 || !buffers_.scarce()) return false;
+  buffers_.wait(*this);
+  return true;
 }
 
 void Session::discard_input() {
@@ -263,7 +270,7 @@ void Session::dispatch(Request& request) {
 
 void Session::hello(Request& request) {
   const wire::Header& header = request.header;
-  const auto peer = wire::decode_hello({request.buffer.get(), header.payload});
+  const auto peer = wire::decode_hello({request.buffer.bytes.get(), header.payload});
   if (!peer || header.generation == 0)
     return refuse(wire::error::kProtocol, "a malformed HELLO", header.request);
   const std::uint16_t version = std::min(peer->version_max, wire::kVersionMax);
@@ -310,7 +317,7 @@ void Session::hello(Request& request) {
 }
 
 void Session::open(Request& request) {
-  const std::string name = wire::clean_text({request.buffer.get(), request.header.payload});
+  const std::string name = wire::clean_text({request.buffer.bytes.get(), request.header.payload});
   const auto exported = request.header.payload <= wire::kMaxName ? exports_.find(name) : nullptr;
   const auto& identities = connection_->identities();
   if (exported == nullptr && identities.empty() && !exports_.has_secrets())
@@ -392,6 +399,8 @@ void Session::may_go() {
   turn_end_.schedule();
 }
 
+void Session::there_is_room() { turn_end_.schedule(); }
+
 void Session::let_go_held() {
   if (throttled_by_ != nullptr) {
     throttled_by_->reads.leave(*this);
@@ -409,7 +418,7 @@ void Session::claim(Request& request, Handle& handle) {
     return reply_error(request, wire::error::kInvalid, "a writer's id has 16 bytes");
   if (handle.read_only)
     return reply_error(request, wire::error::kReadOnly, "opened for reading only");
-  std::memcpy(wish.writer.data(), request.buffer.get(), wish.writer.size());
+  std::memcpy(wish.writer.data(), request.buffer.bytes.get(), wish.writer.size());
   wish.session = request.header.offset;
   wish.known = request.header.length;
   wish.take_over = request.header.flags & wire::flag::kTakeOver;
@@ -489,7 +498,7 @@ void Session::modify(Request& request, Handle& handle) {
   ++modifying_;
   store::Store& store = request.store->store();
   if (writing)
-    store.write(header.offset, {request.buffer.get(), header.payload}, done);
+    store.write(header.offset, {request.buffer.bytes.get(), header.payload}, done);
   else
     store.zero(header.offset, header.length, done);
 }
@@ -582,8 +591,6 @@ Session::Request& Session::take_request(const wire::Header& header) {
   }
   Request& request = *free_.back();
   free_.pop_back();
-  kept_bytes_ -= request.capacity;
-  bytes_under_way_ += request.capacity;
   request.session = this;
   request.header = header;
   request.next = nullptr;
@@ -592,23 +599,21 @@ Session::Request& Session::take_request(const wire::Header& header) {
   return request;
 }
 
+// Instead of the one that it has.
+void Session::use(Request& request, Buffers::Buffer buffer) {
+  bytes_under_way_ += buffer.capacity;
+  bytes_under_way_ -= request.buffer.capacity;
+  buffers_.give(std::exchange(request.buffer, std::move(buffer)));
+}
+
 std::span<std::byte> Session::room(Request& request, std::size_t bytes) {
-  if (request.capacity < bytes) {
-    bytes_under_way_ += bytes - request.capacity;
-    request.buffer = std::make_unique_for_overwrite<std::byte[]>(bytes);
-    request.capacity = bytes;
-  }
-  return {request.buffer.get(), bytes};
+  if (request.buffer.capacity < bytes) use(request, buffers_.take(bytes));
+  return {request.buffer.bytes.get(), bytes};
 }
 
 void Session::recycle(Request& request) {
   --under_way_;
-  bytes_under_way_ -= request.capacity;
-  if (kept_bytes_ + request.capacity > kBuffersKept) {
-    request.buffer.reset();
-    request.capacity = 0;
-  }
-  kept_bytes_ += request.capacity;
+  use(request, {});
   free_.push_back(&request);
 }
 
@@ -622,7 +627,8 @@ void Session::reply(Request& request, const store::Outcome& outcome) {
   if (header.type == Type::kWrite || header.type == Type::kPing || header.type == Type::kRelease ||
       header.type == Type::kClose || header.type == Type::kZero || header.type == Type::kFlush)
     header.payload = 0;
-  if (header.type == Type::kRead && zeros_ && all_zeros({request.buffer.get(), header.payload})) {
+  if (header.type == Type::kRead && zeros_ &&
+      all_zeros({request.buffer.bytes.get(), header.payload})) {
     header.flags |= wire::flag::kZeros;
     header.payload = 0;
   }
@@ -658,10 +664,10 @@ void Session::seal(Request& request) {
   request.length = header.payload;
   request.tag = 0;
   if (carries && compressor_) {
-    const auto offer = compressor_->offer({request.buffer.get(), header.payload});
+    const auto offer = compressor_->offer({request.buffer.bytes.get(), header.payload});
     request.tag = offer.tag;
     if (offer.codec != wire::Codec::kNone) {
-      std::ranges::copy(offer.bytes, request.buffer.get());
+      std::ranges::copy(offer.bytes, request.buffer.bytes.get());
       header.flags |= wire::codec_flag(offer.codec);
       header.payload = static_cast<std::uint32_t>(offer.bytes.size());
     }
@@ -669,7 +675,7 @@ void Session::seal(Request& request) {
   header.checksum = 0;
   if (carries && checksums_) {
     header.flags |= wire::flag::kChecksum;
-    header.checksum = crc32c({request.buffer.get(), header.payload});
+    header.checksum = crc32c({request.buffer.bytes.get(), header.payload});
   }
   wire::encode(header, request.reply_header);
 }
@@ -686,13 +692,11 @@ bool Session::decompress(Request& request) {
   const wire::Codec codec = wire::codec_of(header.flags);
   if (!(codecs_ & wire::codec_feature(codec))) return false;
   const std::size_t length = header.length;  // within the limits, or it had not been decoded
-  auto bytes = std::make_unique_for_overwrite<std::byte[]>(length);
-  if (!wire::decompress(codec, {request.buffer.get(), header.payload}, {bytes.get(), length}))
-    return false;
-  bytes_under_way_ += length;
-  bytes_under_way_ -= request.capacity;
-  request.buffer = std::move(bytes);
-  request.capacity = length;
+  auto buffer = buffers_.take(length);
+  const bool made = wire::decompress(codec, {request.buffer.bytes.get(), header.payload},
+                                     {buffer.bytes.get(), length});
+  use(request, std::move(buffer));
+  if (!made) return false;
   header.payload = static_cast<std::uint32_t>(length);
   return true;
 }
@@ -741,7 +745,7 @@ void Session::send() {
       seal(*one);
       for (const auto& [data, length] :
            {std::pair{one->reply_header.data(), one->reply_header.size()},
-            std::pair{one->buffer.get(), std::size_t{one->header.payload}}}) {
+            std::pair{one->buffer.bytes.get(), std::size_t{one->header.payload}}}) {
         if (skip >= length) {
           skip -= length;
         } else {
@@ -796,7 +800,7 @@ bool Session::send_messages(std::size_t& turn) {
     seal(reply);
     const std::array<iovec, 2> parts = {
         iovec{reply.reply_header.data(), reply.reply_header.size()},
-        iovec{reply.buffer.get(), reply.header.payload},
+        iovec{reply.buffer.bytes.get(), reply.header.payload},
     };
     const int err = connection_->send_message(parts);
     blocked_ = err == EAGAIN;
@@ -871,6 +875,7 @@ void Session::close() {
   phase_ = Phase::kClosed;
   deadline_.disarm();
   let_go_held();
+  buffers_.leave(*this);
   if (held_ != nullptr) recycle(*std::exchange(held_, nullptr));
   connection_.reset();
   handles_.clear();

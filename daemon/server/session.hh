@@ -13,6 +13,7 @@
 #include "base/log.hh"
 #include "base/reactor.hh"
 #include "server/audit.hh"
+#include "server/buffers.hh"
 #include "server/export.hh"
 #include "transport/transport.hh"
 #include "wire/codec.hh"
@@ -42,7 +43,8 @@ struct Audits {
 // Lives until its connection is gone *and* its operations have completed.
 class Session final : private transport::Connection::Handler,
                       private wire::FrameReader::Sink,
-                      private Throttle::Waiter {
+                      private Throttle::Waiter,
+                      private Buffers::Waiter {
  public:
   class Owner {
    public:
@@ -56,10 +58,11 @@ class Session final : private transport::Connection::Handler,
     ~Owner() = default;
   };
 
-  // `exports` and `audits` must outlive the session. A session beyond the limits is made
-  // to be refused at once.
+  // `exports`, `buffers` and `audits` must outlive the session. A session beyond the limits is
+  // made to be refused at once.
   Session(Reactor& reactor, std::unique_ptr<transport::Connection> connection,
-          const Exports& exports, const SessionOptions& options, Audits& audits, Owner& owner);
+          const Exports& exports, const SessionOptions& options, Buffers& buffers, Audits& audits,
+          Owner& owner);
   ~Session();
 
   // Says why and ends the connection.
@@ -97,6 +100,8 @@ class Session final : private transport::Connection::Handler,
   wire::FrameReader::Next on_frame(const wire::Header& header, bool intact) override;
   // throttle
   void may_go() override;
+  // buffers
+  void there_is_room() override;
 
   void receive_messages();
   void judge(wire::FrameReader::State state);
@@ -126,6 +131,7 @@ class Session final : private transport::Connection::Handler,
   Request& take_request(const wire::Header& header);
   // The request's buffer, at least so large; what was in it is lost if it grows.
   std::span<std::byte> room(Request& request, std::size_t bytes);
+  void use(Request& request, Buffers::Buffer buffer);
   void recycle(Request& request);
   void reply(Request& request, const store::Outcome& outcome);
   void reply_error(Request& request, std::uint32_t error, std::string_view text);
@@ -140,7 +146,7 @@ class Session final : private transport::Connection::Handler,
   void tune();
   void discard_input();
   void update_watch();
-  bool overloaded() const;
+  bool overloaded();
   void maybe_over();
   void on_deadline();
 
@@ -148,6 +154,7 @@ class Session final : private transport::Connection::Handler,
   std::unique_ptr<transport::Connection> connection_;
   const Exports& exports_;
   const SessionOptions options_;
+  Buffers& buffers_;
   Audits& audits_;
   Owner& owner_;
   std::string peer_;
@@ -179,7 +186,6 @@ class Session final : private transport::Connection::Handler,
 
   std::vector<std::unique_ptr<Request>> requests_;
   std::vector<Request*> free_;
-  std::size_t kept_bytes_ = 0;    // buffers in free_
   Request* receiving_ = nullptr;  // whose payload is being received
   // Received, and waits for the rate of an export, unless may_go_.
   Request* held_ = nullptr;

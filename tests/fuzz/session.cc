@@ -196,9 +196,10 @@ FUZZ_TARGET(session) {
   FUZZ_CHECK(exports.ok());
   Owner owner;
   server::Audits audits;
+  server::Buffers buffers(1 << 20);
   {
     server::Session session(*reactor, std::make_unique<fuzz::Scripted>(script, -1), *exports, {},
-                            audits, owner);
+                            buffers, audits, owner);
     while (script.stir()) {
       fuzz::turn(*reactor);
       if (script.to_come.empty()) script.ended = true;

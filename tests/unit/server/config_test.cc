@@ -31,6 +31,7 @@ handshake-timeout = "2s"
 silence-timeout = "1m"
 requests = 64
 bytes-in-flight = "1MiB"
+memory = "64MiB"
 
 [[export]]
 name = "data"
@@ -57,6 +58,7 @@ store = "mem://1GiB"
   EXPECT_EQ(o.state_dir, "/var/lib/other");
   EXPECT_TRUE(o.insecure);
   EXPECT_EQ(o.limits.connections, 100u);
+  EXPECT_EQ(o.memory, 64u << 20);
   EXPECT_EQ(o.limits.per_host, 10u);
   EXPECT_EQ(o.limits.unopened_per_host, 5u);
   EXPECT_EQ(o.session.handshake_timeout, 2s);

@@ -451,6 +451,48 @@ TEST_F(SessionTest, ClientThatDoesNotReadIsHeldBackAndOthersAreServed) {
   EXPECT_EQ(greedy->reply(last).payload.size(), 1u << 20);
 }
 
+// Each may have one request under way, whatever the others have.
+TEST_F(SessionTest, AllConnectionsTogetherHaveABoundToo) {
+  constexpr std::size_t kClients = 8;
+  constexpr std::uint64_t kEach = 1 << 20;
+  options.memory = 2 * kEach;
+  start();
+  std::vector<std::unique_ptr<WireClient>> clients;
+  std::vector<std::uint64_t> last(kClients);
+  for (std::size_t i = 0; i < kClients; ++i) clients.push_back(opened("mem"));
+  for (int round = 0; round < 20; ++round) {
+    for (std::size_t i = 0; i < kClients; ++i) {
+      wire::Header header;
+      header.type = Type::kRead;
+      header.handle = clients[i]->handle;
+      header.length = kEach;
+      last[i] = clients[i]->send(header);
+    }
+  }
+  std::uint64_t most = 0;
+  const auto answered = [&](const WireClient& client) { return client.frames.size() == 20; };
+  loop.until([&] {
+    most = std::max(most, server->memory_in_use());
+    return std::ranges::all_of(clients, [&](const auto& one) { return answered(*one); });
+  });
+  // What is read of a request is a buffer of its own.
+  EXPECT_LE(most, options.memory + kClients * (kEach + 4096));
+  EXPECT_GE(most, options.memory);
+  // One that goes away in the middle of a request gives back what it had.
+  const auto half = writer("mem", me);
+  wire::Header header;
+  header.type = Type::kWrite;
+  header.handle = half->handle;
+  header.generation = half->generation;
+  header.length = header.payload = kEach;
+  wire::HeaderBytes bytes;
+  wire::encode(header, bytes);
+  half->send_raw(bytes);
+  loop.until([&] { return server->memory_in_use() >= kEach; });
+  half->disconnect();
+  loop.until([&] { return server->memory_in_use() == 0; });
+}
+
 // --- claims ----------------------------------------------------------------------
 
 TEST_F(SessionTest, WritingNeedsTheClaim) {
