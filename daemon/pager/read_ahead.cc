@@ -54,21 +54,27 @@ ReadAhead::Stream ReadAhead::begin(std::uint64_t chunk, std::uint32_t tid) {
   return s;
 }
 
-// How far the thread goes each time, if it has done so for long enough; else 0.
+// How far the thread goes each time, or each second or third, if it has done so for long enough;
+// else 0.
 std::uint64_t ReadAhead::jumped(std::uint64_t chunk, std::uint32_t tid) {
   if (tid == 0) return 0;
   auto j = std::ranges::find(jumpers_, tid, &Jumper::tid);
   if (j == jumpers_.end()) {
     j = std::ranges::min_element(jumpers_, {}, &Jumper::last_use);
-    *j = Jumper{.tid = tid, .last = chunk, .last_use = ++uses_};
-    return 0;
+    *j = Jumper{.tid = tid};
   }
-  const std::uint64_t step = chunk - j->last;
-  j->equal = step == j->step && step != 0 ? j->equal + 1 : 1;
-  j->step = step;
-  j->last = chunk;
+  std::uint64_t found = 0;
+  for (std::size_t strides = 1; strides <= kStrides && found == 0; ++strides) {
+    if (j->count < strides * kEqualSteps) break;
+    const std::uint64_t step = chunk - j->ago(strides);
+    bool equal = step != 0;
+    for (std::size_t i = 1; i < kEqualSteps; ++i)
+      equal &= j->ago(i * strides) - j->ago((i + 1) * strides) == step;
+    if (equal) found = step;
+  }
+  j->misses[j->count++ % j->misses.size()] = chunk;
   j->last_use = ++uses_;
-  return j->equal >= kEqualSteps ? step : 0;
+  return found;
 }
 
 // Is the chunk in the stream's latest window?

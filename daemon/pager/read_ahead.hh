@@ -21,8 +21,9 @@ namespace rmem::pager {
 // has this one to go. (After Linux' mm/readahead.c.)
 //
 // A thread whose last four misses were equally far from each other, forwards or backwards, is
-// strided; that three places are so by chance is no rare thing. Its windows have the chunks that
-// it will touch, and no others.
+// strided; that three places are so by chance is no rare thing. So is one of which that is true of
+// every second or third miss: it walks through two or three arrays, or several columns of one. Its
+// windows have the chunks that it will touch, and no others.
 class ReadAhead {
  public:
   // Bytes: of the first window, within kFirstChunks of them; where growing ends for who never
@@ -87,19 +88,23 @@ class ReadAhead {
     std::uint64_t last_use = 0;
   };
   static constexpr std::uint64_t kNone = ~std::uint64_t{0};
-  // A thread that jumps: where it is, how far it came, and how often as far in a row.
+  static constexpr std::size_t kStrides = 3;     // of one thread, in turn
+  static constexpr std::size_t kEqualSteps = 3;  // until there is one
+  // A thread that jumps, and its latest misses.
   struct Jumper {
     std::uint32_t tid = 0;
-    unsigned equal = 0;
-    std::uint64_t last = 0;
-    std::uint64_t step = 0;
+    std::uint64_t count = 0;
+    std::array<std::uint64_t, kStrides * kEqualSteps>
+        misses{};  // that of number n at n modulo this
     std::uint64_t last_use = 0;
+
+    // The miss so many ago; 1: the latest.
+    std::uint64_t ago(std::uint64_t n) const { return misses[(count - n) % misses.size()]; }
   };
 
   std::uint64_t next_window(const Stream& stream) const;
   static constexpr unsigned kSteps = 2;
   static constexpr unsigned kStepsFar = 1;
-  static constexpr unsigned kEqualSteps = 3;
 
   bool ahead_of(const Stream& stream, std::uint64_t chunk) const;
   std::uint64_t jumped(std::uint64_t chunk, std::uint32_t tid);

@@ -263,6 +263,55 @@ TEST_F(Reader, StridedThreadsEach) {
   EXPECT_EQ(waited, 4 + 4 + 3);
 }
 
+TEST_F(Reader, TwoStridesOfOneThreadInTurn) {
+  int waited = 0;
+  for (std::uint64_t i = 0; i < 40; ++i) {
+    waited += !read_chunk(2 * i);
+    waited += !read_chunk(100 + 3 * i);
+  }
+  EXPECT_EQ(waited, 2 * 4);
+  for (const std::uint64_t chunk : resident_)
+    EXPECT_TRUE(chunk % 2 == 0 || chunk % 3 == 1) << chunk;
+}
+
+TEST_F(Reader, ThreeStridesOfOneThreadInTurn) {
+  int waited = 0;
+  for (std::uint64_t i = 0; i < 20; ++i) {
+    waited += !read_chunk(6 * i);
+    waited += !read_chunk(145 - 6 * i);
+    waited += !read_chunk(140 + 6 * i);
+  }
+  EXPECT_EQ(waited, 3 * 4);
+  for (const std::uint64_t chunk : resident_)
+    EXPECT_TRUE(chunk % 6 == 0 || chunk % 6 == 1 || chunk % 6 == 2) << chunk;
+}
+
+// Columns of a table, row by row.
+TEST_F(Reader, ALadderOfThreeSteps) {
+  int waited = 0;
+  std::uint64_t touched = 0;
+  for (std::uint64_t row = 0; row < 16; ++row)
+    for (const std::uint64_t column : {0, 4, 9}) {
+      waited += !read_chunk(16 * row + column);
+      ++touched;
+    }
+  EXPECT_EQ(waited, 3 * 4);
+  EXPECT_EQ(store.reads, touched);
+}
+
+// By chance so many misses are seldom equally far.
+TEST(ReadAhead, RandomReadersOfASmallRegionFetchLittleAhead) {
+  std::mt19937 random(7);
+  ReadAhead policy(kSize, kChunk);
+  std::uint64_t ahead = 0;
+  constexpr int kMisses = 20'000;
+  for (int i = 0; i < kMisses; ++i) {
+    const ReadAhead::Window w = policy.on_miss(random() % (kSize / kChunk) * kChunk, 1);
+    ahead += w.length / kChunk * w.pieces;
+  }
+  EXPECT_LE(ahead, kMisses / 50u);
+}
+
 TEST_F(Reader, ThreeEquallyFarAreNoStride) {
   for (const std::uint64_t chunk : {10, 20, 30, 99, 40, 42, 45, 49}) read_chunk(chunk);
   EXPECT_EQ(store.reads, 8u);
