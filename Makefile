@@ -71,7 +71,7 @@ check-kernels: ## everything, and each end-to-end test on each kernel, not on on
 
 check-long: ## the long tests in full, and check-kcsan; hours
 	@RMEM_LONG=yes tests/run.sh
-	@$(MAKE) --no-print-directory check-kcsan
+	@$(if $(RMEM_ONLY),,$(MAKE) --no-print-directory check-kcsan)
 
 # Those that leave it to lib.sh what carries their regions.
 transport_e2e := kill9_rmemd kill9_server nemeses nemeses_disk fsx dirty_limit pull pull_recorded shared_region \

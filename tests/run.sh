@@ -238,6 +238,15 @@ verdicts() { # PREFIX COMMAND...
 	fi
 }
 
+detectors() { # RELEASE
+	local start=$SECONDS cpu
+	wanted detectors || return 0
+	cpu_is cpu
+	echo "== detectors of $1"
+	verdicts detectors tests/vm/detectors.sh "$1"
+	done_with "detectors of $1" "$start" "$cpu"
+}
+
 rig() {
 	local start=$SECONDS cpu
 	wanted rig || return 0
@@ -263,11 +272,6 @@ packaging() { # NAME
 	esac
 	done_with "packaging/$1" "$start" "$cpu"
 }
-# Each of them keeps one CPU busy.
-rig &
-packaging dkms
-packaging units
-wait
 
 # --- in VMs -----------------------------------------------------------------
 
@@ -335,18 +339,12 @@ vm_job() { # RELEASE JOB OPTION... -- TEST...
 
 # At most this many at a time: each keeps one CPU busy for two thirds of its time.
 parallel=${RMEM_VM_JOBS:-$((($(nproc) * 3 + 1) / 2))}
-spawn() {
+spawn() { # COMMAND...
 	while (($(jobs -rp | wc -l) >= parallel)); do
 		wait -n
 	done
-	vm_job "$@" &
+	"$@" &
 }
-
-for rel in "${kernels[@]}"; do
-	wanted detectors || continue
-	echo "== detectors of $rel"
-	verdicts detectors tests/vm/detectors.sh "$rel"
-done
 
 # Whether an end-to-end test runs on a kernel: twice the time for each of them is too much for
 # every day, and the seeds see to it that none is left out for long.
@@ -367,24 +365,30 @@ for t in "${tests[@]}"; do
 	if [[ ${RMEM_LONG:-} ]] || grep -q '^# vm:' "$t"; then own+=("$t"); else shared+=("$t"); fi
 done
 
+((!${#own[@]})) || mapfile -t own < <(for t in "${own[@]}"; do echo "$(test_limit "$t") $t"; done | sort -srn | cut -d' ' -f2)
+
 if ((${#selftests[@]} + ${#tests[@]})); then
 	echo "== in VMs: ${kernels[*]}"
 	((${#kernels[@]})) || result fail "VMs" 0 "no kernel to boot"
 fi
-# The long ones first: what shares a VM, then those of their own.
+# The long ones first: what shares a VM, then those of their own, by their time limits.
 mapfile -t opts < <(tests/vm/test-options.sh "${selftests[0]:-}")
 for k in "${!kernels[@]}"; do
 	suite=()
 	for i in "${!shared[@]}"; do ! on "$k" "$i" || suite+=("${shared[i]}"); done
-	((!${#suite[@]})) || spawn "${kernels[k]}" suite --scratch 4G -- "${suite[@]}"
-	((!${#selftests[@]})) || spawn "${kernels[k]}" selftests "${opts[@]}" -- "${selftests[@]}"
+	((!${#suite[@]})) || spawn vm_job "${kernels[k]}" suite --scratch 4G -- "${suite[@]}"
+	((!${#selftests[@]})) || spawn vm_job "${kernels[k]}" selftests "${opts[@]}" -- "${selftests[@]}"
 done
 for i in "${!own[@]}"; do
 	mapfile -t opts < <(tests/vm/test-options.sh "${own[i]}")
 	for k in "${!kernels[@]}"; do
-		! on "$k" "$i" || spawn "${kernels[k]}" "$(basename "${own[i]}" .sh)" "${opts[@]}" -- "${own[i]}"
+		! on "$k" "$i" || spawn vm_job "${kernels[k]}" "$(basename "${own[i]}" .sh)" "${opts[@]}" -- "${own[i]}"
 	done
 done
+spawn rig
+for rel in "${kernels[@]}"; do spawn detectors "$rel"; done
+spawn packaging dkms
+spawn packaging units
 wait
 
 # --- once more --------------------------------------------------------------
