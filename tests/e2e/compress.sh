@@ -22,12 +22,14 @@ received() { in_cli awk '$1 == "cli0:" { print $2 }' /proc/net/dev; }
 sent() { in_cli awk '$1 == "cli0:" { print $10 }' /proc/net/dev; }
 saved() { daemon_says "$1" compression_saved_bytes; }
 pulled() { # NAME: bytes that came, in $came
-	local before
+	local before began
 	attach "$1" --read-only --chunk 256KiB
 	before=$(received)
+	began=${EPOCHREALTIME/[.,]/}
 	assert_exit 0 rmemctl pull "$1" --wait
+	took=$(((${EPOCHREALTIME/[.,]/} - began) / 1000))
 	came=$(($(received) - before))
-	note "$1: $came bytes came for $(stat -c %s "$work/$1"), saved $(saved "$1")"
+	note "$1: $came bytes came for $(stat -c %s "$work/$1") in $took ms, saved $(saved "$1")"
 	cmp "$work/$1" "/run/rmem/regions/$1"
 }
 
