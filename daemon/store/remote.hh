@@ -85,7 +85,7 @@ struct RemoteOptions {
 };
 
 // Never blocks the reactor. Allocates while it opens, and on the data path only
-// when more operations are outstanding than ever before.
+// when more operations are outstanding than ever before, or more of them compressed.
 //
 //            open()/resume()        connection lost
 //     idle ──────────────▶ connecting ──▶ up ◀──────▶ down

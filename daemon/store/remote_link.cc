@@ -25,6 +25,7 @@ constexpr std::uint64_t kSendMin = 16 << 10;
 constexpr std::uint32_t kControlCalls = 8;
 // Of bulk calls at once: what the server takes into memory without making reads wait.
 constexpr std::uint64_t kBulkBytes = 8 << 20;
+constexpr std::size_t kSpare = 8;  // buffers for what is compressed
 // In the numbers of our own requests. Those without it are cookies of an asker.
 constexpr std::uint64_t kOwn = std::uint64_t{1} << 63;
 // Answers to receive before an asker takes them again: after reads of our own, which
@@ -181,9 +182,10 @@ void RemoteLink::seal(Call& call) {
         call.sender != nullptr ? compressor_->offer_plain() : compressor_->offer(call.out);
     call.tag = offer.tag;
     if (offer.codec != wire::Codec::kNone) {
-      call.compressed.assign(offer.bytes.begin(), offer.bytes.end());
       bytes_saved_ += call.out.size() - offer.bytes.size();
-      call.out = call.compressed;
+      const auto bytes = compressed(call, offer.bytes.size());
+      std::ranges::copy(offer.bytes, bytes.begin());
+      call.out = bytes;
       header.flags |= wire::codec_flag(offer.codec);
       header.payload = static_cast<std::uint32_t>(call.out.size());
     }
@@ -478,8 +480,7 @@ FrameReader::Next RemoteLink::on_header(const wire::Header& header, std::span<st
         return FrameReader::Next::kGoOn;
       }
       if (by != 0) {
-        receiving_->compressed.resize(header.payload);
-        place = receiving_->compressed;
+        place = compressed(*receiving_, header.payload);
         return FrameReader::Next::kGoOn;
       }
       if (receiving_->receiver != nullptr) return FrameReader::Next::kAside;
@@ -492,15 +493,25 @@ FrameReader::Next RemoteLink::on_header(const wire::Header& header, std::span<st
   return FrameReader::Next::kGoOn;
 }
 
+// Where so many compressed bytes of the call may lie until it is over.
+std::span<std::byte> RemoteLink::compressed(Call& call, std::size_t bytes) {
+  if (!spare_.empty()) {
+    call.compressed = std::move(spare_.back());
+    spare_.pop_back();
+  }
+  call.compressed.resize(std::max(call.compressed.size(), bytes));
+  return std::span(call.compressed).first(bytes);
+}
+
 // The bytes of a READ that the server has compressed. False: these are none.
 bool RemoteLink::decompress(Call& call, const wire::Header& header) {
-  std::vector<std::byte> bytes;
   std::span<std::byte> into = call.in;
   if (call.receiver != nullptr) {
-    bytes.resize(header.length);
-    into = bytes;
+    whole_.resize(std::max<std::size_t>(whole_.size(), header.length));
+    into = std::span(whole_).first(header.length);
   }
-  if (!wire::decompress(wire::codec_of(header.flags), call.compressed, into)) return false;
+  const auto from = std::span(call.compressed).first(header.payload);
+  if (!wire::decompress(wire::codec_of(header.flags), from, into)) return false;
   bytes_saved_ += header.length - header.payload;
   if (call.receiver != nullptr) call.unwanted = !call.receiver->whole(call.receiver_ctx, into);
   return true;
@@ -542,6 +553,8 @@ FrameReader::Next RemoteLink::on_frame(const wire::Header& header, bool intact) 
     --bulk_calls_;
     bulk_bytes_ -= call.length;
   }
+  if (!call.compressed.empty() && spare_.size() < kSpare)
+    spare_.push_back(std::move(call.compressed));
   call.compressed = {};
   call.state = Call::State::kFree;
   free_.push_back(&call);

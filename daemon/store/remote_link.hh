@@ -181,6 +181,7 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   void cannot_send(int err);
   void sent_whole();
   void seal(Call& call);
+  std::span<std::byte> compressed(Call& call, std::size_t bytes);
   bool decompress(Call& call, const wire::Header& header);
   void on_tick();
   void next_tick();
@@ -211,6 +212,8 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   std::uint64_t codecs_ = 0;                      // how the server compresses what we read,
   std::unique_ptr<wire::Compressor> compressor_;  // and we what we write; null: not
   std::uint64_t bytes_saved_ = 0;
+  std::vector<std::vector<std::byte>> spare_;  // for Call::compressed, a few
+  std::vector<std::byte> whole_;               // what a receiver gets
 
   std::vector<Call> calls_;
   std::vector<Call*> free_;
