@@ -179,14 +179,13 @@ void Compressor::window_over(double measured) {
     until_trial_ = patience_;
     return use(best_);
   }
-  // Some of it is what buffers took in at once.
-  cost_ = cost_ > 0 ? (cost_ + measured) / 2 : measured;
   if (until_trial_ > 0) --until_trial_;
   const bool waits = 2 * waited_ > time_;
+  if (plain() && !waits) return;  // what buffers took in at once; nothing to gain there
+  cost_ = cost_ > 0 ? (cost_ + measured) / 2 : measured;
   // A link that has become a faster one should be found out sooner.
-  if (!plain() && !waits) until_trial_ -= until_trial_ / kHaste;
-  // Nothing is gained by shorter payloads where there is room for these.
-  if (until_trial_ == 0 && (waits || !plain())) use(next_to_try());
+  if (!waits) until_trial_ -= until_trial_ / kHaste;
+  if (until_trial_ == 0) use(next_to_try());
 }
 
 void Compressor::use(Codec codec) {
