@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# timeout: 300
+# timeout: 600
 #
 # On a slow link in clear, what can be made shorter travels so, in both directions, and
 # what cannot goes as it is; either side may forbid it. Every byte is the same.
