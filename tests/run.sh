@@ -23,6 +23,7 @@ set -uo pipefail
 
 top=$(cd "$(dirname "$0")/.." && pwd)
 cd "$top" || exit 1
+. tests/cpu_time.sh
 only=${RMEM_ONLY:-}
 build=$top/build
 logs=$build/test
@@ -47,14 +48,6 @@ says() { # KIND/NAME REGEX
 	*) false ;;
 	esac
 }
-
-# CPU time in seconds of what this shell has started and waited for.
-cpu_is() { # NAME-OF-RESULT
-	local -a stat
-	read -ra stat <"/proc/$BASHPID/stat"
-	printf -v "$1" %d $(((stat[15] + stat[16]) / ticks))
-}
-ticks=$(getconf CLK_TCK)
 
 # done_with NAME SECONDS-AT-START CPU-AT-START
 done_with() {
@@ -238,22 +231,14 @@ verdicts() { # PREFIX COMMAND...
 	fi
 }
 
-detectors() { # RELEASE
-	local start=$SECONDS cpu
-	wanted detectors || return 0
+check() { # PREFIX TITLE COMMAND...
+	local prefix=$1 title=$2 start=$SECONDS cpu
+	shift 2
+	wanted "$prefix" || return 0
 	cpu_is cpu
-	echo "== detectors of $1"
-	verdicts detectors tests/vm/detectors.sh "$1"
-	done_with "detectors of $1" "$start" "$cpu"
-}
-
-rig() {
-	local start=$SECONDS cpu
-	wanted rig || return 0
-	cpu_is cpu
-	echo "== rig"
-	verdicts rig tests/vm/selfcheck.sh
-	done_with rig "$start" "$cpu"
+	echo "== $title"
+	verdicts "$prefix" "$@"
+	done_with "$title" "$start" "$cpu"
 }
 
 packaging() { # NAME
@@ -385,8 +370,8 @@ for i in "${!own[@]}"; do
 		! on "$k" "$i" || spawn vm_job "${kernels[k]}" "$(basename "${own[i]}" .sh)" "${opts[@]}" -- "${own[i]}"
 	done
 done
-spawn rig
-for rel in "${kernels[@]}"; do spawn detectors "$rel"; done
+spawn check rig rig tests/vm/selfcheck.sh
+for rel in "${kernels[@]}"; do spawn check detectors "detectors of $rel" tests/vm/detectors.sh "$rel"; done
 spawn packaging dkms
 spawn packaging units
 wait

@@ -774,12 +774,7 @@ void Session::send() {
     }
   }
   if (phase_ == Phase::kClosed) return;
-  if (compressor_) {
-    if (out_.first == nullptr && out_messages_.first == nullptr)
-      compressor_->idle();
-    else
-      compressor_->waits();
-  }
+  if (compressor_) compressor_->pause(out_.first != nullptr || out_messages_.first != nullptr);
   if (draining_ && under_way_ == 0) return close();
   if (paused_ && phase_ != Phase::kLeaving && !overloaded()) {
     paused_ = false;

@@ -255,12 +255,7 @@ void RemoteLink::send() {
     }
   }
   if (!connection_) return;
-  if (compressor_) {
-    if (sending_ == nullptr && bulk_.first == nullptr)
-      compressor_->idle();
-    else
-      compressor_->waits();
-  }
+  if (compressor_) compressor_->pause(sending_ != nullptr || bulk_.first != nullptr);
   if (!blocked_) resume_asker();
   watch();
 }

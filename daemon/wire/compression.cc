@@ -26,6 +26,7 @@ constexpr Compressor::Clock::duration kWindowTime = 100ms;
 // A trial that fails costs its window: one of so many, and fewer each time.
 constexpr unsigned kFirstPatience = 4;
 constexpr unsigned kLastPatience = 256;
+// Of the windows until the next trial, so many fewer (a sixteenth) for each without a wait.
 constexpr unsigned kHaste = 16;
 // A codec has to be so much faster, since its bytes take a copy and a CPU at either side;
 // what goes as it is may be that much slower.
@@ -158,14 +159,10 @@ void Compressor::new_window() {
   time_ = waited_ = {};
 }
 
-void Compressor::waits() {
+void Compressor::pause(bool more) {
   look();
-  waiting_ = true;
-}
-
-void Compressor::idle() {
-  look();
-  busy_ = false;
+  waiting_ = more;
+  if (!more) busy_ = false;
 }
 
 void Compressor::window_over(double measured) {

@@ -57,12 +57,11 @@ class Compressor {
   // Whether the next payload would go as it is.
   bool plain() const { return in_use_ == Codec::kNone; }
 
-  // There is more to send, but not before the socket can be written again.
-  void waits();
   // A payload of so many bytes, before compression, has been sent.
   void sent(std::size_t bytes, std::uint32_t tag);
-  // There is nothing to send.
-  void idle();
+  // Nothing is sent for a while: there is no `more`, or not before the socket can be written
+  // again.
+  void pause(bool more);
 
  private:
   void look();

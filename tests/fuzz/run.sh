@@ -13,6 +13,7 @@ set -uo pipefail
 
 top=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$top" || exit 1
+. tests/cpu_time.sh
 build=$top/build/fuzz
 seconds=${FUZZ_SECONDS:-60}
 
@@ -24,14 +25,7 @@ compiler=$(command -v clang++ || command -v clang++-14) || {
 cmake -S daemon -B "$build" -G Ninja -DRMEM_FUZZ=ON -DCMAKE_CXX_COMPILER="$compiler" \
 	-DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null && cmake --build "$build" || exit 1
 
-# CPU time in seconds of what has run here.
-cpu_is() { # NAME-OF-RESULT
-	local -a stat
-	read -ra stat <"/proc/$$/stat"
-	printf -v "$1" %d $(((stat[15] + stat[16]) / ticks))
-}
-ticks=$(getconf CLK_TCK) begun=0 used=0
-
+begun=0 used=0
 # libFuzzer counts seconds of the clock, of which a busy machine gives it few.
 fuzz() { # NAME SECONDS ARGUMENT...
 	local name=$1 seconds=$2

@@ -92,7 +92,7 @@ class CompressorTest : public testing::Test {
     link_free = std::max(link_free, now) + seconds(static_cast<double>(bytes) / link);
     queue.push_back({payload.size(), offer.tag});
     if (link_free - now > 2ms) {
-      compressor.waits();
+      compressor.pause(true);
       now = link_free - 2ms;
     }
     compressor.sent(queue.front().first, queue.front().second);
@@ -177,7 +177,7 @@ TEST_F(CompressorTest, TimeWithNothingToSendDoesNotCount) {
     for (int i = 0; i < 1000; ++i) {
       send(text(kBytes));
       now += 1us;
-      compressor.idle();
+      compressor.pause(false);
       now += 1s;
       link_free = now;
     }
@@ -199,7 +199,7 @@ TEST_F(CompressorTest, OnlyWhatBothSidesKnowIsUsed) {
     for (int i = 0; i < 1000; ++i) {
       const auto offer = one.offer(text(kBytes));
       EXPECT_TRUE(offer.codec == Codec::kNone || offer.codec == codec);
-      one.waits();
+      one.pause(true);
       now += seconds(
           static_cast<double>(offer.codec == Codec::kNone ? kBytes : offer.bytes.size()) / link);
       one.sent(kBytes, offer.tag);
