@@ -14,7 +14,7 @@
 namespace rmem::server {
 namespace {
 
-const log::Source kLog("export");
+const log::Source kExportLog("export");
 
 bool valid_name(std::string_view name) {
   if (name.empty() || name.size() > wire::kMaxName) return false;
@@ -106,7 +106,7 @@ Status ServedStore::keep(const ClaimRecord& claim) {
   next.claim = claim;
   if (state_ != nullptr) {
     if (Status saved = state_->save(*facts(), next); !saved.ok()) {
-      kLog.error("cannot keep the claim: {}", saved.cause());
+      kExportLog.error("cannot keep the claim: {}", saved.cause());
       return saved;
     }
   }
