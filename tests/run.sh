@@ -132,28 +132,36 @@ step "build the selftests" make -s selftest
 step "build the load programs" make -s load
 [[ ! -e examples/Makefile ]] || step "build the examples" make -s -C examples O="$build/examples"
 
-# --- on this machine --------------------------------------------------------
+# --- on this machine, some of it beside the VMs ------------------------------
 
-unit() { # NAME DIRECTORY [CMAKE-ARG]...
-	local name=$1 dir=$2 start=$SECONDS cpu runner=()
+build_unit() { # NAME DIRECTORY [CMAKE-ARG]...
+	local name=$1 dir=$2 start=$SECONDS cpu
 	shift 2
 	wanted "$name" || return 0
 	cpu_is cpu
-	echo "== $name"
+	echo "== build $name"
 	if ! { cmake -S daemon -B "$dir" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo "$@" &&
 		cmake --build "$dir"; } >"$logs/build.log" 2>&1; then
 		tail -n 60 "$logs/build.log"
 		result fail "$name" $((SECONDS - start)) "does not build"
 		return 0
 	fi
+	units+=("$name $dir")
+	done_with "build $name" "$start" "$cpu"
+}
+
+unit() { # NAME DIRECTORY
+	local name=$1 dir=$2 start=$SECONDS cpu runner=() log=$logs/${1//\//-}.log
+	cpu_is cpu
+	echo "== $name"
 	# ThreadSanitizer does not cope with the address space layout
 	# randomisation of newer kernels.
 	[[ $name != unit/tsan ]] || runner=(setarch -R)
 	rm -rf "$dir/results"
 	"${runner[@]}" ctest --test-dir "$dir" -j"$(nproc)" --no-tests=error \
-		--output-on-failure --output-junit "$logs/junit.xml" >"$logs/ctest.log" 2>&1
+		--output-on-failure --output-junit "$log.xml" >"$log" 2>&1
 	# A program that ran as a whole has left the results of its cases, unless it died.
-	/usr/bin/python3 - "$logs/junit.xml" "$name" "$dir/results" >>"$results" <<-'PYTHON' || result fail "$name" 0 "ctest did not run"
+	/usr/bin/python3 - "$log.xml" "$name" "$dir/results" >>"$results" <<-'PYTHON' || result fail "$name" 0 "ctest did not run"
 		import json, os, re, sys, xml.etree.ElementTree as tree
 		def row(status, name, seconds, reason):
 		    print(status, f"{sys.argv[2]}: {name}", round(seconds), " ".join(reason.split()), sep="\t")
@@ -186,16 +194,16 @@ unit() { # NAME DIRECTORY [CMAKE-ARG]...
 		        reason += " in " + begun[-1]
 		    row(status, name, seconds, reason)
 	PYTHON
-	mv "$logs/ctest.log" "$logs/${name//\//-}.log"
-	grep -A 60 -E '^ *[0-9]+/[0-9]+ Test.*\*\*\*' "$logs/${name//\//-}.log" | head -n 200
-	grep -E 'tests passed|No tests' "$logs/${name//\//-}.log"
-	rm -f "$logs/junit.xml"
+	grep -A 60 -E '^ *[0-9]+/[0-9]+ Test.*\*\*\*' "$log" | head -n 200
+	grep -E 'tests passed|No tests' "$log"
+	rm -f "$log.xml"
 	done_with "$name" "$start" "$cpu"
 }
-unit unit/plain "$build/cmake"
+units=()
+build_unit unit/plain "$build/cmake"
 # By clang, which takes half as long as gcc for that, and finds other things.
-unit unit/asan "$build/cmake-asan" -DCMAKE_CXX_COMPILER=clang++ -DRMEM_SANITIZE=address
-unit unit/tsan "$build/cmake-tsan" -DCMAKE_CXX_COMPILER=clang++ -DRMEM_SANITIZE=thread
+build_unit unit/asan "$build/cmake-asan" -DCMAKE_CXX_COMPILER=clang++ -DRMEM_SANITIZE=address
+build_unit unit/tsan "$build/cmake-tsan" -DCMAKE_CXX_COMPILER=clang++ -DRMEM_SANITIZE=thread
 
 # The seeds of the simulation that an ordinary run has no time for.
 if [[ ${RMEM_LONG:-} && (! $only || simulation =~ $only) ]]; then
@@ -368,6 +376,10 @@ for i in "${!own[@]}"; do
 	for k in "${!kernels[@]}"; do
 		! on "$k" "$i" || spawn vm_job "${kernels[k]}" "$(basename "${own[i]}" .sh)" "${opts[@]}" -- "${own[i]}"
 	done
+done
+for t in "${units[@]}"; do
+	read -r name dir <<<"$t"
+	spawn unit "$name" "$dir"
 done
 spawn check rig rig tests/vm/selfcheck.sh
 for rel in "${kernels[@]}"; do spawn check detectors "detectors of $rel" tests/vm/detectors.sh "$rel"; done

@@ -14,8 +14,9 @@ start_server "${exports[@]}"
 start_rmemd
 for name in mem replaced resized; do
 	attach $name --chunk 64KiB --sync-timeout 5s
+	# In one chunk: two in a row would have the next ones read ahead.
 	assert_exit 0 rmem-load poke /dev/rmem-$name 0 11 fsync
-	assert_exit 0 rmem-load poke /dev/rmem-$name 65536 12
+	assert_exit 0 rmem-load poke /dev/rmem-$name 32768 12
 done
 
 stop server KILL
@@ -28,10 +29,10 @@ for name in mem replaced resized; do
 	wait_for region_is $name state failed
 	# What is resident stays, what was not synced is kept, nothing is fetched.
 	assert_eq 0xb "$(rmem-load peek /dev/rmem-$name 0)" "synced word of $name"
-	assert_eq 0xc "$(rmem-load peek /dev/rmem-$name 65536)" "dirty word of $name"
-	assert_exit 0 rmem-load poke /dev/rmem-$name 65536 13
-	assert_exit 0 rmem-load pwrite /dev/rmem-$name 65544 14
-	assert_eq 0xd "$(rmem-load peek /dev/rmem-$name 65536)" "dirty word of $name, written anew"
+	assert_eq 0xc "$(rmem-load peek /dev/rmem-$name 32768)" "dirty word of $name"
+	assert_exit 0 rmem-load poke /dev/rmem-$name 32768 13
+	assert_exit 0 rmem-load pwrite /dev/rmem-$name 32776 14
+	assert_eq 0xd "$(rmem-load peek /dev/rmem-$name 32768)" "dirty word of $name, written anew"
 	assert_exit 135 rmem-load peek /dev/rmem-$name 524288
 	assert_exit 116 rmem-load pread /dev/rmem-$name 524288 4096
 	assert_error 8 "$name" rmemctl sync $name
