@@ -189,8 +189,8 @@ TEST(and_gone_before_the_fetch_is_over)
 	EXPECT_RET(chan_writeout(&c, write.cookie, buf, CHUNK, runs, 16, &copied), 1);
 	EXPECT_EQ(bytes_diff(buf, 'n', PAGE), -1);
 	EXPECT_RET(chan_complete(&c, &write.cookie, 1, 0), 0);
-	EXPECT_RET(region_drop(fd, 0, PAGE), 0);
-	ASSERT_EQ(STAT(id, resident), 0);
+	/* whoever pushed it may still hold a reference */
+	ASSERT_SOON(region_drop(fd, 0, PAGE) == 0 && STAT(id, resident) == 0);
 
 	pattern_fill(buf, 0, CHUNK);
 	EXPECT_RET(chan_fill(&c, fetch.cookie, 0, CHUNK, buf, 0), 0);
