@@ -285,7 +285,12 @@ static inline bool rmem_request_overlaps(const struct rmem_req *req, u64 offset,
 	return offset < req->offset + req->length && req->offset < end;
 }
 
-#define RMEM_SLEEP (TASK_KILLABLE | TASK_FREEZABLE)
+/*
+ * Unsafe: callers may hold locks of theirs (mmap_lock where a fault cannot be
+ * retried, i_rwsem). Whoever waits for one of those does not freeze, so that a
+ * suspend may fail; without this it would fail each time somebody waits.
+ */
+#define RMEM_SLEEP (TASK_KILLABLE | TASK_FREEZABLE_UNSAFE)
 
 /* Sleeps killably and freezably; 0, -ETIME or -ERESTARTSYS. */
 #define rmem_wait_event(wq, condition, timeout)					\

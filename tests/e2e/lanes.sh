@@ -54,19 +54,18 @@ assert_le $most 20 "chunks that came before a page"
 
 # The cable of one lane. A reader, the pull and everything else go on.
 rmem-load read /dev/rmem-f 7 & reader=$!
-mapfile -t port < <(ports)
-bulk=0 page=1 # indices of port
+bulk=0 # index of port; the page lane is what was opened last, as a slow host may give one up
 for lane in page bulk page; do
+	mapfile -t port < <(ports)
 	before=$(fetched) last=${#port[@]}
 	if [[ $lane == page ]]; then
-		cut "${port[page]}"
-		page=$last
+		cut "${port[-1]}"
+		wait_for at_least $((last + 1)) opened
 	else
 		cut "${port[bulk]}"
-		bulk=$last page=$((last + 1))
+		wait_for at_least $((last + 2)) opened
+		bulk=$last
 	fi
-	wait_for at_least $((page + 1)) opened
-	mapfile -t port < <(ports)
 	wait_for at_least 2 daemon_says f lanes
 	wait_for at_least $((before + 1)) fetched
 	assert_eq active "$(region f state)" "state"

@@ -136,8 +136,11 @@ run_test() {
 	rm -f /out/current
 }
 
+# As a test that was killed may have left it.
+flusher=$(sysctl -n vm.dirty_writeback_centisecs)
 for t in "$@"; do
 	run_test "$t"
+	sysctl -q vm.dirty_writeback_centisecs="$flusher"
 done
 
 # Whatever ran, no region may be left and the module must go.
