@@ -34,6 +34,7 @@ class SocketConnection final : public Connection, private Reactor::Handler {
  private:
   void on_events(std::uint32_t events) override;
   void watch_events(std::uint32_t events);
+  void begin_burst();
 
   Reactor& reactor_;
   UniqueFd fd_;
@@ -42,6 +43,8 @@ class SocketConnection final : public Connection, private Reactor::Handler {
   bool local_;
   bool unix_;
   bool distant_ = false;  // and has been told so
+  bool paced_ = false;    // by BBR
+  Reactor::Clock::time_point sent_{};
   std::string peer_;
   bool* destroyed_ = nullptr;  // set while on_events() runs, to notice that
 };

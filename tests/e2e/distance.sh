@@ -3,7 +3,8 @@
 #
 # Over a distance what nobody waits for travels by BBR, in both directions, if the
 # kernel has it, and what somebody waits for as the system says; on a near link both do
-# as the system says. Zeros are not sent at all.
+# as the system says. Zeros are not sent at all. What is written after a pause leaves as fast
+# as its window allows, and not at the rate of what was written before.
 . "$(dirname "$0")/lib.sh"
 
 modprobe -q tcp_bbr || true
@@ -14,7 +15,8 @@ size=$((64 << 20))
 truncate -s $size "$work/file"
 rmem-load poke "$work/file" $((size - 4096)) 7
 hosts_up
-start_server "near=file://$work/file" "far=file://$work/file"
+truncate -s 16M "$work/written"
+start_server "near=file://$work/file" "far=file://$work/file" "written=file://$work/written"
 start_rmemd
 
 # Connections of the server's side (sport) or the client's (dport) that travel so.
@@ -53,3 +55,26 @@ assert_le $came $((size / 16)) "bytes that came for zeros"
 assert_eq 0x7 "$(rmem-load peek /dev/rmem-far $((size - 4096)))" "the word that is there"
 cmp "$work/file" /run/rmem/regions/far
 assert_exit 0 rmemctl detach far
+
+((bbr)) || exit 0
+# What the client's bulk connection may send within a round trip, in KiB.
+a_round_trip() {
+	in_cli ss -Htin state established dport = :7070 | awk '$1 == "bbr" {
+		for (i = 1; i < NF; i++) {
+			if ($i == "pacing_rate") { rate = $(i + 1) + 0; unit = $(i + 1) }
+			if ($i ~ /^rtt:/) ms = substr($i, 5) + 0
+		}
+		rate *= unit ~ /Gbps/ ? 1e9 : unit ~ /Mbps/ ? 1e6 : unit ~ /Kbps/ ? 1e3 : 1
+		print int(rate / 8 * ms / 1000 / 1024)
+	}'
+}
+attach written
+wait_for at_least 2 daemon_says written lanes
+for ((i = 0; i < 8; i++)); do
+	dd if=/dev/urandom of=/run/rmem/regions/written bs=1M count=1 seek=$i conv=notrunc,fsync status=none
+	sleep 0.2
+done
+# BBR by itself: 2.9 times what came in the last round trip and burst, here 1.2 MiB.
+assert_ge "$(a_round_trip)" 2048 "KiB in a round trip, after bursts of 1 MiB"
+cmp "$work/written" /run/rmem/regions/written
+assert_exit 0 rmemctl detach written
