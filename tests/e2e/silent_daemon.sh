@@ -19,7 +19,8 @@ hosts_up
 start_server "r=file://$work/file"
 start_rmemd
 attach r --chunk 4KiB --sync-timeout 5s --fault-timeout 300s --push-interval 1h
-for p in 0 1; do
+# Backwards: forwards the others would be read ahead.
+for p in 1 0; do
 	assert_exit 0 rmem-load peek /dev/rmem-r $((p * page))
 done
 assert_exit 0 rmem-load poke /dev/rmem-r 8 1
