@@ -38,7 +38,8 @@ check_leaks() {
 
 # Pages by the stack that allocated them. Slabs come and go with their caches,
 # which kmemleak knows about; nodes of the page cache's tree are slab, too.
-# The shadow of what vmalloc gives outlives it, and so do the page tables of where it was.
+# The shadow of what vmalloc gives outlives it, and so do the page tables of where it was, and
+# the kernel's own record of stacks.
 check_pages() {
 	local stacks=$debugfs/page_owner_stacks/show_stacks found cpu
 	[[ -r $stacks ]] || return 0
@@ -47,7 +48,7 @@ check_pages() {
 		taskset -c "$cpu" ping -q -c 1 -W 2 127.0.0.1 >/dev/null
 	done
 	found=$(awk -v RS= -v name="[$module]" '
-		index($0, name) && !/alloc_slab|allocate_slab|new_slab|kasan_populate|__pte_alloc_kernel/ &&
+		index($0, name) && !/alloc_slab|allocate_slab|new_slab|kasan_populate|stack_depot|__pte_alloc_kernel/ &&
 		match($0, /nr_base_pages: [0-9]+/) && substr($0, RSTART + 15, RLENGTH - 15) + 0 > 0' $stacks)
 	[[ ! $found ]] || say "pages: $(grep -c nr_base_pages <<<"$found") places allocated some that are still there" "$found"
 }
