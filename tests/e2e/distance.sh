@@ -57,15 +57,17 @@ cmp "$work/file" /run/rmem/regions/far
 assert_exit 0 rmemctl detach far
 
 ((bbr)) || exit 0
-# What the client's bulk connection may send within a round trip, in KiB.
-a_round_trip() {
+# The client's bulk connection: BBR's gain in per cent, and the KiB that it may send within a
+# round trip.
+pace() {
 	in_cli ss -Htin state established dport = :7070 | awk '$1 == "bbr" {
 		for (i = 1; i < NF; i++) {
 			if ($i == "pacing_rate") { rate = $(i + 1) + 0; unit = $(i + 1) }
 			if ($i ~ /^rtt:/) ms = substr($i, 5) + 0
 		}
 		rate *= unit ~ /Gbps/ ? 1e9 : unit ~ /Mbps/ ? 1e6 : unit ~ /Kbps/ ? 1e3 : 1
-		print int(rate / 8 * ms / 1000 / 1024)
+		match($0, /pacing_gain:[0-9.]*/)
+		print int(substr($0, RSTART + 12, RLENGTH - 12) * 100), int(rate / 8 * ms / 1000 / 1024)
 	}'
 }
 attach written
@@ -74,7 +76,10 @@ for ((i = 0; i < 8; i++)); do
 	dd if=/dev/urandom of=/run/rmem/regions/written bs=1M count=1 seek=$i conv=notrunc,fsync status=none
 	sleep 0.2
 done
-# BBR by itself: 2.9 times what came in the last round trip and burst, here 1.2 MiB.
-assert_ge "$(a_round_trip)" 2048 "KiB in a round trip, after bursts of 1 MiB"
+read -r gain kib < <(pace)
+note "$kib KiB within a round trip, gain $gain %"
+# BBR by itself: 2.9 times what came in the last round trip and burst, here 1.2 MiB. On a slow
+# host it may have found the limit, which is the host.
+((gain < 200)) || assert_ge "$kib" 2048 "KiB within a round trip, after bursts of 1 MiB"
 cmp "$work/written" /run/rmem/regions/written
 assert_exit 0 rmemctl detach written

@@ -42,6 +42,7 @@ cmp "$work/file" /run/rmem/regions/r
 note "near $near, far $(early)"
 
 note "beside a pull"
+slow 15mbit # 9 seconds for all of it
 fresh --chunk 256KiB --pull all
 for i in 15 11 14 12 13; do assert_exit 0 rmem-load peek /dev/rmem-r $(((i << 20) + 8192)); done
 assert_ge "$(early)" 2 "pages that came first"
