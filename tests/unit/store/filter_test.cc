@@ -88,7 +88,7 @@ class ManualStore final : public Store {
   explicit ManualStore(Store& below) : below_(below), geometry_(below.geometry()) {}
   const Geometry& geometry() const override { return geometry_; }
   void read(std::uint64_t offset, std::span<std::byte> into, Done done, Urgency) override {
-    reads.push_back({offset, into.size()});
+    reads.emplace_back(offset, into.size());
     take({offset, into, {}, 0, done});
   }
   void write(std::uint64_t offset, std::span<const std::byte> from, Done done) override {
