@@ -172,7 +172,10 @@ void SocketConnection::carry_bulk() {
       ::setsockopt(fd_.get(), IPPROTO_TCP, TCP_CONGESTION, kShortQueues, sizeof kShortQueues) == 0;
   // What is under way beyond the system's limits, with privilege: a smaller buffer than those
   // that it adjusts by itself would be none the better.
-  (void)::setsockopt(fd_.get(), SOL_SOCKET, SO_RCVBUFFORCE, &kDistantBuffer, sizeof kDistantBuffer);
+  // Linux 6.1 leaves the window of a connection that is made already at 64 KiB then, unless told.
+  if (::setsockopt(fd_.get(), SOL_SOCKET, SO_RCVBUFFORCE, &kDistantBuffer, sizeof kDistantBuffer) ==
+      0)
+    set_option(fd_.get(), IPPROTO_TCP, TCP_WINDOW_CLAMP, kDistantBuffer);
   (void)::setsockopt(fd_.get(), SOL_SOCKET, SO_SNDBUFFORCE, &kDistantBuffer, sizeof kDistantBuffer);
 }
 
