@@ -12,6 +12,8 @@
 #include <cerrno>
 #include <climits>
 #include <limits>
+#include <string_view>
+#include <utility>
 
 namespace rmem::transport {
 
@@ -25,12 +27,12 @@ constexpr int kUnixBuffer = 1 << 20;
 // CUBIC fills the queue of the bottleneck, and takes each lost packet for a sign of that; BBR
 // does neither (Cardwell et al., "BBR: congestion-based congestion control", 2016). Nearer than
 // that there is no queue worth the cost of its timers.
-constexpr char kShortQueues[] = "bbr";
+constexpr std::string_view kShortQueues = "bbr";
 constexpr auto kDistant = 1ms;
 constexpr int kDistantBuffer = 16 << 20;
-constexpr char kAlwaysThere[] = "reno";
+constexpr std::string_view kAlwaysThere = "reno";
 constexpr std::uint32_t kBbrUnit = 256;
-// After such a pause all that was sent before has arrived.
+// What comes sooner is no burst of its own, whatever the round trip, which costs a system call.
 constexpr auto kPause = 5ms;
 constexpr auto kNoSample = std::numeric_limits<std::uint32_t>::max();
 
@@ -48,6 +50,12 @@ IoResult result(ssize_t count) {
 
 void set_option(int fd, int level, int name, int value) {
   (void)::setsockopt(fd, level, name, &value, sizeof value);
+}
+
+// Whether the system has this congestion control, and lets us have it.
+bool set_congestion_control(int fd, std::string_view name) {
+  return ::setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name.data(),
+                      static_cast<socklen_t>(name.size())) == 0;
 }
 
 // Removes a socket file that nobody listens at any more; leaves everything else
@@ -139,8 +147,8 @@ void SocketConnection::begin_burst() {
   if (::getsockopt(fd_.get(), IPPROTO_TCP, TCP_CC_INFO, &info, &length) != 0 ||
       length < sizeof info.bbr || info.bbr.bbr_pacing_gain < 2 * kBbrUnit)
     return;
-  (void)::setsockopt(fd_.get(), IPPROTO_TCP, TCP_CONGESTION, kAlwaysThere, sizeof kAlwaysThere);
-  (void)::setsockopt(fd_.get(), IPPROTO_TCP, TCP_CONGESTION, kShortQueues, sizeof kShortQueues);
+  (void)set_congestion_control(fd_.get(), kAlwaysThere);
+  paced_ = set_congestion_control(fd_.get(), kShortQueues);
 }
 
 IoResult SocketConnection::send(std::span<const iovec> buffers, bool more) {
@@ -168,8 +176,7 @@ void SocketConnection::carry_bulk() {
   if (distant_ || round_trip() < kDistant) return;
   distant_ = true;
   // Where the system does not have it, what it has serves.
-  paced_ =
-      ::setsockopt(fd_.get(), IPPROTO_TCP, TCP_CONGESTION, kShortQueues, sizeof kShortQueues) == 0;
+  paced_ = set_congestion_control(fd_.get(), kShortQueues);
   // What is under way beyond the system's limits, with privilege: a smaller buffer than those
   // that it adjusts by itself would be none the better.
   // Linux 6.1 leaves the window of a connection that is made already at 64 KiB then, unless told.
