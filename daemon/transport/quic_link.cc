@@ -92,6 +92,11 @@ struct QuicCallbacks {
     me.identities_ = tls_identities(me.session_);
     return 0;
   }
+  // By the server, once it has our last word of the handshake, which goes before or with our first
+  // of what follows. ngtcp2 1.11 would go on to say that word with what it has thrown away by now.
+  static int on_confirmed(ngtcp2_conn*, void* user) {
+    return link(user).spoken_ ? 0 : NGTCP2_ERR_CALLBACK_FAILURE;
+  }
   static int on_data(ngtcp2_conn*, std::uint32_t flags, std::int64_t id, std::uint64_t,
                      const std::uint8_t* data, std::size_t length, void* user, void*) {
     const bool fin = (flags & NGTCP2_STREAM_DATA_FLAG_FIN) != 0;
@@ -145,6 +150,7 @@ struct QuicCallbacks {
     if (client) {
       c.client_initial = ngtcp2_crypto_client_initial_cb;
       c.recv_retry = ngtcp2_crypto_recv_retry_cb;
+      c.handshake_confirmed = on_confirmed;
     } else {
       c.recv_client_initial = ngtcp2_crypto_recv_client_initial_cb;
     }
@@ -418,6 +424,7 @@ QuicLink::Piece QuicLink::next_piece(const Waits& waits) const {
 
 // So much of the piece is in a packet.
 void QuicLink::taken(const Piece& piece, std::size_t bytes) {
+  spoken_ = true;
   if (piece.turn == Turn::kStream) {
     out_sent_ += bytes;
     if (piece.last && out_sent_ == out_.end()) fin_sent_ = true;

@@ -158,6 +158,7 @@ class QuicLink final : public std::enable_shared_from_this<QuicLink> {
   Connection::Handler* handler_ = nullptr;
   bool reading_ = false, writing_ = false, ending_ = false;  // what is watched
   bool shaking_ = true;
+  bool spoken_ = false;  // bytes of a stream are in a packet
   bool abandoned_ = false;
   bool dead_ = false;
   bool forgotten_ = false;  // the peer knows nothing of it any more: stateless reset
