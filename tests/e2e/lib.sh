@@ -103,7 +103,7 @@ uptime_is() { # VARIABLE
 # wait_for [-t SECONDS] CONDITION-COMMAND... : polls. A minute by default: what comes
 # true does so at once, but for a host that has others to serve.
 wait_for() {
-	local limit=60 begun now
+	local limit=60 begun now tenths=1
 	if [[ $1 == -t ]]; then
 		limit=$2
 		shift 2
@@ -112,7 +112,8 @@ wait_for() {
 	until "$@" >/dev/null 2>&1; do
 		uptime_is now
 		((now < begun + limit * ${RMEM_TIMEOUT_SCALE:-1})) || fail "'$*' did not come true in $limit s"
-		sleep 0.1
+		# To look costs more than most of what is waited for.
+		sleep "0.$((tenths < 4 ? tenths++ : tenths))"
 	done
 }
 

@@ -76,8 +76,13 @@ if [[ $scratch ]]; then
 	mount -t ext4 -o discard /dev/vda /scratch || rig_failed "cannot mount the scratch disk"
 fi
 
-# From here on build/ is the snapshot.
-mount --bind "$run/build" "$top/build" || rig_failed "no build directory"
+# From here on build/ is the snapshot, in memory (initramfs.sh says why).
+mkdir /run/.build
+{
+	mount -t tmpfs build /run/.build &&
+		cp -a "$run/build/." /run/.build &&
+		mount --move /run/.build "$top/build"
+} || rig_failed "no build directory"
 
 # --- system -----------------------------------------------------------------
 

@@ -140,11 +140,13 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 # What a build replaces, as it is now. Hard links: linkers and install(1) make
-# new files, so a link keeps the old one.
+# new files, so a link keeps the old one. Programs without what is for debuggers,
+# four fifths of them, which the guest had to keep in memory.
 snapshot() {
 	local f
 	for f in "$top"/build/*; do
-		[[ -f $f && -x $f ]] && cp -lf "$f" "$run/build/"
+		[[ -f $f && -x $f ]] || continue
+		strip -g -o "$run/build/${f##*/}" "$f" 2>/dev/null || cp -lf "$f" "$run/build/"
 	done
 	for f in selftest examples detectors; do
 		# Once more if a build took a file away in between.
