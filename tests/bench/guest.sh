@@ -43,12 +43,6 @@ sysctl -q vm.dirty_writeback_centisecs=360000
 # For whoever has a connection that was idle meanwhile: nobody begins with ten segments again.
 sysctl -q net.ipv4.tcp_slow_start_after_idle=0
 
-mkdir "$work/bin"
-for name in rmem-bench rmem-server rmemctl rmemd; do
-	strip -o "$work/bin/$name" "$(command -v $name)"
-done
-PATH=$work/bin:$PATH
-
 # netem OPTION... of a link; both ways go through one queue.
 link() { # NAME
 	case $1 in

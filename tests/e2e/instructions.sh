@@ -8,7 +8,7 @@
 # an isolated random page against userfaultfd. A first write to a clean page takes no
 # daemon: it goes through while that is stopped, and nothing is asked of it.
 
-# While an idle guest waits for the host, for a program's pages for instance, its
+# While an idle guest waits for the host, for a page of a file for instance, its
 # clock runs ahead to the next timer, and the next. A busy guest's does not.
 (while :; do :; done) &
 busy=$!
@@ -18,12 +18,6 @@ chrt --idle -p 0 $busy
 # Nothing is pushed that nobody has asked for: with a leap of the clock the time of the
 # kernel's flusher comes at any moment.
 sysctl -q vm.dirty_writeback_centisecs=360000
-
-mkdir "$work/bin"
-for name in rmem-bench rmem-load rmem-server rmemctl rmemd; do
-	strip -o "$work/bin/$name" "$(command -v $name)"
-done
-PATH=$work/bin:$PATH
 
 size=8MiB pages=2048
 rmem-bench make "$work/file" --size $size
