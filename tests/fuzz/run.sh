@@ -28,14 +28,15 @@ cmake -S daemon -B "$build" -G Ninja -DRMEM_FUZZ=ON -DCMAKE_CXX_COMPILER="$compi
 begun=0 used=0
 # libFuzzer counts seconds of the clock, of which a busy machine gives it few.
 fuzz() { # NAME SECONDS ARGUMENT...
-	local name=$1 seconds=$2
+	local name=$1 seconds=$2 status=0
 	shift 2
 	cpu_is begun
-	for ((used = 0; used < seconds; )); do
-		"$build/tests/fuzz/fuzz_$name" "$@" -max_total_time=$((seconds - used)) </dev/null || return
+	for ((used = 0; used < seconds && !status; )); do
+		"$build/tests/fuzz/fuzz_$name" "$@" -max_total_time=$((seconds - used)) </dev/null || status=$?
 		cpu_is used
 		used=$((used - begun))
 	done
+	return $status
 }
 
 broken=0

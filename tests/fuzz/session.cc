@@ -140,9 +140,13 @@ class Judge final : public FrameReader::Sink {
     } else {
       FUZZ_CHECK(header.reply());
       if (header.error != 0) FUZZ_CHECK(header.payload <= wire::kMaxErrorText);
-      if (header.error == 0 && header.type == Type::kRead)
-        FUZZ_CHECK((header.payload == header.length || header.flags & wire::flag::kCompressed) &&
-                   header.offset + header.length <= kSize);
+      if (header.error == 0 && header.type == Type::kRead) {
+        const bool zeros = header.flags & wire::flag::kZeros;
+        FUZZ_CHECK(zeros
+                       ? header.payload == 0
+                       : header.payload == header.length || header.flags & wire::flag::kCompressed);
+        FUZZ_CHECK(header.offset + header.length <= kSize);
+      }
     }
     ++answers;
     return FrameReader::Next::kGoOn;
