@@ -11,6 +11,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "transport/tls_peer.hh"
+
 #ifndef SOL_TLS
 #define SOL_TLS 282
 #endif
@@ -127,9 +129,7 @@ KtlsRecord ktls_receive_record(int socket) {
   const unsigned char type = *CMSG_DATA(header);
   if (type == kAlert && count >= 2) {
     if (bytes[1] == kCloseNotify) return {KtlsRecord::Kind::kClosed, {}};
-    const char* const name =
-        gnutls_alert_get_name(static_cast<gnutls_alert_description_t>(bytes[1]));
-    return {KtlsRecord::Kind::kAlert, name != nullptr ? name : "unknown alert"};
+    return {KtlsRecord::Kind::kAlert, tls_alert(bytes[1])};
   }
   if (type == kHandshake && bytes[0] == kNewSessionTicket) return {KtlsRecord::Kind::kIgnored, {}};
   if (type == kHandshake && bytes[0] == kKeyUpdate)

@@ -464,11 +464,8 @@ void QuicLink::failed(int result) {
     }
     if (why->type == NGTCP2_CCERR_TYPE_TRANSPORT &&
         (why->error_code & ~std::uint64_t{0xff}) == NGTCP2_CRYPTO_ERROR) {
-      const auto* const name =
-          gnutls_alert_get_name(static_cast<gnutls_alert_description_t>(why->error_code & 0xff));
       return die(Status(
-          Code::kPermission,
-          peer_ + " has refused us: " + (name != nullptr ? name : "unknown alert"),
+          Code::kPermission, peer_ + " has refused us: " + tls_alert(why->error_code & 0xff),
           client() ? "has it our certificate or key, and is it valid? See its log" : "", EACCES));
     }
     return die(Status(Code::kUnreachable,

@@ -84,6 +84,14 @@ std::vector<std::string> tls_identities(gnutls_session_t session) {
   return identities;
 }
 
+std::string tls_alert(unsigned number) {
+  const char* const name =
+      number <= GNUTLS_A_MAX
+          ? gnutls_alert_get_name(static_cast<gnutls_alert_description_t>(number))
+          : nullptr;
+  return name != nullptr ? name : "unknown alert";
+}
+
 Status tls_refusal(gnutls_session_t session, TlsSide side, int result, const std::string& who,
                    const std::string& host) {
   const bool client = side == TlsSide::kClient;
@@ -104,10 +112,8 @@ Status tls_refusal(gnutls_session_t session, TlsSide side, int result, const std
     case GNUTLS_E_CERTIFICATE_REQUIRED:
       return Status(Code::kPermission, who + ": it has shown no certificate", {}, EACCES);
     case GNUTLS_E_FATAL_ALERT_RECEIVED: {
-      const auto alert = gnutls_alert_get(session);
-      const char* const name = gnutls_alert_get_name(alert);
       return Status(
-          Code::kPermission, who + " has refused us: " + (name != nullptr ? name : "unknown alert"),
+          Code::kPermission, who + " has refused us: " + tls_alert(gnutls_alert_get(session)),
           client ? "has it our certificate or key, and is it valid? See its log" : "", EACCES);
     }
     case GNUTLS_E_DECRYPTION_FAILED:

@@ -30,6 +30,10 @@ class TlsDemands {
 // Who the peer has proved to be: Connection::identities().
 std::vector<std::string> tls_identities(gnutls_session_t session);
 
+// The alert's name. What a peer sends may be no alert at all, and then no value of GnuTLS' type
+// either.
+std::string tls_alert(unsigned number);
+
 // What it means that GnuTLS could not go on, with `result`. `who`: the peer, for messages.
 Status tls_refusal(gnutls_session_t session, TlsSide side, int result, const std::string& who,
                    const std::string& host);
