@@ -119,6 +119,9 @@ bench: ## rmem and its peers side by side in a VM: a table, a TSV, plots in buil
 	@$(MAKE) --no-print-directory kernels programs kmod-fetched
 	@tests/bench/run.sh
 
+bench-gate: kernels programs kmod-fetched ## what pages cost against what is recorded in tests/bench; part of `make test`
+	@tests/bench/gate.sh
+
 demo: ## serve, attach and use a real file in a throw-away VM
 	@scripts/demo.sh
 
@@ -172,4 +175,4 @@ clean: ## remove what was built, not what was fetched
 distclean: ## remove build/ altogether
 	rm -rf $(B)
 
-.PHONY: all bench check-guards quic help deps programs user kmod kmod-running kmod-fetched kernels selftest load test check-kernels check-long fuzz check-kmod-debug check-kcsan vm demo lint format install uninstall dkms-install dkms-uninstall deb check-deb clean distclean
+.PHONY: all bench bench-gate check-guards quic help deps programs user kmod kmod-running kmod-fetched kernels selftest load test check-kernels check-long fuzz check-kmod-debug check-kcsan vm demo lint format install uninstall dkms-install dkms-uninstall deb check-deb clean distclean

@@ -7,7 +7,7 @@
 # nothing failed.
 #
 #   RMEM_ONLY=REGEX      only what matches: unit/plain, unit/asan, unit/tsan,
-#                        rig, packaging/NAME, selftest/NAME, e2e/NAME; detectors
+#                        rig, bench-gate, packaging/NAME, selftest/NAME, e2e/NAME; detectors
 #   RMEM_KERNELS="6.1"   these kernels, each test on each of them (6.12-kasan: an
 #                        instrumented one, `make check-kmod-debug`). Without this,
 #                        RMEM_ONLY or RMEM_LONG an end-to-end test runs on one
@@ -383,6 +383,9 @@ for t in "${units[@]}"; do
 done
 spawn check rig rig tests/vm/selfcheck.sh
 for rel in "${kernels[@]}"; do spawn check detectors "detectors of $rel" tests/vm/detectors.sh "$rel"; done
+for rel in "${kernels[@]}"; do
+	[[ ! -e tests/bench/recorded-$(tag "$rel").tsv ]] || spawn check bench-gate "bench-gate" tests/bench/gate.sh "$rel"
+done
 spawn packaging dkms
 spawn packaging units
 wait
