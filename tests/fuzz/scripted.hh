@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <deque>
 #include <functional>
 #include <string>
 #include <vector>
@@ -22,8 +23,8 @@ inline void turn(Reactor& reactor) {
 
 // What both ends know; outlives the connection, which the code under test owns.
 struct Script {
-  std::vector<std::byte> to_come;  // what the code under test will receive
-  std::size_t piece = 1;           // of that, at a time
+  std::deque<std::byte> to_come;  // what the code under test will receive
+  std::size_t piece = 1;          // of that, at a time
   std::size_t send_at_once = 1 << 20;
   std::vector<std::byte> sent;  // what it has sent
   bool ended = false;           // after to_come

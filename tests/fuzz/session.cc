@@ -4,6 +4,7 @@
 // never gives more than the store's bytes.
 #include "server/session.hh"
 
+#include <deque>
 #include <memory>
 #include <set>
 
@@ -24,7 +25,7 @@ constexpr std::uint64_t kSize = 64 << 10;
 // Makes frames out of the input: mostly what a client could send, with mistakes.
 class Client {
  public:
-  explicit Client(std::vector<std::byte>& stream) : stream_(stream) {}
+  explicit Client(std::deque<std::byte>& stream) : stream_(stream) {}
 
   void frame(wire::Header header, std::span<const std::byte> payload, std::uint8_t mistake = 0) {
     header.request = ++requests_;
@@ -106,7 +107,7 @@ class Client {
   }
 
  private:
-  std::vector<std::byte>& stream_;
+  std::deque<std::byte>& stream_;
   std::uint64_t requests_ = 0;
 };
 
