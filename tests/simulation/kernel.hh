@@ -326,7 +326,8 @@ class Kernel final : public kchan::KernelChannel, public control::Kernel {
     bool write = false;
     std::uint64_t chunk = 0;
     std::uint8_t flags = 0;
-    std::vector<std::byte> bytes;                   // of a fetch
+    std::vector<std::byte> bytes;                   // of a fetch,
+    bool stale = false;                             // which a write has overtaken
     std::vector<std::uint64_t> pages;               // of a write,
     std::map<std::uint64_t, std::uint64_t> copied;  // as they were when it was copied
   };
@@ -425,6 +426,12 @@ class Kernel final : public kchan::KernelChannel, public control::Kernel {
 
   // The bytes of a fetch have come.
   void filled(std::uint64_t cookie) {
+    if (Request& again = requests_.at(cookie); again.stale) {
+      again.stale = false;
+      rmem_request entry = entry_of(cookie, RMEM_OP_FETCH, again.chunk);
+      entry.flags = again.flags | RMEM_REQ_AGAIN;
+      return publish(entry);
+    }
     const Request r = std::move(requests_.at(cookie));
     requests_.erase(cookie);
     fetches_[r.chunk] = 0;
@@ -485,6 +492,8 @@ class Kernel final : public kchan::KernelChannel, public control::Kernel {
       for (const std::uint64_t page : r.pages)
         if (!r.copied.count(page)) violated("a write was completed that nobody has copied");
       for (const auto& [page, version] : r.copied) pages_[page].durable = version;
+      // What they had before may be on its way, and they may be dropped until it comes.
+      if (fetches_[r.chunk] != 0) requests_.at(fetches_[r.chunk]).stale = true;
     } else if (error != EAGAIN) {
       // Whoever waits for these pages hears of it; they stay dirty.
       for (Sync& one : syncs_)

@@ -205,7 +205,8 @@ TEST_F(DirStoreTest, ChunkTakenAwayWhileItIsOpenFailsWritesAndFlush) {
 TEST_F(DirStoreTest, DamagedManifestIsCorruptAndTouchesNothing) {
   fill(pattern(kChunk, 1));
   std::fstream file(dir / "store/manifest", std::ios::in | std::ios::out | std::ios::binary);
-  file.seekp(20) << 'x';
+  const auto there = static_cast<char>(file.seekg(20).peek());  // of its UUID
+  file.seekp(20).put(static_cast<char>(there ^ 1));
   file.close();
   for (const DirOptions& options : {DirOptions{}, kNew, DirOptions{.read_only = true}}) {
     const Status status = failure(options);
