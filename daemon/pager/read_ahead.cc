@@ -38,10 +38,13 @@ ReadAhead::Window ReadAhead::on_miss(std::uint64_t offset, std::uint32_t tid) {
   }
   Stream& s = replace(tid);
   s = begin(chunk, tid);
-  if (step == 0) return {};
-  s.step = step;
-  s.steps = kSteps;
-  return advance(s, chunk + step);
+  if (step != 0) {
+    s.step = step;
+    s.steps = kSteps;
+  } else if (!far_ || chunk != 0) {
+    return {};
+  }
+  return advance(s, chunk + s.step);
 }
 
 ReadAhead::Stream ReadAhead::begin(std::uint64_t chunk, std::uint32_t tid) {
@@ -134,8 +137,10 @@ std::uint64_t ReadAhead::next_window(const Stream& s) const {
   const std::uint64_t shortest = 2 * chunk_;
   const std::uint64_t longest = std::max(shortest, most_);
   std::uint64_t window = s.window;
-  if (window == 0)
-    window = far_ && s.step == chunk_ ? kFirstFar : std::min(kFirstChunks * chunk_, kMostFirst);
+  if (window == 0 && far_ && s.step == chunk_)
+    window = s.steps == 0 ? kEnough : kFirstFar;
+  else if (window == 0)
+    window = std::min(kFirstChunks * chunk_, kMostFirst);
   else if (window < kEnough)
     window = std::min(4 * window, kEnough);
   else if (s.late)

@@ -12,13 +12,13 @@ namespace rmem::pager {
 // far ahead of each to fetch. Pure policy: it knows offsets, nothing else.
 //
 // A reader counts as sequential once it has missed three chunks in a row, or two where a
-// round trip takes long: there to be wrong costs no time, and to hesitate costs round trips. Until
-// then, and for a reader that jumps about, nothing is fetched ahead. Each window is four times as
-// long as the one before, as far as kEnough; far away the first is a long one. From there on it
-// grows only for a reader that has to wait for what is under way to him: the distance is
-// then what the link takes. The first chunk of a window is filled with a mark; when the reader gets
-// there, the kernel tells (a hit) and the next window is fetched while the reader still
-// has this one to go. (After Linux' mm/readahead.c.)
+// round trip takes long: there to be wrong costs no time, and to hesitate costs round trips. Who
+// misses the region's first chunk there counts at once. Until then, and for a reader that jumps
+// about, nothing is fetched ahead. Each window is four times as long as the one before, as far as
+// kEnough; far away the first is a long one. From there on it grows only for a reader that has to
+// wait for what is under way to him: the distance is then what the link takes. The first chunk of a
+// window is filled with a mark; when the reader gets there, the kernel tells (a hit) and the next
+// window is fetched while the reader still has this one to go. (After Linux' mm/readahead.c.)
 //
 // A thread whose last four misses were equally far from each other, forwards or backwards, is
 // strided; that three places are so by chance is no rare thing. So is one of which that is true of

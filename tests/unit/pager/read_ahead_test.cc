@@ -54,6 +54,19 @@ TEST(ReadAhead, FarAwayTheyAreAndTheFirstWindowIsALongOne) {
   EXPECT_EQ(policy.on_hit(w.offset).length, ReadAhead::kMaxWindow);
 }
 
+TEST(ReadAhead, FarAwayWhoBeginsAtTheStartGoesOn) {
+  ReadAhead policy(kSize * 1024, kChunk);
+  policy.set_far(true);
+  const ReadAhead::Window w = policy.on_miss(100, 1);
+  EXPECT_EQ(w.offset, kChunk);
+  EXPECT_EQ(w.length, ReadAhead::kEnough);
+  ASSERT_TRUE(policy.take_mark(w.offset));
+  policy.on_late(w.offset);
+  EXPECT_EQ(policy.on_hit(w.offset).length, ReadAhead::kMaxWindow);
+  // A jump from there is one like any other.
+  EXPECT_TRUE(policy.on_miss(500 * kChunk, 2).empty());
+}
+
 TEST(ReadAhead, TheFirstWindowIsNotHuge) {
   for (const auto& [chunk, length] : {std::pair<std::uint64_t, std::uint64_t>{4 << 10, 16 << 10},
                                       {64 << 10, 256 << 10},
