@@ -81,8 +81,10 @@ skips() {
 }
 
 summary() {
-	local passed failed skipped
+	local passed failed skipped left
 	trap - EXIT
+	left=$(jobs -rp)
+	[[ ! $left ]] || kill $left
 	passed=$(grep -cE '^(pass|unsteady)' "$results")
 	failed=$(grep -c '^fail' "$results")
 	skipped=$(grep -c '^skip' "$results")
@@ -120,38 +122,57 @@ step() {
 # --- build ------------------------------------------------------------------
 
 step "deps" scripts/deps.sh
-step "kernels" tests/vm/kernels.sh fetch
+step "QUIC" scripts/quic.sh
+# Most of the time that takes is the network's and the disk's.
+tests/vm/kernels.sh fetch >"$logs/kernels.log" 2>&1 &
+fetch=$!
+fetched() {
+	local status=0
+	wait $fetch || status=$?
+	cat "$logs/kernels.log"
+	return $status
+}
+step "build user space" make -s user
+step "kernels" fetched
 mapfile -t kernels < <(tests/vm/kernels.sh list)
 for k in $(tests/vm/kernels.sh missing); do
 	result skip "kernel $k" 0 "this Debian release has no $k kernel"
 done
-step "QUIC" scripts/quic.sh
-step "build user space" make -s user
 step "build the module" make -s kmod-fetched
 step "build the selftests" make -s selftest
 step "build the load programs" make -s load
 [[ ! -e examples/Makefile ]] || step "build the examples" make -s -C examples O="$build/examples"
 
-# --- on this machine, some of it beside the VMs ------------------------------
+# --- on this machine, beside the VMs ------------------------------------------
+
+# By clang, which takes half as long as gcc for the instrumented ones, and finds other things.
+declare -A units=(
+	[unit/plain]="$build/cmake"
+	[unit/asan]="$build/cmake-asan -DCMAKE_CXX_COMPILER=clang++ -DRMEM_SANITIZE=address"
+	[unit/tsan]="$build/cmake-tsan -DCMAKE_CXX_COMPILER=clang++ -DRMEM_SANITIZE=thread"
+)
 
 build_unit() { # NAME DIRECTORY [CMAKE-ARG]...
-	local name=$1 dir=$2 start=$SECONDS cpu
+	local name=$1 dir=$2 start=$SECONDS cpu log=$logs/build-${1//\//-}.log
 	shift 2
-	wanted "$name" || return 0
 	cpu_is cpu
 	echo "== build $name"
 	if ! { cmake -S daemon -B "$dir" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo "$@" &&
-		cmake --build "$dir"; } >"$logs/build.log" 2>&1; then
-		tail -n 60 "$logs/build.log"
+		cmake --build "$dir" -j "$compilers"; } >"$log" 2>&1; then
+		tail -n 60 "$log"
 		result fail "$name" $((SECONDS - start)) "does not build"
-		return 0
+		return 1
 	fi
-	units+=("$name $dir")
 	done_with "build $name" "$start" "$cpu"
 }
 
-unit() { # NAME DIRECTORY
-	local name=$1 dir=$2 start=$SECONDS cpu runner=() log=$logs/${1//\//-}.log
+unit() { # NAME
+	local name=$1 dir start cpu runner=() log=$logs/${1//\//-}.log words
+	wanted "$name" || return 0
+	read -ra words <<<"${units[$name]}"
+	dir=${words[0]}
+	build_unit "$name" "${words[@]}" || return 0
+	start=$SECONDS
 	cpu_is cpu
 	echo "== $name"
 	# ThreadSanitizer does not cope with the address space layout
@@ -199,11 +220,6 @@ unit() { # NAME DIRECTORY
 	rm -f "$log.xml"
 	done_with "$name" "$start" "$cpu"
 }
-units=()
-build_unit unit/plain "$build/cmake"
-# By clang, which takes half as long as gcc for that, and finds other things.
-build_unit unit/asan "$build/cmake-asan" -DCMAKE_CXX_COMPILER=clang++ -DRMEM_SANITIZE=address
-build_unit unit/tsan "$build/cmake-tsan" -DCMAKE_CXX_COMPILER=clang++ -DRMEM_SANITIZE=thread
 
 # The seeds of the simulation that an ordinary run has no time for.
 if [[ ${RMEM_LONG:-} && (! $only || simulation =~ $only) ]]; then
@@ -363,7 +379,11 @@ if ((${#selftests[@]} + ${#tests[@]})); then
 	echo "== in VMs: ${kernels[*]}"
 	((${#kernels[@]})) || result fail "VMs" 0 "no kernel to boot"
 fi
-# The long ones first: what shares a VM, then those of their own, by their time limits.
+# The long ones first: what is yet to be compiled, what shares a VM, then those of their own, by
+# their time limits.
+compilers=1
+((${#selftests[@]} + ${#tests[@]})) || compilers=$(nproc)
+spawn unit unit/asan
 mapfile -t opts < <(tests/vm/test-options.sh "${selftests[0]:-}")
 for k in "${!kernels[@]}"; do
 	suite=()
@@ -377,10 +397,8 @@ for i in "${!own[@]}"; do
 		! on "$k" "$i" || spawn vm_job "${kernels[k]}" "$(basename "${own[i]}" .sh)" "${opts[@]}" -- "${own[i]}"
 	done
 done
-for t in "${units[@]}"; do
-	read -r name dir <<<"$t"
-	spawn unit "$name" "$dir"
-done
+spawn unit unit/tsan
+spawn unit unit/plain
 spawn check rig rig tests/vm/selfcheck.sh
 for rel in "${kernels[@]}"; do spawn check detectors "detectors of $rel" tests/vm/detectors.sh "$rel"; done
 for rel in "${kernels[@]}"; do
