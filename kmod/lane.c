@@ -561,7 +561,10 @@ static bool lane_jump(struct rmem_region *region, pgoff_t chunk, u32 tid)
 	return same;
 }
 
-/* Is the chunk the next one of somebody who walks? The daemon may want to go ahead. */
+/*
+ * Is the chunk the next one of somebody who walks, or the first, where a walk begins? The
+ * daemon may want to go ahead.
+ */
 static bool lane_step(struct rmem_region *region, pgoff_t chunk, u32 tid)
 {
 	bool jumps = lane_jump(region, chunk, tid);
@@ -575,7 +578,7 @@ static bool lane_step(struct rmem_region *region, pgoff_t chunk, u32 tid)
 		}
 	}
 	region->steps[region->next_step++ % RMEM_STEPS] = chunk + 1;
-	return jumps;
+	return jumps || !chunk;
 }
 
 /*
