@@ -384,6 +384,7 @@ fi
 compilers=1
 ((${#selftests[@]} + ${#tests[@]})) || compilers=$(nproc)
 spawn unit unit/asan
+spawn unit unit/tsan
 mapfile -t opts < <(tests/vm/test-options.sh "${selftests[0]:-}")
 for k in "${!kernels[@]}"; do
 	suite=()
@@ -397,7 +398,6 @@ for i in "${!own[@]}"; do
 		! on "$k" "$i" || spawn vm_job "${kernels[k]}" "$(basename "${own[i]}" .sh)" "${opts[@]}" -- "${own[i]}"
 	done
 done
-spawn unit unit/tsan
 spawn unit unit/plain
 spawn check rig rig tests/vm/selfcheck.sh
 for rel in "${kernels[@]}"; do spawn check detectors "detectors of $rel" tests/vm/detectors.sh "$rel"; done

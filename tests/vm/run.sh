@@ -198,7 +198,7 @@ fi
 args=(
 	-name "rmem-vm-$$" -machine q35 -m "$mem"
 	-nodefaults -no-user-config -display none
-	-kernel "$(echo "$kdir"/boot/vmlinuz-*)"
+	-kernel "$("$here/kernel-image.sh" "$rel")"
 	-initrd "$("$here/initramfs.sh" "$rel")"
 	-serial "file:$run/console.log"
 	-device virtio-serial-pci,id=vs
