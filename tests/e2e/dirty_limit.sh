@@ -40,8 +40,8 @@ assert_exit 0 rmem-load check "$work/file" 2
 stop rmemd KILL
 start_rmemd
 assert_eq $limit "$(region r dirty_limit_bytes)" "the limit in status"
-assert_exit 0 rmemctl attach r "rmem://$SRV4/r" --insecure --dirty-limit 2MiB --chunk 64KiB --push-interval 200ms
-assert_error 6 "dirty|differ|other" rmemctl attach r "rmem://$SRV4/r" --insecure --chunk 64KiB --push-interval 200ms
+assert_exit 0 rmemctl attach r "$scheme://$SRV4/r" "${over[@]}" --dirty-limit 2MiB --chunk 64KiB --push-interval 200ms
+assert_error 6 "dirty|differ|other" rmemctl attach r "$scheme://$SRV4/r" "${over[@]}" --chunk 64KiB --push-interval 200ms
 assert_exit 0 rmemctl detach r
 
 for policy in error kill; do

@@ -12,7 +12,7 @@ hosts_up
 start_server "f=file://$work/file"
 start_rmemd --state-dir "$work/rmemd"
 
-assert_error 2 "none, all or recorded" rmemctl attach f "rmem://$SRV4/f" --insecure --pull some
+assert_error 2 "none, all or recorded" rmemctl attach f "$scheme://$SRV4/f" "${over[@]}" --pull some
 attach f --chunk 64KiB --pull all
 wait_for at_least $size region f resident_bytes
 assert_exit 0 rmem-load read /dev/rmem-f 1
@@ -45,7 +45,7 @@ assert_exit 0 rmemctl detach f
 stop rmemd
 start_rmemd --state-dir "$work/rmemd"
 again() { # CHUNK
-	assert_exit 0 rmemctl attach g "rmem://$SRV4/f" --insecure --chunk "$1" --pull recorded
+	assert_exit 0 rmemctl attach g "$scheme://$SRV4/f" "${over[@]}" --chunk "$1" --pull recorded
 	wait_for at_least $((5 * chunk)) region g resident_bytes
 	assert_eq $((5 * chunk)) "$(region g fetched_bytes)" "bytes pulled"
 	assert_exit 0 "$work/run" /dev/rmem-g
