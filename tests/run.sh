@@ -145,13 +145,6 @@ step "build the load programs" make -s load
 
 # --- on this machine, beside the VMs ------------------------------------------
 
-# By clang, which takes half as long as gcc for the instrumented ones, and finds other things.
-declare -A units=(
-	[unit/plain]="$build/cmake"
-	[unit/asan]="$build/cmake-asan -DCMAKE_CXX_COMPILER=clang++ -DRMEM_SANITIZE=address"
-	[unit/tsan]="$build/cmake-tsan -DCMAKE_CXX_COMPILER=clang++ -DRMEM_SANITIZE=thread"
-)
-
 build_unit() { # NAME DIRECTORY [CMAKE-ARG]...
 	local name=$1 dir=$2 start=$SECONDS cpu log=$logs/build-${1//\//-}.log
 	shift 2
@@ -166,12 +159,10 @@ build_unit() { # NAME DIRECTORY [CMAKE-ARG]...
 	done_with "build $name" "$start" "$cpu"
 }
 
-unit() { # NAME
-	local name=$1 dir start cpu runner=() log=$logs/${1//\//-}.log words
+unit() { # NAME DIRECTORY [CMAKE-ARG]...
+	local name=$1 dir=$2 start cpu runner=() log=$logs/${1//\//-}.log
 	wanted "$name" || return 0
-	read -ra words <<<"${units[$name]}"
-	dir=${words[0]}
-	build_unit "$name" "${words[@]}" || return 0
+	build_unit "$@" || return 0
 	start=$SECONDS
 	cpu_is cpu
 	echo "== $name"
@@ -383,8 +374,9 @@ fi
 # their time limits.
 compilers=1
 ((${#selftests[@]} + ${#tests[@]})) || compilers=$(nproc)
-spawn unit unit/asan
-spawn unit unit/tsan
+# By clang, which takes half as long as gcc for that, and finds other things.
+spawn unit unit/asan "$build/cmake-asan" -DCMAKE_CXX_COMPILER=clang++ -DRMEM_SANITIZE=address
+spawn unit unit/tsan "$build/cmake-tsan" -DCMAKE_CXX_COMPILER=clang++ -DRMEM_SANITIZE=thread
 mapfile -t opts < <(tests/vm/test-options.sh "${selftests[0]:-}")
 for k in "${!kernels[@]}"; do
 	suite=()
@@ -398,7 +390,7 @@ for i in "${!own[@]}"; do
 		! on "$k" "$i" || spawn vm_job "${kernels[k]}" "$(basename "${own[i]}" .sh)" "${opts[@]}" -- "${own[i]}"
 	done
 done
-spawn unit unit/plain
+spawn unit unit/plain "$build/cmake"
 spawn check rig rig tests/vm/selfcheck.sh
 for rel in "${kernels[@]}"; do spawn check detectors "detectors of $rel" tests/vm/detectors.sh "$rel"; done
 for rel in "${kernels[@]}"; do
