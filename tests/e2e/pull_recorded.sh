@@ -33,7 +33,7 @@ assert_exit 2 rmemctl record f --stop
 assert_exit 2 rmemctl record f --stop -- true
 assert_exit 3 rmemctl record none
 assert_exit 7 rmemctl record f -- bash -c 'exit 7'
-assert_exit 0 rmem-load peek /dev/rmem-f 0 # there, and not in the run
+assert_exit 0 rmem-load peek /dev/rmem-f $((size - 4096)) # there, and not in the run
 assert_exit 0 rmemctl record f -- "$work/run" /dev/rmem-f
 assert_match "recorded 320KiB, ranges: 5" "$err" "what is said"
 first=$(region f demand)

@@ -89,7 +89,8 @@ rmem-load make "$work/big" $big 5
 : >"$work/rmemd.log"
 serve --export "big=file://$work/big" --tls-certificates "$tls" --allow big=cn:client.example
 in_srv tc qdisc replace dev srv0 root netem rate 200mbit delay 5ms
-assert_exit 0 rmemctl attach big "rmem+quic://$SRV4/big" --chunk 256KiB --pull all --push-interval 1h
+assert_exit 0 rmemctl attach big "rmem+quic://$SRV4/big" --chunk 256KiB --pull all --push-interval 1h \
+	--sync-timeout 300s
 wait_for at_least $((2 << 20)) region big resident_bytes
 move_to "${CLI4%.*}.77"
 (($(region big resident_bytes) < big)) || fail "all was there before the address changed"
