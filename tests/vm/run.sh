@@ -101,7 +101,6 @@ if [[ ! $kernel ]]; then
 	[[ $kernel ]] || die "no kernel under build/kernels; 'make kernels' fetches them"
 fi
 rel=$("$here/kernels.sh" resolve "$kernel") || exit $e_rig
-kdir=$top/build/kernels/$rel
 
 # --- the run directory ------------------------------------------------------
 
