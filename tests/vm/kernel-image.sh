@@ -3,7 +3,7 @@
 #
 # kernel-image.sh RELEASE: prints the path of what QEMU boots of a kernel: of one that it can
 # enter without its own decompressor (CONFIG_PVH), the image without compression, made under
-# build/ unless it is there and newer. To decompress takes an emulated machine seconds.
+# build/ unless that has been done. To decompress takes an emulated machine seconds.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -17,7 +17,8 @@ number() {
 	od -An -tu"$2" -j $(($1)) -N "$2" "$compressed" | tr -d ' '
 }
 
-if [[ $out -nt $compressed && $out -nt $here/kernel-image.sh ]]; then
+# A package's files have the times they were made at: when they were unpacked, their status tells.
+if [[ -e $out && ! $(find "$compressed" "$here/kernel-image.sh" -cnewer "$out") ]]; then
 	echo "$out"
 	exit 0
 fi
