@@ -78,6 +78,11 @@ depends() {
 	field "$1" "$2" Depends | tr ',|' '\n\n' | sed 's/(.*//; s/ //g' | grep -E -m 1 "$3"
 }
 
+# Versions of package $1, the newest first.
+versions() {
+	apt-cache "${apt_opts[@]}" madison "$1" | awk -F' *[|] *' '{ print $2 }' | sort -Vru
+}
+
 # --- kernels ----------------------------------------------------------------
 
 # Headers find their parts by absolute paths, /usr/src and /usr/lib: make them
@@ -95,7 +100,7 @@ relocate_headers() {
 # Unpack release $2 (image version $3) of series $1 in a directory aside and
 # rename it when all is there: an interrupted run leaves nothing half done.
 fetch_release() {
-	local series=$1 rel=$2 version=$3 tmp=$kernels/.tmp.$2 common kbuild deb
+	local series=$1 rel=$2 version=$3 tmp=$kernels/.tmp.$2 common kbuild tools deb
 	rm -rf "$tmp"
 	mkdir -p "$tmp/debs" "$tmp/root"
 
@@ -104,10 +109,14 @@ fetch_release() {
 	kbuild=$(depends "linux-headers-$rel" "$version" '^linux-kbuild-') ||
 		die "$rel: no kbuild package named by linux-headers-$rel"
 
+	# Signed images come to the mirrors later than what is built with them: then the newest.
+	tools=$(versions "$kbuild")
+	! grep -qxF "$version" <<<"$tools" || tools=$version
+
 	echo "kernels: fetching $rel ($version)"
 	(cd "$tmp/debs" && apt-get "${apt_opts[@]}" download -q \
 		"linux-image-$rel=$version" "linux-headers-$rel=$version" \
-		"$common=$version" "$kbuild=$version") ||
+		"$common=$version" "$kbuild=${tools%%$'\n'*}") ||
 		die "$rel: download failed"
 	for deb in "$tmp"/debs/*.deb; do
 		dpkg-deb -x "$deb" "$tmp/root"
@@ -135,8 +144,8 @@ fetch_series() {
 	[[ ! -e $kernels/.missing-$series ]] || return 0
 
 	need_apt
-	version=$(apt-cache "${apt_opts[@]}" madison "linux-image-$arch" |
-		awk -F' *[|] *' -v s="$series." 'index($2, s) == 1 { print $2 }' | sort -V | tail -n 1)
+	version=$(versions "linux-image-$arch" | grep "^${series//./\\.}\\.") || version=
+	version=${version%%$'\n'*}
 	if [[ -z $version ]]; then
 		echo "kernels: $codename has no $series kernel" >&2
 		# Remembered, unless a source gave no answer: it may next time.
@@ -202,9 +211,10 @@ fetch_source_package() {
 		[[ ! -e $file ]] || { echo "$file"; return; }
 	done
 	need_apt
-	versions=$(apt-cache "${apt_opts[@]}" madison "$name" | awk -F' *[|] *' '{ print $2 }' | sort -V)
-	[[ ! $rel ]] || version=$(grep "^${rel%%[+-]*}-" <<<"$versions" | tail -n 1)
-	[[ $version ]] || version=$(tail -n 1 <<<"$versions")
+	versions=$(versions "$name")
+	[[ ! $rel ]] || version=$(grep "^${rel%%[+-]*}-" <<<"$versions") || version=
+	version=${version:-$versions}
+	version=${version%%$'\n'*}
 	[[ $version ]] || die "$codename has no package $name"
 	echo "kernels: fetching $name ($version)" >&2
 	rm -rf "$kernels/.tmp.source"
