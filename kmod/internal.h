@@ -112,6 +112,7 @@ struct rmem_region {
 	bool dead;			/* being unmade: no more opens, no more requests */
 	bool lost;			/* a fetch ran out of time; until one succeeds */
 	struct task_struct *dropper;	/* whose RMEM_IOC_DROP must not push; compared only */
+	struct task_struct *overwriter;	/* whose cgroup is full, and whose turn it is; likewise */
 	unsigned int users;
 	struct mem_cgroup *payer;	/* of what nobody waits for; while there are users */
 	unsigned int nr_prefetches;
@@ -484,6 +485,12 @@ void rmem_ring_hit(struct rmem_channel *channel, u32 region_id, u64 offset, u32 
 bool rmem_ring_poll(struct rmem_channel *channel);
 
 /* pages.c */
+/*
+ * How long a task may find no room in its memory cgroup, while others' pages there become
+ * durable, before somebody is killed for it.
+ */
+#define RMEM_OOM_PATIENCE (5 * HZ)
+
 struct folio *rmem_pages_get(struct rmem_region *region, pgoff_t index);
 bool rmem_pages_hold(struct rmem_region *region, pgoff_t index);
 gfp_t rmem_pages_gfp(struct address_space *mapping);
@@ -507,6 +514,7 @@ void rmem_pages_hit(struct rmem_region *region, struct folio *folio, pgoff_t ind
 enum rmem_room {
 	RMEM_ROOM_RESIDENT,	/* for a chunk */
 	RMEM_ROOM_DIRTY,	/* for pages that are to be written */
+	RMEM_ROOM_CGROUP,	/* perhaps: something has become durable, or nothing has to */
 };
 
 bool rmem_room_reserve(struct rmem_region *region, unsigned long pages);

@@ -23,6 +23,7 @@ struct overwrite {
 	unsigned long pages;
 	u64 bytes;			/* less than the pages hold only at the region's end */
 	struct list_head folios;
+	bool last_resort;		/* room in the cgroup by the OOM killer, if need be */
 };
 
 /*
@@ -136,7 +137,7 @@ static int overwrite_insert(struct overwrite *ow, struct folio *folio, pgoff_t i
 	int err;
 
 	/* a full cgroup finds room for pages sooner than for a large folio */
-	if (folio_test_large(folio))
+	if (folio_test_large(folio) || !ow->last_resort)
 		gfp |= __GFP_NORETRY | __GFP_NOWARN;
 	err = rmem_pages_add(region, folio, index, gfp);
 	if (!err) {
@@ -204,6 +205,61 @@ static ssize_t overwrite(struct overwrite *ow, struct iov_iter *from, unsigned i
 	return err ?: done;
 }
 
+/* Is it this task that tries again? One at a time, or the others would take its room. */
+static bool overwrite_turn(struct rmem_region *region)
+{
+	bool mine;
+
+	spin_lock(&region->lock);
+	if (!region->overwriter)
+		region->overwriter = current;
+	mine = region->overwriter == current;
+	spin_unlock(&region->lock);
+	return mine;
+}
+
+static void overwrite_turn_over(struct rmem_region *region)
+{
+	spin_lock(&region->lock);
+	region->overwriter = NULL;
+	spin_unlock(&region->lock);
+	wake_up_all(&region->write_wait);
+}
+
+/*
+ * The writer's cgroup has no room. What is dirty there has left it once it is durable, so
+ * the writer waits for that, by the region's policy: a server that is away is no reason to
+ * be killed. The kernel itself waits for nothing here, and throttles too late: after a
+ * task's first write, and by figures of the cgroup that may be two seconds old.
+ *
+ * Then it tries again, at last by the OOM killer: where nothing is to become durable any
+ * more, or has long without making room here.
+ */
+static ssize_t overwrite_starving(struct overwrite *ow, struct iov_iter *from)
+{
+	struct rmem_region *region = ow->region;
+	unsigned long since = jiffies, began;
+	ssize_t done;
+	int err;
+
+	err = rmem_wait_event(region->write_wait, overwrite_turn(region), MAX_SCHEDULE_TIMEOUT);
+	if (err)
+		return err;
+	do {
+		began = jiffies;
+		done = rmem_room_populate(region, RMEM_ROOM_CGROUP, ow->pages);
+		if (done)
+			break;
+		if (time_after(jiffies, began + RMEM_OOM_PATIENCE))
+			since = jiffies;
+		ow->last_resort = rmem_region_clean(region) ||
+				  time_after(jiffies, since + RMEM_OOM_PATIENCE);
+		done = overwrite(ow, from, 0);
+	} while (done == -ENOMEM && !ow->last_resort);
+	overwrite_turn_over(region);
+	return done;
+}
+
 /*
  * rmem_overwrite() - write a piece that rmem_overwrite_piece() has found absent
  * @from: its bytes, and more; NULL: zeros
@@ -227,6 +283,8 @@ ssize_t rmem_overwrite(struct rmem_region *region, u64 pos, u64 bytes, struct io
 	done = overwrite(&ow, from, region->folio_order);
 	if (done == -ENOMEM && region->folio_order)
 		done = overwrite(&ow, from, 0);
+	if (done == -ENOMEM)
+		done = overwrite_starving(&ow, from);
 	if (done > 0) {
 		rmem_room_push_ahead(region);
 		balance_dirty_pages_ratelimited(region->inode->i_mapping);

@@ -20,12 +20,6 @@
 #include "internal.h"
 #include "trace.h"
 
-/*
- * How long a fetch may find no room in its payer's memory cgroup before somebody
- * there is killed for it.
- */
-#define RMEM_OOM_PATIENCE (5 * HZ)
-
 gfp_t rmem_pages_gfp(struct address_space *mapping)
 {
 	return mapping_gfp_constraint(mapping, ~__GFP_FS);

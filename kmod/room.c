@@ -10,6 +10,9 @@
  *
  * The dirty limit bounds the pages that are not durable (dirty.c).
  *
+ * A memory cgroup bounds what its tasks have in every region. Who writes faster than
+ * is pushed may find it full of dirty pages, and waits for some to become durable.
+ *
  * Where room cannot be made, for all is dirty, locked or pinned, the task waits
  * as for a missing page: killably, without mmap_lock, and by the region's loss
  * policy once nothing became durable for the fault timeout.
@@ -184,11 +187,18 @@ void rmem_room_release(struct rmem_region *region, unsigned long pages)
 	WRITE_ONCE(region->reserved_pages, region->reserved_pages - pages);
 }
 
-static bool room_is_there(struct rmem_region *region, enum rmem_room room, unsigned long pages)
+/* @durable_at: the region's, when the wait began */
+static bool room_is_there(struct rmem_region *region, enum rmem_room room, unsigned long pages,
+			  unsigned long durable_at)
 {
-	if (room == RMEM_ROOM_DIRTY)
+	switch (room) {
+	case RMEM_ROOM_DIRTY:
 		return rmem_dirty_fits(region, pages);
-	return rmem_room_make(region, 1ul << region->chunk_order);
+	case RMEM_ROOM_CGROUP:
+		return READ_ONCE(region->durable_at) != durable_at || rmem_region_clean(region);
+	default:
+		return rmem_room_make(region, 1ul << region->chunk_order);
+	}
 }
 
 /*
@@ -244,6 +254,7 @@ int rmem_room_wait(struct rmem_region *region, enum rmem_room room, unsigned lon
 		   bool retries, long timeout)
 {
 	unsigned long begin = jiffies, end = begin + timeout, patience;
+	unsigned long durable_at = READ_ONCE(region->durable_at);
 	unsigned int aborts;
 	bool late = false;
 	int err;
@@ -260,7 +271,7 @@ int rmem_room_wait(struct rmem_region *region, enum rmem_room room, unsigned lon
 		err = rmem_region_gone(region);
 		if (!err && READ_ONCE(region->aborts) != aborts)
 			err = -EIO;
-		if (err || room_is_there(region, room, pages))
+		if (err || room_is_there(region, room, pages, durable_at))
 			break;
 		if (time_before(since, begin))
 			since = begin;

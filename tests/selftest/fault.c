@@ -1098,6 +1098,84 @@ TEST_SECONDS(more_than_the_cgroup_may_have, 180)
 	rmdir(CGROUP);
 }
 
+struct writers {
+	struct fix *f;
+	pthread_barrier_t together;
+};
+
+struct writer {
+	struct writers *all;
+	size_t at;
+};
+
+static unsigned char whole_chunk[256 << 10];
+
+static void *write_a_chunk(void *arg)
+{
+	struct writer *w = arg;
+
+	pthread_barrier_wait(&w->all->together);
+	EXPECT_RET(SYS(pwrite(w->all->f->fd, whole_chunk, sizeof(whole_chunk), w->at)),
+		   (long)sizeof(whole_chunk));
+	return NULL;
+}
+
+/* Each stands, and needs no more memory, before any of them writes. */
+static int overwrite_in_cgroup(void *arg)
+{
+	const size_t count = ((struct fix *)arg)->size / sizeof(whole_chunk);
+	struct writer *w = calloc(count, sizeof(*w));
+	pthread_t *threads = calloc(count, sizeof(*threads));
+	struct writers all = { .f = arg };
+	pthread_attr_t attr;
+	size_t i;
+
+	ASSERT(w && threads);
+	ASSERT(write_file(CGROUP "/cgroup.procs", "0"));
+	memset(whole_chunk, 'o', sizeof(whole_chunk));
+	pthread_barrier_init(&all.together, NULL, count + 1);
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, 64 << 10);
+	for (i = 0; i < count; i++) {
+		w[i] = (struct writer){ &all, i * sizeof(whole_chunk) };
+		ASSERT_EQ(pthread_create(&threads[i], &attr, write_a_chunk, &w[i]), 0);
+	}
+	pthread_barrier_wait(&all.together);
+	for (i = 0; i < count; i++)
+		pthread_join(threads[i], NULL);
+	return 0;
+}
+
+/*
+ * Whoever overwrites more than the group may have, where nothing of it becomes durable,
+ * waits, as long as that lasts. The kernel slows down a task that writes only after its
+ * first write.
+ */
+TEST_SECONDS(more_is_overwritten_than_the_cgroup_may_have, 180)
+{
+	struct region_conf conf = { .size = 32 << 20, .chunk = sizeof(whole_chunk) };
+	struct fix f;
+	pid_t child;
+	int status;
+
+	if (!cgroup_make("16777216"))
+		SKIP("no memory controller in " CGROUP);
+	for (conf.order = 0; conf.order <= 4; conf.order += 4) {
+		context("order %d", conf.order);
+		start(&f, &conf);
+		ASSERT_RET(mini_stall(f.m), 0);
+		child = spawn(overwrite_in_cgroup, &f);
+		ASSERT_SOON(STAT(f.id, waiting) >= 1 || waitpid(child, &status, WNOHANG));
+		f.m->stall = 0;
+		EXPECT_EQ(waitpid(child, &status, 0), child);
+		EXPECT_EQ(status, 0);
+		EXPECT_RET(SYS(fsync(f.fd)), 0);
+		EXPECT_EQ(bytes_diff(f.store, 'o', f.size), -1);
+		stop(&f);
+	}
+	rmdir(CGROUP);
+}
+
 /*
  * Signals and locks
  */
