@@ -56,6 +56,7 @@ struct CommandLine {
   std::optional<std::string> state_dir;
   std::optional<std::string> hedge;
   std::optional<std::string> compress;
+  std::optional<unsigned> bulk_connections;
   TlsFlags tls;
 };
 
@@ -71,8 +72,9 @@ Result<control::Config> configure(const CommandLine& line) {
   if (line.state_dir) config.state_dir = *line.state_dir;
   if (line.hedge) config.hedge = *line.hedge == "auto";
   for (const auto& [word, meaning] : control::compressions())
-    if (line.compress == word) config.compress = meaning;
-  line.tls.apply(config.tls);
+    if (line.compress == word) config.remote.compression = meaning;
+  if (line.bulk_connections) config.remote.bulk_connections = *line.bulk_connections;
+  line.tls.apply(config.remote.tls);
   if (!control::valid_region_name(config.instance)) {
     return Status(Code::kUsage, "--instance: `" + config.instance + "' is not a name");
   }
@@ -120,7 +122,7 @@ Status run(const CommandLine& line, control::Config config) {
   pager::Pager::Options pages;
   pages.hedge = config.hedge;
   pager::Pager pager(**device, pages, [&](auto due) { loop.wake(due); });
-  const auto sources = control::source_factory(**reactor, config.tls, config.compress);
+  const auto sources = control::source_factory(**reactor, config.remote);
   control::Regions regions(**reactor, **kernel, pager, *sources, config.instance,
                            control::Recordings(config.state_dir + "/recordings"));
   control::Verbs verbs(regions, *sources, config.instance, config.defaults);
@@ -188,6 +190,11 @@ int program(int argc, char** argv) {
                  "what compresses what travels, while that pays: auto, lz4, zstd or off [auto]")
       ->check(CLI::IsMember({"auto", "lz4", "zstd", "off"}))
       ->type_name("HOW");
+  app.add_option("--bulk-connections", line.bulk_connections,
+                 "how many carry what a region reads ahead and writes; 0: one, or as many as are "
+                 "worth it [0]")
+      ->check(CLI::Range(0u, store::RemoteOptions::kMostBulkConnections))
+      ->type_name("N");
   line.tls.add(app, transport::TlsSide::kClient);
   cli::add_config(app, line.file, control::kDefaultConfig);
   app.set_version_flag("--version", "rmemd " RMEM_VERSION);

@@ -69,8 +69,11 @@ Table keys(Config& config) {
       .key("state-dir", config::text(config.state_dir))
       .key("stop-timeout", config::duration(config.stop_timeout, 100ms, std::chrono::hours(1)))
       .key("hedge", config::word<bool>(config.hedge, {{"off", false}, {"auto", true}}))
-      .key("compress", config::word<store::Compression>(config.compress, compressions()))
-      .key("tls", config::table(transport::tls_keys(transport::TlsSide::kClient, config.tls)))
+      .key("compress", config::word<store::Compression>(config.remote.compression, compressions()))
+      .key("bulk-connections", config::number<unsigned>(config.remote.bulk_connections, 0,
+                                                        store::RemoteOptions::kMostBulkConnections))
+      .key("tls",
+           config::table(transport::tls_keys(transport::TlsSide::kClient, config.remote.tls)))
       .key("region",
            [&config](const Value& value) { return take_defaults(value, config.defaults); });
   return root;
@@ -82,8 +85,10 @@ std::vector<std::string_view> fixed_changes(const Config& now, const Config& nex
   if (now.instance != next.instance) keys.emplace_back("instance");
   if (now.state_dir != next.state_dir) keys.emplace_back("state-dir");
   if (now.hedge != next.hedge) keys.emplace_back("hedge");
-  if (now.compress != next.compress) keys.emplace_back("compress");
-  if (now.tls != next.tls) keys.emplace_back("tls");
+  if (now.remote.compression != next.remote.compression) keys.emplace_back("compress");
+  if (now.remote.bulk_connections != next.remote.bulk_connections)
+    keys.emplace_back("bulk-connections");
+  if (now.remote.tls != next.remote.tls) keys.emplace_back("tls");
   return keys;
 }
 

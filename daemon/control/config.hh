@@ -11,7 +11,6 @@
 #include "base/config_file.hh"
 #include "control/options.hh"
 #include "store/remote.hh"
-#include "transport/tls_credentials.hh"
 
 namespace rmem::control {
 
@@ -27,9 +26,8 @@ struct Config {
   AttachOptions defaults;
   // Pages that are late are asked for on the other connection, too.
   bool hedge = false;
-  store::Compression compress = store::Compression::kAuto;
-  // For rmems:// that names no files of its own.
-  transport::TlsOptions tls;
+  // What a region does not say itself: compression, TLS, connections.
+  store::RemoteOptions remote{.compression = store::Compression::kAuto};
 };
 
 // The words for it.

@@ -42,11 +42,10 @@ class RemoteSource final : public Source {
 
 class Factory final : public SourceFactory {
  public:
-  Factory(Reactor& reactor, transport::TlsOptions tls, store::Compression compression)
-      : reactor_(reactor),
-        tls_(std::move(tls)),
-        compression_(compression),
-        budget_(std::make_shared<store::ConnectionBudget>(reactor)) {}
+  Factory(Reactor& reactor, store::RemoteOptions usual)
+      : reactor_(reactor), usual_(std::move(usual)) {
+    usual_.budget = std::make_shared<store::ConnectionBudget>(reactor);
+  }
 
   bool is_local(const std::string& uri) const override {
     if (!is_remote(uri)) return true;
@@ -61,13 +60,10 @@ class Factory final : public SourceFactory {
     if (!is_remote(filtered->base)) return make_local(uri, options, listener);
     auto address = store::RemoteAddress::parse(filtered->base);
     if (!address.ok()) return address.status();
-    store::RemoteOptions remote;
+    store::RemoteOptions remote = usual_;
     remote.read_only = options.read_only;
     remote.insecure = options.insecure;
-    remote.tls = tls_;
-    remote.compression = compression_;
     remote.expected = options.expected;
-    remote.budget = budget_;
     auto store = store::RemoteStore::create(reactor_, std::move(*address), remote, listener);
     if (!store.ok()) return store.status();
     return std::unique_ptr<Source>(
@@ -100,17 +96,14 @@ class Factory final : public SourceFactory {
   static constexpr unsigned kWorkers = 4;
 
   Reactor& reactor_;
-  const transport::TlsOptions tls_;
-  const store::Compression compression_;
-  const std::shared_ptr<store::ConnectionBudget> budget_;
+  store::RemoteOptions usual_;
   std::unique_ptr<Workers> workers_;  // for local stores, made with the first of them
 };
 
 }  // namespace
 
-std::unique_ptr<SourceFactory> source_factory(Reactor& reactor, const transport::TlsOptions& tls,
-                                              store::Compression compression) {
-  return std::make_unique<Factory>(reactor, tls, compression);
+std::unique_ptr<SourceFactory> source_factory(Reactor& reactor, const store::RemoteOptions& usual) {
+  return std::make_unique<Factory>(reactor, usual);
 }
 
 }  // namespace rmem::control

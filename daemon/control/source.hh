@@ -70,9 +70,9 @@ class SourceFactory {
 };
 
 // rmem://, rmems://, rmem+quic://, rmem+unix:// and the local stores that rmemd takes; filters on
-// all. `tls`: for rmems:// that names no files of its own; those have to be root's to name.
-std::unique_ptr<SourceFactory> source_factory(
-    Reactor& reactor, const transport::TlsOptions& tls = {},
-    store::Compression compression = store::Compression::kOff);
+// all. `usual`: what holds for every rmem:// and the like. Its TLS is for rmems:// that names
+// no files of its own; those have to be root's to name.
+std::unique_ptr<SourceFactory> source_factory(Reactor& reactor,
+                                              const store::RemoteOptions& usual = {});
 
 }  // namespace rmem::control

@@ -44,9 +44,9 @@ void ServedStore::claim(const ClaimRequest& request, Claimant& who, Claimed done
   if (!same_writer || newest_session_ != request.session) {
     // One after the other off the list: each may take others along.
     while (!joined_.empty()) {
-      Claimant* const page = joined_.back();
+      Claimant* const lane = joined_.back();
       joined_.pop_back();
-      same_writer ? page->superseded() : page->fenced();
+      same_writer ? lane->superseded() : lane->fenced();
     }
   }
   newest_session_ = request.session;
@@ -92,7 +92,9 @@ void ServedStore::leave(Claimant& who) {
   std::erase_if(waiting_, [&who](const Waiting& one) { return one.who == &who; });
 }
 
-bool ServedStore::claimed_by(const Claimant& who) const { return holder_ == &who; }
+bool ServedStore::claimed_by(const Claimant& who) const {
+  return holder_ == &who || std::find(joined_.begin(), joined_.end(), &who) != joined_.end();
+}
 
 void ServedStore::modification_finished() {
   if (--modifying_ > 0) return;

@@ -57,14 +57,15 @@ class ServedStore {
   // ESTALE, EROFS, EIO (could not be made to last).
   using Claimed = std::function<void(int err, std::uint64_t generation)>;
   void claim(const ClaimRequest& request, Claimant& who, Claimed done);
-  // For a page lane, which only reads, but has to learn of it when the claim of
-  // its session is superseded or lost. 0; ESTALE: that writer is fenced; EPERM: no
-  // such session has the claim.
+  // For another lane of the session that has the claim: a part in it, and the same fate
+  // when that is superseded or lost. 0; ESTALE: that writer is fenced; EPERM: no such
+  // session has the claim.
   int join(const ClaimRequest& request, Claimant& who);
   // 0, or EIO if it could not be made to last.
   int release(Claimant& who);
   // Forgets a claimant whose session ends; the claim stays with the writer.
   void leave(Claimant& who);
+  // Or joined by.
   bool claimed_by(const Claimant& who) const;
 
   // Bracket every write and zero that is passed to store().

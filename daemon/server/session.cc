@@ -289,7 +289,7 @@ void Session::hello(Request& request) {
   // Without the feature, roles mean nothing.
   const bool lanes = peer->features & wire::feature::kLanes;
   if (lanes) role_ = peer->role;
-  if (role_ == wire::Role::kBulk) tune();
+  if (wire::carries_bulk(role_)) tune();
   reader_.set_version(version_);
   if (!peer->name.empty()) peer_ += " (" + peer->name + ")";
   phase_ = Phase::kOpening;
@@ -302,7 +302,8 @@ void Session::hello(Request& request) {
   if (codecs_ != 0) compressor_ = std::make_unique<wire::Compressor>(codecs_);
   mine.features = (checksums_ ? wire::feature::kChecksum : 0) |
                   (lanes ? wire::feature::kLanes : 0) | (zeros_ ? wire::feature::kZeros : 0) |
-                  (peer->features & wire::feature::kFlushBehind) | codecs_;
+                  (peer->features & (wire::feature::kFlushBehind | wire::feature::kSides)) |
+                  (connection_->backs_off() ? wire::feature::kBacksOff : 0) | codecs_;
   mine.max_payload = wire::kMaxPayload;
   mine.max_requests = options_.max_requests;
   silence_ = std::max(options_.silence, 10 * peer->silence);
@@ -423,9 +424,9 @@ void Session::claim(Request& request, Handle& handle) {
   wish.known = request.header.length;
   wish.take_over = request.header.flags & wire::flag::kTakeOver;
 
-  if (role_ == wire::Role::kPages) {
+  if (role_ == wire::Role::kPages || role_ == wire::Role::kSide) {
     if (wish.take_over)
-      return reply_error(request, wire::error::kInvalid, "a page connection cannot take over");
+      return reply_error(request, wire::error::kInvalid, "only the bulk lane can take over");
     const int err = handle.exported->store->join(wish, handle);
     return claim_answered(request, handle, wish.writer, err, wish.known);
   }
@@ -451,7 +452,10 @@ void Session::claim_answered(Request& request, Handle& handle, const Uuid& write
                        "no session of that number has the claim on `" + name + "'");
   if (err != 0) return reply_error(request, wire::wire_from_errno(err), "cannot claim");
   log_.info("{}: writer {} has {} `{}', generation {}", peer_, uuid_to_string(writer),
-            role_ == wire::Role::kPages ? "a page lane to" : "claimed", name, generation);
+            role_ == wire::Role::kPages  ? "a page lane to"
+            : role_ == wire::Role::kSide ? "a side lane to"
+                                         : "claimed",
+            name, generation);
   request.header.length = generation;
   request.header.payload = 0;
   request.header.flags = 0;
@@ -477,7 +481,7 @@ void Session::read(Request& request, Handle& handle) {
   const store::Done done = begin(request, handle);
   request.store->store().read(
       header.offset, into, done,
-      role_ == wire::Role::kBulk ? store::Urgency::kBulk : store::Urgency::kDemand);
+      wire::carries_bulk(role_) ? store::Urgency::kBulk : store::Urgency::kDemand);
 }
 
 void Session::modify(Request& request, Handle& handle) {
@@ -549,7 +553,7 @@ store::Done Session::begin(Request& request, const Handle& handle) {
 bool Session::may_write(Request& request, const Handle& handle) {
   if (handle.read_only) {
     reply_error(request, wire::error::kReadOnly, "opened for reading only");
-  } else if (!handle.exported->store->claimed_by(handle)) {
+  } else if (role_ == wire::Role::kPages || !handle.exported->store->claimed_by(handle)) {
     reply_error(request, wire::error::kPerm, "claim first");
   } else {
     return true;
@@ -766,7 +770,7 @@ void Session::send() {
     last_progress_ = Reactor::Clock::now();
     turn += sent.bytes;
     out_sent_ += sent.bytes;
-    if (role_ == wire::Role::kBulk && (since_tuned_ += sent.bytes) >= kTuneAfter) tune();
+    if (wire::carries_bulk(role_) && (since_tuned_ += sent.bytes) >= kTuneAfter) tune();
     while (out_.first != nullptr && out_sent_ >= wire::kHeaderBytes + out_.first->header.payload) {
       Request& first = out_.pop();
       out_sent_ -= wire::kHeaderBytes + first.header.payload;

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 #include <deque>
+#include <limits>
 #include <vector>
 
 #include "store/range.hh"
@@ -23,6 +24,16 @@ namespace {
 
 // Between two tries for a page lane: doubles up to this.
 constexpr std::chrono::milliseconds kPageBackoffLast{10'000};
+
+// With the bulk lane eight, which have five to ten times the rate of one CUBIC connection where
+// packets are lost (0.1 to 1 %, 25 ms; of four it is three to four times), and which are not
+// worth their set-up for less than a share.
+constexpr unsigned kBulkConnections = 8;
+// What one of several has at a time: what is slow keeps no more than that from the others; but
+// 20 MB/s each over the longest way.
+constexpr std::uint64_t kShare = 1 << 20;
+constexpr std::uint64_t kShareRate = 20;  // bytes a microsecond
+constexpr auto kNever = std::numeric_limits<std::uint64_t>::max();
 
 // Grows with every session of this host, across restarts of the program.
 std::uint64_t session_number() {
@@ -111,22 +122,52 @@ struct RemoteStore::Impl {
   struct Lane final : RemoteLink::Owner {
     Lane(Impl& store, wire::Role role) : store(store), role(role) {}
     void on_link_lost(const Status& why) override {
-      is_bulk() ? store.on_bulk_lost(why) : store.on_pages_lost();
+      switch (role) {
+        case wire::Role::kPages:
+          return store.on_pages_lost();
+        case wire::Role::kSide:
+          return store.on_side_lost(*this, why);
+        default:
+          return store.on_bulk_lost(why);
+      }
     }
     void on_asked(const RemoteLink::Reply& reply, std::span<const std::byte> bytes,
                   void* ctx) override {
       store.on_asked(reply, bytes, ctx);
     }
-    void on_link_worn() override { is_bulk() ? store.renew() : store.on_pages_lost(); }
-    bool is_bulk() const { return this == &store.bulk; }
+    void on_link_worn() override {
+      role == wire::Role::kPages ? store.on_pages_lost() : store.renew();
+    }
+    void on_opened(const RemoteLink::Reply& reply) {
+      switch (role) {
+        case wire::Role::kPages:
+          return store.on_pages_opened(reply);
+        case wire::Role::kSide:
+          return store.on_side_opened(*this, reply);
+        default:
+          return store.on_opened(reply);
+      }
+    }
+    void on_claimed(const RemoteLink::Reply& reply) {
+      switch (role) {
+        case wire::Role::kPages:
+          return store.on_pages_claimed(reply);
+        case wire::Role::kSide:
+          return store.on_side_claimed(*this, reply);
+        default:
+          return store.on_claimed(reply);
+      }
+    }
 
     Impl& store;
     const wire::Role role;
     std::unique_ptr<transport::Connector> connector;
     std::unique_ptr<RemoteLink> link;
     std::uint32_t handle = 0;
-    bool ready = false;  // for operations
+    bool ready = false;        // for operations
+    std::uint64_t length = 0;  // of those that it has
     Backlog reads;
+    Backlog modifications;
   };
 
   Impl(Reactor& reactor, RemoteAddress address, const RemoteOptions& options, Listener& listener)
@@ -141,6 +182,7 @@ struct RemoteStore::Impl {
         open_timer(reactor, [this] { on_open_timeout(); }),
         retry_timer(reactor, [this] { attempt(); }),
         pages_timer(reactor, [this] { pages.connector || pages.link ? no_pages() : open_pages(); }),
+        sides_timer(reactor, [this] { give_up_sides(); }),
         bury(reactor, [this] { dead.clear(); }) {
     if (expected) geometry = *expected;
   }
@@ -224,7 +266,7 @@ struct RemoteStore::Impl {
     link_options.generation = generation;
     link_options.role = lane.role;
     // On the page lane they would have to pass through us.
-    if (lane.is_bulk()) link_options.codecs = codecs(*connection);
+    if (wire::carries_bulk(lane.role)) link_options.codecs = codecs(*connection);
     lane.link = std::make_unique<RemoteLink>(reactor, std::move(connection), link_options, lane);
     lane.link->start([this, &lane] { send_open(lane); });
   }
@@ -251,8 +293,7 @@ struct RemoteStore::Impl {
     call.out = std::as_bytes(std::span(address.export_name));
     call.ctx = &lane;
     call.done = [](void* ctx, const RemoteLink::Reply& reply) {
-      auto& self = *static_cast<Lane*>(ctx);
-      self.is_bulk() ? self.store.on_opened(reply) : self.store.on_pages_opened(reply);
+      static_cast<Lane*>(ctx)->on_opened(reply);
     };
     lane.link->submit(call, 0, Kind::kControl);
   }
@@ -311,6 +352,7 @@ struct RemoteStore::Impl {
     state = State::kUp;
     reason = Status();
     bulk.ready = true;
+    if (bulk_connections() > 1) sides_from = options.bulk_connections != 0 ? 1 : kShare;
     if (held || options.read_only)
       open_pages();
     else
@@ -362,12 +404,15 @@ struct RemoteStore::Impl {
     pages.connector->start(server);
   }
 
-  void on_pages_opened(const RemoteLink::Reply& reply) {
+  // Whether another lane leads to the bulk lane's store, in the same life of that.
+  bool same_store(const RemoteLink::Reply& reply) const {
     const auto opened = reply.err == 0 ? wire::decode_opened(reply.payload) : std::nullopt;
-    // Both lanes lead to one store in one life, or there is one.
-    if (!opened || reply.header.handle == 0 || opened->identity != geometry.identity ||
-        opened->size != geometry.size || reply.header.epoch != geometry.epoch)
-      return no_pages();
+    return opened && reply.header.handle != 0 && opened->identity == geometry.identity &&
+           opened->size == geometry.size && reply.header.epoch == geometry.epoch;
+  }
+
+  void on_pages_opened(const RemoteLink::Reply& reply) {
+    if (!same_store(reply)) return no_pages();
     pages.handle = reply.header.handle;
     if (held) return send_claim(pages, *held);
     pages_ready();
@@ -417,14 +462,107 @@ struct RemoteStore::Impl {
     while (op != nullptr && op->next != nullptr) op = op->next;
     for (; op != nullptr; op = op->previous) {
       if (op->lane != &pages) continue;
-      op->lane = &bulk;
+      pages.length -= op->length;
+      op->lane = nullptr;
       op->issued = op->under_way = 0;
       op->whole = false;
       op->err = 0;
       op->epoch = 0;
-      bulk.reads.push(*op);
+      reads.push(*op);
     }
     pump();
+  }
+
+  // --- side lanes ------------------------------------------------------------
+
+  // Where the congestion control of either end takes each packet that is lost for a full queue,
+  // one connection has a fraction of a long way. Those that come up share what the bulk lane
+  // carries; those that do not are done without.
+  unsigned bulk_connections() const {
+    if (!bulk.link->knows_sides()) return 1;
+    if (options.bulk_connections != 0) return options.bulk_connections;
+    return bulk.link->backs_off() ? kBulkConnections : 1;
+  }
+
+  void open_sides() {
+    sides_from = kNever;
+    sides_open = true;
+    while (sides.size() + 1 < bulk_connections()) sides.emplace_back(*this, wire::Role::kSide);
+    sides_timer.arm(options.open_timeout);
+    for (Lane& side : sides) {
+      side.connector = std::make_unique<transport::Connector>(
+          reactor, local_only(),
+          [this, &side](Result<std::unique_ptr<transport::Connection>> connection) {
+            if (!connection) return no_side(side);
+            on_connected(side, std::move(connection).value());
+          },
+          over());
+      side.connector->start(server);
+    }
+  }
+
+  void on_side_opened(Lane& side, const RemoteLink::Reply& reply) {
+    if (!same_store(reply)) return no_side(side);
+    side.handle = reply.header.handle;
+    if (held) return send_claim(side, *held);
+    side_ready(side);
+  }
+
+  void on_side_claimed(Lane& side, const RemoteLink::Reply& reply) {
+    reply.err == 0 ? side_ready(side) : no_side(side);
+  }
+
+  void side_ready(Lane& side) {
+    side.ready = true;
+    pump();
+  }
+
+  void no_side(Lane& side) {
+    drop(side);
+    sides_open = std::any_of(sides.begin(), sides.end(),
+                             [](const Lane& one) { return one.connector || one.link; });
+    if (!sides_open && state == State::kUp) pump();
+  }
+
+  void give_up_sides() {
+    for (Lane& side : sides)
+      if (!side.ready && (side.connector || side.link)) no_side(side);
+  }
+
+  // The server may still have a write from it, and apply that later than one that we would send
+  // again elsewhere. Only the next claim keeps it from that.
+  void on_side_lost(Lane& side, const Status& why) {
+    side.ready ? on_bulk_lost(why) : no_side(side);
+  }
+
+  // What is read and written in bulk waits for a lane then.
+  bool shares() const { return sides_open || sides_from != kNever; }
+
+  std::uint64_t share() const {
+    const auto way = static_cast<std::uint64_t>(bulk.link->round_trip().count());
+    return std::max(kShare, way * kShareRate);
+  }
+
+  // The one with the least to carry; null: none should have more.
+  Lane* lane_for_bulk() {
+    Lane* least = &bulk;
+    for (Lane& side : sides)
+      if (side.ready && side.length < least->length) least = &side;
+    return shares() && least->length >= share() ? nullptr : least;
+  }
+
+  void distribute() {
+    for (const bool reading : {true, false}) {
+      Backlog& waiting = reading ? reads : modifications;
+      while (waiting.first != nullptr) {
+        Lane* const lane = lane_for_bulk();
+        if (lane == nullptr) break;
+        Op& op = *waiting.first;
+        waiting.pop();
+        assign(op, *lane);
+        (reading ? lane->reads : lane->modifications).push(op);
+      }
+    }
   }
 
   // --- losing ----------------------------------------------------------------
@@ -483,15 +621,19 @@ struct RemoteStore::Impl {
     retry_timer.disarm();
     pages_timer.disarm();
     pages_backoff = {};
+    sides_timer.disarm();
+    sides_from = kNever;
+    sides_open = false;
     renewal.reset();
     next.reset();
+    for (Lane& side : sides) drop(side);
     drop(pages);
     drop(bulk);
   }
 
   void drop(Lane& lane) {
     lane.ready = false;
-    lane.reads = {};
+    lane.reads = lane.modifications = {};
     lane.connector.reset();
     if (!lane.link) return;
     checksum_errors_before += lane.link->checksum_errors();
@@ -503,13 +645,13 @@ struct RemoteStore::Impl {
   }
 
   void end_operations(int err) {
-    modifications = {};
+    reads = modifications = {};
     while (Op* const op = active) complete(*op, {err, 0});
   }
 
   // --- claim -----------------------------------------------------------------
 
-  // On the page lane it joins the claim that the bulk lane has.
+  // On the other lanes it joins the claim that the bulk lane has.
   void send_claim(Lane& lane, const WriterClaim& claim) {
     asked = claim;
     RemoteLink::Call& call = *lane.link->take(Kind::kControl);
@@ -520,8 +662,7 @@ struct RemoteStore::Impl {
     call.out = std::as_bytes(std::span(asked.writer));
     call.ctx = &lane;
     call.done = [](void* ctx, const RemoteLink::Reply& reply) {
-      auto& self = *static_cast<Lane*>(ctx);
-      self.is_bulk() ? self.store.on_claimed(reply) : self.store.on_pages_claimed(reply);
+      static_cast<Lane*>(ctx)->on_claimed(reply);
     };
     lane.link->submit(call, lane.handle, Kind::kControl);
   }
@@ -586,7 +727,6 @@ struct RemoteStore::Impl {
     free_ops = op.next;
     op = Op{};
     op.store = this;
-    op.lane = urgency == Urgency::kDemand && pages.ready ? &pages : &bulk;
     op.type = type;
     op.offset = offset;
     op.length = length;
@@ -599,17 +739,36 @@ struct RemoteStore::Impl {
     op.next = active;
     if (active != nullptr) active->previous = &op;
     active = &op;
-    (type == Type::kRead ? op.lane->reads : modifications).push(op);
+    if (type == Type::kRead && urgency == Urgency::kDemand && pages.ready) {
+      assign(op, pages);
+      pages.reads.push(op);
+    } else if (type == Type::kRead || type == Type::kWrite) {
+      (type == Type::kRead ? reads : modifications).push(op);
+    } else {
+      assign(op, bulk);
+      bulk.modifications.push(op);
+    }
     pump();
+    if (bulk.length >= sides_from && (held || options.read_only)) open_sides();
+  }
+
+  static void assign(Op& op, Lane& lane) {
+    op.lane = &lane;
+    lane.length += op.length;
   }
 
   // Makes calls of what waits, reads first.
   void pump() {
-    for (Lane* const lane : {&pages, &bulk})
-      while (lane->reads.first != nullptr && issue(*lane->reads.first, Kind::kRead))
-        lane->reads.pop();
-    while (modifications.first != nullptr && issue(*modifications.first, Kind::kBulk))
-      modifications.pop();
+    distribute();
+    pump(pages);
+    pump(bulk);
+    for (Lane& side : sides) pump(side);
+  }
+
+  void pump(Lane& lane) {
+    while (lane.reads.first != nullptr && issue(*lane.reads.first, Kind::kRead)) lane.reads.pop();
+    while (lane.modifications.first != nullptr && issue(*lane.modifications.first, Kind::kBulk))
+      lane.modifications.pop();
   }
 
   // Whether all of the operation has been issued.
@@ -667,6 +826,7 @@ struct RemoteStore::Impl {
   void complete(Op& op, const Outcome& outcome) {
     (op.previous != nullptr ? op.previous->next : active) = op.next;
     if (op.next != nullptr) op.next->previous = op.previous;
+    if (op.lane != nullptr) op.lane->length -= op.length;
     const Done done = op.done;
     op.next = free_ops;
     free_ops = &op;
@@ -696,10 +856,21 @@ struct RemoteStore::Impl {
   std::uint64_t checksum_errors_before = 0;  // of links that are gone
   std::uint64_t bytes_saved_before = 0;
 
-  // The store is up when the bulk lane is ready. That may be without a page lane,
+  // Every lane that there may be.
+  template <typename Visit>
+  void each_lane(Visit visit) {
+    visit(bulk);
+    visit(pages);
+    for (Lane& side : sides) visit(side);
+  }
+
+  // The store is up when the bulk lane is ready. That may be without the others,
   // never the other way round.
   Lane bulk{*this, wire::Role::kBulk};
   Lane pages{*this, wire::Role::kPages};
+  std::deque<Lane> sides;
+  std::uint64_t sides_from = kNever;  // bytes under way on the bulk lane: time to open them
+  bool sides_open = false;            // or being opened, one at least
   std::unique_ptr<transport::Connector> renewal;  // of the bulk lane, whose keys are worn
   std::unique_ptr<transport::Connection> next;    // what came of that
   transport::SocketAddress server;                // where the bulk lane leads
@@ -714,6 +885,7 @@ struct RemoteStore::Impl {
   std::deque<Op> all_ops;
   Op* free_ops = nullptr;
   Op* active = nullptr;
+  Backlog reads;  // of bulk, that no lane has yet
   Backlog modifications;
 
   // While it connects, first the bulk lane and then, for the first time, the page lane.
@@ -722,6 +894,7 @@ struct RemoteStore::Impl {
   Reactor::Timer retry_timer;
   Reactor::Timer pages_timer;  // of the try under way, or until the next one
   std::chrono::milliseconds pages_backoff{};
+  Reactor::Timer sides_timer;
   Reactor::TurnEnd bury;
 };
 
@@ -800,11 +973,11 @@ const Status& RemoteStore::reason() const { return impl_->reason; }
 const RemoteStore::Counters& RemoteStore::counters() const {
   impl_->counters.checksum_errors = impl_->checksum_errors_before;
   impl_->counters.bytes_saved = impl_->bytes_saved_before;
-  for (const Impl::Lane* const lane : {&impl_->bulk, &impl_->pages}) {
-    if (!lane->link) continue;
-    impl_->counters.checksum_errors += lane->link->checksum_errors();
-    impl_->counters.bytes_saved += lane->link->bytes_saved();
-  }
+  impl_->each_lane([this](const Impl::Lane& lane) {
+    if (!lane.link) return;
+    impl_->counters.checksum_errors += lane.link->checksum_errors();
+    impl_->counters.bytes_saved += lane.link->bytes_saved();
+  });
   return impl_->counters;
 }
 
@@ -812,7 +985,11 @@ const RemoteAddress& RemoteStore::address() const { return impl_->address; }
 
 bool RemoteStore::checksummed() const { return impl_->bulk.link && impl_->bulk.link->checksums(); }
 
-unsigned RemoteStore::lanes() const { return impl_->bulk.ready + impl_->pages.ready; }
+unsigned RemoteStore::lanes() const {
+  unsigned ready = 0;
+  impl_->each_lane([&ready](const Impl::Lane& lane) { ready += lane.ready; });
+  return ready;
+}
 
 const char* RemoteStore::transport() const {
   return impl_->bulk.ready ? impl_->bulk.link->transport() : "";
@@ -820,8 +997,9 @@ const char* RemoteStore::transport() const {
 
 std::chrono::nanoseconds RemoteStore::crypto_time() const {
   std::chrono::nanoseconds time{};
-  for (const Impl::Lane* const lane : {&impl_->bulk, &impl_->pages})
-    if (lane->ready) time += lane->link->crypto_time();
+  impl_->each_lane([&time](const Impl::Lane& lane) {
+    if (lane.ready) time += lane.link->crypto_time();
+  });
   return time;
 }
 
@@ -838,8 +1016,12 @@ void RemoteStore::receive(std::uint64_t offset, std::uint64_t length, Receiver& 
 }
 
 bool RemoteStore::can_receive(std::uint64_t length) const {
-  return impl_->state == State::kUp && impl_->bulk.link->can_receive(length) &&
-         (!impl_->pages.ready || impl_->pages.link->can_receive(length));
+  if (impl_->state != State::kUp) return false;
+  bool all = true;
+  impl_->each_lane([&](const Impl::Lane& lane) {
+    all = all && (!lane.ready || lane.link->can_receive(length));
+  });
+  return all;
 }
 
 bool RemoteStore::overtakes() const { return impl_->state == State::kUp && impl_->pages.ready; }
@@ -872,7 +1054,10 @@ void RemoteStore::send(std::uint64_t offset, std::uint64_t length, Sender& sende
 }
 
 bool RemoteStore::can_send(std::uint64_t length) const {
-  return impl_->state == State::kUp && impl_->bulk.link->can_send(length);
+  if (impl_->state != State::kUp || !impl_->bulk.link->can_send(length)) return false;
+  return std::all_of(impl_->sides.begin(), impl_->sides.end(), [length](const Impl::Lane& side) {
+    return !side.ready || side.link->can_send(length);
+  });
 }
 
 void RemoteStore::zero(std::uint64_t offset, std::uint64_t length, Done done) {
@@ -887,7 +1072,8 @@ void RemoteStore::flush_behind(Done done) {
 }
 
 bool RemoteStore::can_flush_behind() const {
-  return impl_->state == State::kUp && impl_->bulk.link->flushes_behind();
+  // Nothing orders the lanes among each other.
+  return impl_->state == State::kUp && impl_->bulk.link->flushes_behind() && !impl_->shares();
 }
 
 }  // namespace rmem::store

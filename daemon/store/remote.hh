@@ -67,6 +67,10 @@ struct RemoteOptions {
   // For rmems:// where the address names no files.
   transport::TlsOptions tls;
   Compression compression = Compression::kOff;
+  // That share what is carried in bulk; 0: one, or over a distance, where congestion control
+  // makes one slow, as many as are worth it.
+  unsigned bulk_connections = 0;
+  static constexpr unsigned kMostBulkConnections = 16;
   // Checksums on payloads; unset = for TCP off loopback.
   std::optional<bool> checksum;
   // The size and identity that it has to have; unset = those of the first open.
@@ -103,6 +107,10 @@ struct RemoteOptions {
 // for. While there is no page lane, because the server has no room for it or it
 // was lost, the bulk lane carries these as well, and it is tried for again; what
 // was outstanding on it goes on there.
+//
+// Over a distance, where either end has no congestion control that tells lost packets
+// from full queues (BBR), side lanes share the reads and writes of the bulk lane, once
+// there are enough. When one of them is lost, so is the bulk lane.
 class RemoteStore final : public Store {
  public:
   // Told about changes of state, on the reactor's thread. The store may be
@@ -182,7 +190,7 @@ class RemoteStore final : public Store {
   const RemoteAddress& address() const;
   // Whether payloads carry checksums; as agreed with the server, when up.
   bool checksummed() const;
-  // In use: 0 unless up, else 1 or 2.
+  // In use: 0 unless up, else at least 1.
   unsigned lanes() const;
   // What carries the bulk lane, as transport::Connection::kind(); "" unless up.
   const char* transport() const;

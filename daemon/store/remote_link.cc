@@ -80,8 +80,8 @@ void RemoteLink::start(std::function<void()> done) {
   wire::Hello hello;
   hello.role = options_.role;
   // Who takes answers by himself (an asker) knows only one form of them.
-  const bool zeros = options_.role == wire::Role::kBulk;
-  hello.features = wire::feature::kLanes | wire::feature::kFlushBehind |
+  const bool zeros = wire::carries_bulk(options_.role);
+  hello.features = wire::feature::kLanes | wire::feature::kSides | wire::feature::kFlushBehind |
                    (zeros ? wire::feature::kZeros : 0) |
                    (options_.checksum ? wire::feature::kChecksum : 0) | options_.codecs;
   hello.silence = options_.keep_alive;
@@ -111,6 +111,8 @@ void RemoteLink::greeted(const Reply& reply) {
   lanes_ = hello->features & wire::feature::kLanes;
   zeros_ = hello->features & wire::feature::kZeros;
   flushes_behind_ = hello->features & wire::feature::kFlushBehind;
+  sides_ = hello->features & wire::feature::kSides;
+  server_backs_off_ = hello->features & wire::feature::kBacksOff;
   codecs_ = hello->features & options_.codecs;
   if (codecs_ != 0) compressor_ = std::make_unique<wire::Compressor>(codecs_);
   max_payload_ = hello->max_payload;
@@ -123,7 +125,7 @@ void RemoteLink::greeted(const Reply& reply) {
 void RemoteLink::look_how_far() {
   if (!established_) return;
   round_trip_ = connection_->round_trip();
-  if (lanes_ && options_.role == wire::Role::kBulk) connection_->carry_bulk();
+  if (lanes_ && wire::carries_bulk(options_.role)) connection_->carry_bulk();
 }
 
 // --- calls -------------------------------------------------------------------

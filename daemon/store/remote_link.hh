@@ -127,6 +127,9 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   std::chrono::microseconds round_trip() const { return round_trip_; }
   // Whether the server knows what the role is about.
   bool lanes() const { return lanes_; }
+  // Whether the server knows side lanes; and whether either end fares better with them.
+  bool knows_sides() const { return lanes_ && sides_; }
+  bool backs_off() const { return server_backs_off_ || (connection_ && connection_->backs_off()); }
   // Whether a FLUSH may cover what was sent before it.
   bool flushes_behind() const { return flushes_behind_; }
   std::uint64_t checksum_errors() const { return checksum_errors_; }
@@ -206,6 +209,8 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   std::chrono::microseconds round_trip_{};
   bool zeros_ = false;  // the server answers a READ of nothing but zeros without them
   bool flushes_behind_ = false;
+  bool sides_ = false;
+  bool server_backs_off_ = false;
   std::uint32_t max_payload_;
   std::uint32_t max_calls_;
   std::uint64_t checksum_errors_ = 0;

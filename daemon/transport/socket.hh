@@ -24,6 +24,7 @@ class SocketConnection final : public Connection, private Reactor::Handler {
   IoResult receive(std::span<const iovec> buffers) override;
   IoResult send(std::span<const iovec> buffers, bool more) override;
   void carry_bulk() override;
+  bool backs_off() const override { return distant_ && !paced_; }
   std::chrono::microseconds round_trip() const override;
   int socket() const override { return fd_.get(); }
   bool intact() const override { return local_; }

@@ -49,6 +49,7 @@ class TlsConnection final : public Connection, private Connection::Handler {
   IoResult receive(std::span<const iovec> buffers) override;
   IoResult send(std::span<const iovec> buffers, bool more) override;
   void carry_bulk() override { below_->carry_bulk(); }
+  bool backs_off() const override { return below_->backs_off(); }
   std::chrono::microseconds round_trip() const override { return below_->round_trip(); }
   // Where the kernel has the keys, whoever receives from it gets plain bytes.
   int socket() const override { return in_kernel_ ? below_->socket() : -1; }

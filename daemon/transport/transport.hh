@@ -83,6 +83,9 @@ class Connection {
   // does not: it shall fill the way there and leave the queues on it short. To be called
   // again now and then, as the way may have become a longer one.
   virtual void carry_bulk() {}
+  // Whether bulk on it is slowed down by each packet that is lost on a long way, so that several
+  // connections share it better. As of the last carry_bulk().
+  virtual bool backs_off() const { return false; }
 
   // The least of late (minutes), so without what queues and busy hosts add; 0: not known.
   virtual std::chrono::microseconds round_trip() const { return {}; }

@@ -77,6 +77,8 @@ inline constexpr std::uint64_t kFlushBehind = 1 << 3;
 inline constexpr std::uint64_t kLz4 = 1 << 4;
 inline constexpr std::uint64_t kZstd = 1 << 5;
 inline constexpr std::uint64_t kCompression = kLz4 | kZstd;
+inline constexpr std::uint64_t kSides = 1 << 6;
+inline constexpr std::uint64_t kBacksOff = 1 << 7;
 }  // namespace feature
 
 // The numbers of section 5; those of Linux on x86-64, spelled out because they
@@ -118,7 +120,10 @@ struct Header {
   bool operator==(const Header&) const = default;
 };
 
-enum class Role : std::uint8_t { kEverything = 0, kPages = 1, kBulk = 2 };
+enum class Role : std::uint8_t { kEverything = 0, kPages = 1, kBulk = 2, kSide = 3 };
+
+// Whether it carries what nobody waits for: a bulk lane, or one beside it.
+constexpr bool carries_bulk(Role role) { return role == Role::kBulk || role == Role::kSide; }
 
 struct Hello {
   std::uint16_t version_min = kVersionMin;

@@ -125,7 +125,8 @@ class World {
                 [this](auto due) {
                   timer.arm(std::max(due - Reactor::Clock::now(), Reactor::Clock::duration{}));
                 }),
-          sources(control::source_factory(*world.reactor_)),
+          sources(control::source_factory(*world.reactor_,
+                                          {.bulk_connections = world.bulk_connections_})),
           regions(*world.reactor_, world.kernel_, pager, *sources, "default",
                   control::Recordings("/nowhere")) {}
     Reactor::Timer timer;
@@ -309,6 +310,7 @@ class World {
   test::TempDir dir_{test::TempDir::Where::kMemory};
   std::string disk_file_;
   Host host_;
+  const unsigned bulk_connections_{static_cast<unsigned>(host_.chance.below(4))};
   std::unique_ptr<Reactor> reactor_;
   Kernel kernel_;
   Network network_;

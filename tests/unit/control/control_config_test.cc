@@ -25,6 +25,7 @@ instance = "other"
 state-dir = "/var/lib/other"
 stop-timeout = "3s"
 hedge = "auto"
+bulk-connections = 4
 [region]
 resident-limit = "16MiB"
 chunk = "1MiB"
@@ -44,6 +45,7 @@ push-rate = 1000
   EXPECT_EQ(config.state_dir, "/var/lib/other");
   EXPECT_EQ(config.stop_timeout, 3s);
   EXPECT_TRUE(config.hedge);
+  EXPECT_EQ(config.remote.bulk_connections, 4u);
   AttachOptions expected;
   expected.chunk = 1 << 20;
   expected.resident_limit = 16 << 20;

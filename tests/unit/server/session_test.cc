@@ -64,11 +64,12 @@ class SessionTest : public testing::Test {
     EXPECT_EQ(client->claim(id, session).header.error, 0u);
     return client;
   }
-  // A page connection for the claim of that session.
+  // Another lane for the claim of that session.
   std::unique_ptr<WireClient> pages(const std::string& name, const Uuid& id,
-                                    std::uint64_t session = 1) {
+                                    std::uint64_t session = 1,
+                                    wire::Role role = wire::Role::kPages) {
     auto client = connect();
-    client->role = wire::Role::kPages;
+    client->role = role;
     EXPECT_EQ(client->hello().header.error, 0u);
     EXPECT_EQ(client->open(name).header.error, 0u);
     EXPECT_EQ(client->claim(id, session).header.error, 0u);
@@ -762,7 +763,8 @@ TEST_F(SessionTest, RestartKeepsTheFileIdentityAndChangesTheOthers) {
 // --- lanes -----------------------------------------------------------------------
 
 TEST_F(SessionTest, LanesAreOfferedToWhoKnowsThem) {
-  for (const auto role : {wire::Role::kEverything, wire::Role::kPages, wire::Role::kBulk}) {
+  for (const auto role :
+       {wire::Role::kEverything, wire::Role::kPages, wire::Role::kBulk, wire::Role::kSide}) {
     const auto client = connect();
     client->role = role;
     const auto hello = wire::decode_hello(client->hello().payload);
@@ -853,6 +855,43 @@ TEST_F(SessionTest, PageLaneOfAReleasedClaimIsAReader) {
   const auto next = writer("file", other, 1);
   EXPECT_EQ(page->read(0, 10).header.error, 0u);
   EXPECT_EQ(page->claim(me, 5).header.error, wire::error::kPerm);
+}
+
+TEST_F(SessionTest, SideLaneJoinsTheClaimAndWrites) {
+  const auto bulk = writer("file", me, 5);
+  const auto side = pages("file", me, 5, wire::Role::kSide);
+  EXPECT_EQ(side->write(0, pattern(10, 1)).header.error, 0u);
+  EXPECT_EQ(bulk->write(10, pattern(10, 2)).header.error, 0u);
+  EXPECT_EQ(side->read(10, 10).payload, pattern(10, 2));
+  EXPECT_EQ(side->claim(me, 5, true).header.error, wire::error::kInvalid);
+  // The claim itself is the bulk lane's.
+  EXPECT_EQ(side->simple(Type::kRelease).header.error, wire::error::kPerm);
+  EXPECT_EQ(bulk->simple(Type::kRelease).header.error, 0u);
+  EXPECT_EQ(side->write(0, pattern(10, 3)).header.error, wire::error::kPerm);
+  const auto next = writer("file", other, 1);
+  EXPECT_EQ(side->write(0, pattern(10, 3)).header.error, wire::error::kPerm);
+  EXPECT_EQ(next->read(0, 10).payload, pattern(10, 1));
+}
+
+// What it still has to say would be applied on top of what the newer session writes.
+TEST_F(SessionTest, NewerSessionEndsTheSideLanesOfTheOlder) {
+  const auto bulk = writer("file", me, 5);
+  const auto side = pages("file", me, 5, wire::Role::kSide);
+  // Also where the bulk lane has ended before.
+  bulk->disconnect();
+  loop.until([&] { return server->sessions() == 1; });
+  EXPECT_EQ(side->write(0, pattern(10, 1)).header.error, 0u);
+  const auto young = writer("file", me, 6);
+  loop.until([&] { return side->closed; });
+  EXPECT_EQ(young->read(0, 10).payload, pattern(10, 1));
+}
+
+TEST_F(SessionTest, TakeOverFencesTheSideLane) {
+  const auto bulk = writer("file", me, 5);
+  const auto side = pages("file", me, 5, wire::Role::kSide);
+  const auto young = opened("file");
+  ASSERT_EQ(young->claim(other, 1, true).header.error, 0u);
+  EXPECT_EQ(side->write(0, pattern(10, 1)).header.error, wire::error::kStale);
 }
 
 // One loop serves all: who asks for megabytes gets them in slices.

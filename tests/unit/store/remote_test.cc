@@ -1108,6 +1108,114 @@ TEST_F(RemoteStoreLanesTest, FencedWriterIsToldByThePageLane) {
   EXPECT_EQ(old->lanes(), 0u);
 }
 
+// With four connections for bulk: the proxy's 1, and 3 to 5.
+class RemoteStoreSidesTest : public RemoteStoreLanesTest {
+ protected:
+  std::unique_ptr<RemoteStore> all(const std::string& name, RemoteOptions options = {}) {
+    options.bulk_connections = 4;
+    auto store = writer(name, options);
+    // They come with the first that there is to carry.
+    EXPECT_EQ(test::StoreOps(loop, *store).read(0, 100).size(), 100u);
+    loop.until([&] { return store->lanes() == 5; });
+    EXPECT_EQ(proxy->connections, 5);
+    return store;
+  }
+};
+
+TEST_F(RemoteStoreSidesTest, ShareWhatIsReadAndWrittenInBulk) {
+  const auto store = all("file");
+  EXPECT_FALSE(store->can_flush_behind());
+  proxy->stuck = 1;
+  // The first goes where all of them would; then that has more than the others.
+  Pending first, read, write, received;
+  Module module(64 << 10);
+  std::vector<std::byte> into(200'000);
+  const std::vector<std::byte> written = pattern(1000, 1);
+  store->read(0, into, first.done());
+  store->read(0, bytes, read.done());
+  store->write(500'000, written, write.done());
+  store->receive(0, module.bytes.size(), module, &module, received.done());
+  loop.until([&] { return read.over && write.over && received.over; });
+  EXPECT_EQ(bytes, content);
+  EXPECT_EQ(module.bytes, std::vector(64 << 10, std::byte{'f'}));
+  EXPECT_EQ(write.outcome.err, 0);
+  EXPECT_FALSE(first.over);
+  proxy->stuck = 0;
+  store->close();
+  EXPECT_EQ(store->lanes(), 0u);
+}
+
+// Nobody knows whether the server still has the write of the lost one, and will apply it.
+TEST_F(RemoteStoreSidesTest, OneThatIsLostTakesAllAlong) {
+  const auto store = all("file");
+  proxy->stuck = 4;
+  std::deque<Pending> writes(4);
+  const std::vector<std::byte> written = pattern(1000, 1);
+  for (Pending& write : writes) store->write(0, written, write.done());
+  loop.until([&] { return std::ranges::count_if(writes, &Pending::over) == 3; });
+  proxy->cut(4);
+  loop.until([&] { return std::ranges::all_of(writes, &Pending::over); });
+  EXPECT_EQ(std::ranges::count_if(writes, [](auto& one) { return one.outcome.err == EAGAIN; }), 1);
+  EXPECT_EQ(heard.downs, 1);
+  loop.until([&] { return heard.ups == 1; });
+  test::StoreOps ops(loop, *store);
+  EXPECT_EQ(ops.write(0, pattern(1000, 2)).err, 0);
+  EXPECT_EQ(ops.read(0, 1000), pattern(1000, 2));
+  loop.until([&] { return store->lanes() == 5; });
+}
+
+TEST_F(RemoteStoreSidesTest, ServerThatKnowsNoneGetsNone) {
+  proxy->to_client = [&](std::vector<std::byte>& hello) {
+    hello.at(wire::kHeaderBytes + 8) &= ~std::byte{wire::feature::kSides};
+    proxy->to_client = nullptr;
+  };
+  const auto store = writer("file", {.bulk_connections = 4});
+  EXPECT_EQ(test::StoreOps(loop, *store).read(0, 100).size(), 100u);
+  loop.run_for(50ms);
+  EXPECT_EQ(store->lanes(), 2u);
+  EXPECT_EQ(proxy->connections, 2);
+}
+
+TEST_F(RemoteStoreSidesTest, ServerWithoutRoomGetsFewer) {
+  server_options.limits.connections = 4;
+  start_server();
+  const auto store = writer("file", {.bulk_connections = 4});
+  test::StoreOps ops(loop, *store);
+  EXPECT_EQ(ops.read(0, 100).size(), 100u);
+  loop.until([&] { return store->lanes() == 4 && proxy->connections == 5; });
+  loop.run_for(50ms);
+  EXPECT_EQ(ops.write(0, pattern(1000, 2)).err, 0);
+  EXPECT_EQ(heard.downs, 0);
+}
+
+TEST_F(RemoteStoreSidesTest, AreMadeWhereTheServerBacksOffAndThereIsEnough) {
+  proxy->to_client = [&](std::vector<std::byte>& hello) {
+    hello.at(wire::kHeaderBytes + 8) |= std::byte{wire::feature::kBacksOff};
+    proxy->to_client = nullptr;
+  };
+  const auto store = writer("mem");
+  test::StoreOps ops(loop, *store);
+  EXPECT_EQ(ops.read(0, 512 << 10).size(), 512u << 10);
+  loop.run_for(50ms);
+  EXPECT_EQ(store->lanes(), 2u);
+  EXPECT_EQ(ops.read(0, 1 << 20).size(), 1u << 20);
+  loop.until([&] { return store->lanes() == 9; });
+}
+
+TEST_F(RemoteStoreSidesTest, FencedWriterIsToldByASideLane) {
+  const auto old = all("file");
+  const auto young = make("file");
+  ASSERT_TRUE(open(*young).ok());
+  ASSERT_TRUE(claim(*young, {.writer = other, .take_over = true}).ok());
+  proxy->stuck = 1;
+  Pending first, second;
+  old->write(0, bytes, first.done());
+  old->write(0, bytes, second.done());
+  loop.until([&] { return second.over; });
+  EXPECT_EQ(second.outcome.err, ESTALE);
+  EXPECT_EQ(heard.fails, 1);
+}
+
 // What the module does who has been lent the page lane: sends what it is told to.
 struct Tasks final : Asker {
   Lane lane;
