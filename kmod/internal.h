@@ -293,19 +293,26 @@ static inline bool rmem_request_overlaps(const struct rmem_req *req, u64 offset,
  */
 #define RMEM_SLEEP (TASK_KILLABLE | TASK_FREEZABLE_UNSAFE)
 
-/* Sleeps killably and freezably; 0, -ETIME or -ERESTARTSYS. */
+/*
+ * Sleeps killably and freezably; 0, -ETIME or -ERESTARTSYS.
+ *
+ * What has come true once counts: looked at again it may be false, and the wait is over.
+ */
 #define rmem_wait_event(wq, condition, timeout)					\
 ({										\
 	long __left = (timeout);						\
+	bool __true;								\
 	int __err = 0;								\
 										\
 	might_sleep();								\
-	if (!(condition)) {							\
-		__left = ___wait_event(wq, (condition) || !__left, RMEM_SLEEP, 0, \
-				       __left, __left = schedule_timeout(__left)); \
+	__true = (condition);							\
+	if (!__true) {								\
+		__left = ___wait_event(wq, (__true = (condition)) || !__left,	\
+				       RMEM_SLEEP, 0, __left,			\
+				       __left = schedule_timeout(__left));	\
 		if (__left < 0)							\
 			__err = -ERESTARTSYS;					\
-		else if (!(condition))						\
+		else if (!__true)						\
 			__err = -ETIME;						\
 	}									\
 	__err;									\

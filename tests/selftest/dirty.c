@@ -780,6 +780,34 @@ TEST(sync_timeout_of_many)
 	}
 }
 
+static void *write_and_sync(void *arg)
+{
+	struct fix *f = arg;
+	int round;
+
+	for (round = 0; round < 200; round++) {
+		f->map[round % PAGES * PAGE] = round;
+		EXPECT_RET(SYS(fsync(f->fd)), 0);
+	}
+	return NULL;
+}
+
+/* Each finds pages that others are just writing, waits for that, and finds them anew. */
+TEST(syncs_that_wait_for_each_other)
+{
+	pthread_t threads[16];
+	struct fix f;
+	size_t i;
+
+	start(&f, &plain);
+	load_all(&f);
+	for (i = 0; i < ARRAY_SIZE(threads); i++)
+		ASSERT_EQ(pthread_create(&threads[i], NULL, write_and_sync, &f), 0);
+	for (i = 0; i < ARRAY_SIZE(threads); i++)
+		pthread_join(threads[i], NULL);
+	stop(&f);
+}
+
 /* Nobody serves the region at all: the same clock. */
 TEST(sync_timeout_without_a_daemon)
 {
