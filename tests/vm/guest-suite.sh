@@ -63,8 +63,16 @@ who_waits() {
 	done
 }
 
+# Seconds that the machine's CPUs have been at work.
+busy_is() { # VARIABLE
+	local user nice system irq softirq
+	read -r _ user nice system _ _ irq softirq _ </proc/stat
+	printf -v "$1" %d $(((user + nice + system + irq + softirq) / $(getconf CLK_TCK)))
+}
+
 run_test() {
 	local file=$1 kind name log limit start status=0 seconds bad=0 n verdict session left from t watcher
+	local busy now
 	kind=e2e from=$file limit=180
 	# Its cases have limits of their own.
 	[[ $file == *.sh ]] || kind=selftest from=tests/selftest/$(basename "$file").c limit=300
@@ -76,6 +84,7 @@ run_test() {
 	echo "$name" >/out/current
 	echo "rmem-test: $name" >/dev/kmsg
 	start=$SECONDS
+	busy_is busy
 	# A session of its own, so that nothing it started outlives it.
 	setsid timeout -k 20 $((limit * scale + 5)) "$file" >"$log" 2>&1 </dev/null &
 	session=$!
@@ -87,6 +96,8 @@ run_test() {
 	kill $watcher 2>/dev/null
 	wait $watcher 2>/dev/null
 	seconds=$((SECONDS - start))
+	busy_is now
+	busy=$((now - busy))
 	if ((status == 0)) && left=$(compgen -G '/dev/rmem-*'); then
 		echo "left behind: $left" >>"$log"
 		status=1
@@ -118,7 +129,7 @@ run_test() {
 	fi
 
 	if ((status == 0 && bad == 0)); then
-		echo "ok       $name ($verdict, $seconds s)"
+		echo "ok       $name ($verdict, $seconds s, busy for $busy)"
 	elif ((status == 4)); then
 		echo "skipped  $name ($seconds s): $(sed -n 's/^SKIP: //p' "$log" | tail -n 1)"
 	else
