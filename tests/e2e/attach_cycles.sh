@@ -8,7 +8,7 @@
 . "$(dirname "$0")/lib.sh"
 . "$tests/e2e/growth.sh"
 
-attaches=$(long_or 1000 40) loads=$(long_or 200 5)
+attaches=$(long_or 1000 30) loads=$(long_or 200 5)
 module=$(modinfo -F filename rmem 2>/dev/null || echo "$tests/../build/kmod/$(uname -r)/rmem.ko")
 
 on_exit() {

@@ -3,13 +3,13 @@
 # vm: mem=320 scratch=3G
 # timeout: 900, long 1800
 #
-# A region larger than the memory of the machine, of 448 MiB (1 GiB in the long
+# A region larger than the memory of the machine, of 352 MiB (1 GiB in the long
 # form) on one with 320 MiB: every page is read and verified, written through the
 # mapping, pushed, verified in the server's file, and read once more. No page is wrong
 # and nobody is killed for want of memory.
 . "$(dirname "$0")/lib.sh"
 
-size=$(($(long_or 1024 448) << 20))
+size=$(($(long_or 1024 352) << 20))
 file=/scratch/big
 lap() {
 	note "$1: $((SECONDS - ${lap_start:-0})) s; resident $(region big resident_bytes), dirty $(region big dirty_bytes)"

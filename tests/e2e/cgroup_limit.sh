@@ -3,14 +3,14 @@
 # vm: mem=768 scratch=1G
 # timeout: 400, long 600
 #
-# A program that may have 64 MiB walks through a region twice that size, three times in
-# the long form,
+# A program that may have 64 MiB walks through a region one and a half times that size,
+# three times in the long form,
 # reads and writes all of it, through a mapping and by system calls: it stays
 # within its limit, nobody is killed, and no byte is wrong. Nor is anybody where the
 # server is away for a while: who writes waits.
 . "$(dirname "$0")/lib.sh"
 
-size=$(($(long_or 192 128) << 20)) limit=$((64 << 20))
+size=$(($(long_or 192 96) << 20)) limit=$((64 << 20))
 file=/scratch/big
 group_make e2e.limited $limit
 group=/sys/fs/cgroup/e2e.limited

@@ -8,7 +8,7 @@
 # neither.
 . "$(dirname "$0")/lib.sh"
 
-size=$(((4 << 20) + 1000)) seconds=$(long_or 300 8)
+size=$(((4 << 20) + 1000)) seconds=$(long_or 300 5)
 fresh() { # OPTION... : the region as it was made, attached with these
 	[[ ! -e /dev/rmem-r ]] || assert_exit 0 rmemctl detach r
 	rmem-fsx make "$work/file" $size

@@ -7,7 +7,7 @@
 # has to see.
 . "$(dirname "$0")/lib.sh"
 
-seconds=$(long_or 600 15)
+seconds=$(long_or 600 8)
 rmem-load make "$work/file" $((16 << 20)) 0
 hosts_up
 start_server "r=file://$work/file"

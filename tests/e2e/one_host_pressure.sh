@@ -9,7 +9,7 @@
 # swap. The load never stops, nobody is killed, no page is wrong.
 . "$(dirname "$0")/lib.sh"
 
-seconds=$(long_or 1800 45)
+seconds=$(long_or 1800 30)
 sysctl -q vm.dirty_bytes=$((8 << 20)) vm.dirty_background_bytes=$((2 << 20))
 on_exit() {
 	umount -l "$work/hog"

@@ -10,7 +10,7 @@
 # its region fails, and nothing reads as zeros.
 . "$(dirname "$0")/lib.sh"
 
-resets=$(long_or 50 2) ms=0
+resets=$(long_or 50 1) ms=0
 stores=("file=file:///scratch/file" "dir=dir:///scratch/dir?size=1MiB&chunk=256KiB"
 	"held=file:///scratch/held" "memory=mem://1MiB")
 word() { on_peer od -An -tu8 -j "$2" -N8 "/scratch/$1" | tr -d ' '; }

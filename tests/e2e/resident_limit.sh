@@ -9,7 +9,7 @@
 # wrong. 1 GiB in the long form.
 . "$(dirname "$0")/lib.sh"
 
-mib=$(long_or 1024 128)
+mib=$(long_or 1024 96)
 size=$((mib << 20)) limit=$((mib << 17)) slack=$((16 << 20))
 cached() { awk '$1 == "Cached:" { print $2 * 1024 }' /proc/meminfo; }
 # Notes the most that was ever resident.
