@@ -513,7 +513,7 @@ struct RemoteStore::Impl {
   }
 
   void side_ready(Lane& side) {
-    side.ready = true;
+    side.ready = sides_open = true;
     pump();
   }
 
