@@ -104,7 +104,9 @@ bool Fetcher::page_first(const Request* r) const {
   if (r->twin || r->length < kLeastScouted || !shared_.channel.fills_early() || !far())
     return false;
   if (!region_.store().overtakes()) return false;
-  return reading_ahead_ > 0 || whole_took_ * 4 >= region_.store().round_trip() * 5;
+  // The first chunk meets a connection whose window is a fraction of it.
+  return reading_ahead_ > 0 || whole_took_ == whole_took_.zero() ||
+         whole_took_ * 4 >= region_.store().round_trip() * 5;
 }
 
 void Fetcher::send_scout(Request* r, std::uint64_t demand) {

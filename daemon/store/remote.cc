@@ -268,7 +268,8 @@ struct RemoteStore::Impl {
     // On the page lane they would have to pass through us.
     if (wire::carries_bulk(lane.role)) link_options.codecs = codecs(*connection);
     lane.link = std::make_unique<RemoteLink>(reactor, std::move(connection), link_options, lane);
-    lane.link->start([this, &lane] { send_open(lane); });
+    lane.link->start();
+    send_open(lane);
   }
 
   std::uint64_t codecs(const transport::Connection& connection) const {
@@ -1024,7 +1025,9 @@ bool RemoteStore::can_receive(std::uint64_t length) const {
   return all;
 }
 
-bool RemoteStore::overtakes() const { return impl_->state == State::kUp && impl_->pages.ready; }
+bool RemoteStore::overtakes() const {
+  return impl_->state == State::kUp && (impl_->pages.ready || impl_->bulk.length == 0);
+}
 
 std::chrono::microseconds RemoteStore::round_trip() const {
   if (impl_->state != State::kUp) return {};

@@ -119,7 +119,7 @@ void RemoteLink::greeted(const Reply& reply) {
   max_calls_ = std::min(hello->max_requests, options_.max_calls);
   established_ = true;
   look_how_far();
-  std::exchange(greeted_, nullptr)();
+  if (greeted_) std::exchange(greeted_, nullptr)();
 }
 
 void RemoteLink::look_how_far() {

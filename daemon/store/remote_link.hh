@@ -92,8 +92,9 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
              const Options& options, Owner& owner);
   ~RemoteLink();
 
-  // Sends HELLO; `done` once the server has answered. Data calls only after it.
-  void start(std::function<void()> done);
+  // Sends HELLO; `done` once the server has answered. OPEN may follow at once, which saves a
+  // round trip; the rest only after it.
+  void start(std::function<void()> done = nullptr);
 
   // A free slot, or null. Bulk calls (what modifies) leave some to the others,
   // control calls always find one.

@@ -185,7 +185,7 @@ class Store {
   }
   // Whether that serves a read of so many bytes now, and is worth it.
   virtual bool can_receive(std::uint64_t /*length*/) const { return false; }
-  // Whether a demand does not wait behind what is bulk.
+  // Whether a demand does not wait behind what is bulk: there is another way, or nothing in it.
   virtual bool overtakes() const { return false; }
   // How long its answers are under way at least; 0: not known.
   virtual std::chrono::microseconds round_trip() const { return {}; }

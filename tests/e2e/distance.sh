@@ -4,7 +4,8 @@
 # Over a distance what nobody waits for travels by BBR, in both directions, if the
 # kernel has it, and what somebody waits for as the system says; on a near link both do
 # as the system says. Zeros are not sent at all. What is written after a pause leaves as fast
-# as its window allows, and not at the rate of what was written before.
+# as its window allows, and not at the rate of what was written before. The first page comes after
+# one round trip, while its chunk takes the new connection several.
 . "$(dirname "$0")/lib.sh"
 
 modprobe -q tcp_bbr || true
@@ -16,7 +17,9 @@ truncate -s $size "$work/file"
 rmem-load poke "$work/file" $((size - 4096)) 7
 hosts_up
 truncate -s 16M "$work/written"
-start_server "near=file://$work/file" "far=file://$work/file" "written=file://$work/written"
+dd if=/dev/urandom of="$work/first" bs=1M count=1 status=none
+start_server "near=file://$work/file" "far=file://$work/file" "written=file://$work/written" \
+	"first=file://$work/first"
 start_rmemd
 
 # Connections of the server's side (sport) or the client's (dport) that travel so.
@@ -55,6 +58,18 @@ assert_le $came $((size / 16)) "bytes that came for zeros"
 assert_eq 0x7 "$(rmem-load peek /dev/rmem-far $((size - 4096)))" "the word that is there"
 cmp "$work/file" /run/rmem/regions/far
 assert_exit 0 rmemctl detach far
+
+in_srv tc qdisc replace dev srv0 root netem delay 500ms
+begun=$(date +%s%3N)
+attach first
+attached=$(date +%s%3N)
+rmem-load peek /dev/rmem-first 0 >/dev/null
+took=$(($(date +%s%3N) - attached))
+note "attached after $((attached - begun)) ms, the first page came $took ms later"
+assert_le "$took" 1500 "ms until the first page, of which a round trip takes 500"
+cmp "$work/first" /run/rmem/regions/first
+assert_exit 0 rmemctl detach first
+in_srv tc qdisc replace dev srv0 root netem delay 10ms
 
 ((bbr)) || exit 0
 # The client's bulk connection: BBR's gain in per cent, and the KiB that it may send within a

@@ -241,6 +241,23 @@ TEST_F(PagerScout, SomebodyIsSentWhereTheLinkIsBusy) {
   EXPECT_EQ(store.operations[1].length, kPiece);
 }
 
+// Nobody knows how long a chunk takes, but the window of a connection is small at first.
+class PagerFirstScout : public PagerScout {
+ protected:
+  void SetUp() override {
+    PagerFetch::SetUp();
+    store.has_page_lane = kernel.can_fill_early = true;
+    store.trip = std::chrono::milliseconds(5);
+  }
+};
+
+TEST_F(PagerFirstScout, SomebodyIsSentForTheFirstChunk) {
+  demand(7, 3, 0);
+  ASSERT_EQ(store.reads, 2u);
+  EXPECT_EQ(scout().length, kPiece);
+  EXPECT_EQ(chunk().length, kChunk);
+}
+
 TEST_F(PagerScout, NobodyIsSentNearby) {
   store.trip = std::chrono::microseconds(1900);
   demand(7, 3, 0);

@@ -1062,6 +1062,13 @@ TEST_F(RemoteStoreLanesTest, ServerThatKnowsNoLanesGetsOneConnection) {
   test::StoreOps ops(loop, *store);
   ops.urgency = Urgency::kDemand;
   EXPECT_EQ(ops.read(0, content.size()), content);
+  // There is nothing to overtake, or no way to.
+  EXPECT_TRUE(store->overtakes());
+  Pending bulk;
+  store->read(0, bytes, bulk.done());
+  EXPECT_FALSE(store->overtakes());
+  loop.until([&] { return bulk.over; });
+  EXPECT_TRUE(store->overtakes());
 }
 
 TEST_F(RemoteStoreLanesTest, ServerWithoutRoomGetsAPageLaneWhenItHasSome) {
