@@ -25,8 +25,8 @@ namespace {
 // Between two tries for a page lane: doubles up to this.
 constexpr std::chrono::milliseconds kPageBackoffLast{10'000};
 
-// With the bulk lane eight, which have five to ten times the rate of one CUBIC connection where
-// packets are lost (0.1 to 1 %, 25 ms; of four it is three to four times), and which are not
+// With the bulk lane eight: where packets are lost (0.1 to 1 %, 25 ms) they have four to eight
+// times the rate of one CUBIC connection, and four of them three to four times. They are not
 // worth their set-up for less than a share.
 constexpr unsigned kBulkConnections = 8;
 // What one of several has at a time: what is slow keeps no more than that from the others; but
