@@ -138,26 +138,7 @@ struct RemoteStore::Impl {
     void on_link_worn() override {
       role == wire::Role::kPages ? store.on_pages_lost() : store.renew();
     }
-    void on_opened(const RemoteLink::Reply& reply) {
-      switch (role) {
-        case wire::Role::kPages:
-          return store.on_pages_opened(reply);
-        case wire::Role::kSide:
-          return store.on_side_opened(*this, reply);
-        default:
-          return store.on_opened(reply);
-      }
-    }
-    void on_claimed(const RemoteLink::Reply& reply) {
-      switch (role) {
-        case wire::Role::kPages:
-          return store.on_pages_claimed(reply);
-        case wire::Role::kSide:
-          return store.on_side_claimed(*this, reply);
-        default:
-          return store.on_claimed(reply);
-      }
-    }
+    bool is_bulk() const { return this == &store.bulk; }
 
     Impl& store;
     const wire::Role role;
@@ -294,7 +275,8 @@ struct RemoteStore::Impl {
     call.out = std::as_bytes(std::span(address.export_name));
     call.ctx = &lane;
     call.done = [](void* ctx, const RemoteLink::Reply& reply) {
-      static_cast<Lane*>(ctx)->on_opened(reply);
+      auto& self = *static_cast<Lane*>(ctx);
+      self.is_bulk() ? self.store.on_opened(reply) : self.store.on_other_opened(self, reply);
     };
     lane.link->submit(call, 0, Kind::kControl);
   }
@@ -394,34 +376,42 @@ struct RemoteStore::Impl {
   void open_pages() {
     if (!bulk.link->lanes()) return turn.end();
     pages_timer.arm(options.open_timeout);
-    pages.connector = std::make_unique<transport::Connector>(
+    join(pages);
+  }
+
+  // Another lane, to the bulk lane's server, export and claim.
+  void join(Lane& lane) {
+    lane.connector = std::make_unique<transport::Connector>(
         reactor, local_only(),
-        [this](Result<std::unique_ptr<transport::Connection>> connection) {
-          if (!connection) return no_pages();
-          on_connected(pages, std::move(connection).value());
+        [this, &lane](Result<std::unique_ptr<transport::Connection>> connection) {
+          if (!connection) return no_lane(lane);
+          on_connected(lane, std::move(connection).value());
         },
         over());
     // Where a name has several addresses, the same one.
-    pages.connector->start(server);
+    lane.connector->start(server);
   }
 
-  // Whether another lane leads to the bulk lane's store, in the same life of that.
+  // Whether it leads to the bulk lane's store, in the same life of that.
   bool same_store(const RemoteLink::Reply& reply) const {
     const auto opened = reply.err == 0 ? wire::decode_opened(reply.payload) : std::nullopt;
     return opened && reply.header.handle != 0 && opened->identity == geometry.identity &&
            opened->size == geometry.size && reply.header.epoch == geometry.epoch;
   }
 
-  void on_pages_opened(const RemoteLink::Reply& reply) {
-    if (!same_store(reply)) return no_pages();
-    pages.handle = reply.header.handle;
-    if (held) return send_claim(pages, *held);
-    pages_ready();
+  void on_other_opened(Lane& lane, const RemoteLink::Reply& reply) {
+    if (!same_store(reply)) return no_lane(lane);
+    lane.handle = reply.header.handle;
+    if (held) return send_claim(lane, *held);
+    lane_ready(lane);
   }
 
-  void on_pages_claimed(const RemoteLink::Reply& reply) {
-    reply.err == 0 ? pages_ready() : no_pages();
+  void on_joined(Lane& lane, const RemoteLink::Reply& reply) {
+    reply.err == 0 ? lane_ready(lane) : no_lane(lane);
   }
+
+  void lane_ready(Lane& lane) { &lane == &pages ? pages_ready() : side_ready(lane); }
+  void no_lane(Lane& lane) { &lane == &pages ? no_pages() : no_side(lane); }
 
   void pages_ready() {
     turn.end();
@@ -490,27 +480,7 @@ struct RemoteStore::Impl {
     sides_open = true;
     while (sides.size() + 1 < bulk_connections()) sides.emplace_back(*this, wire::Role::kSide);
     sides_timer.arm(options.open_timeout);
-    for (Lane& side : sides) {
-      side.connector = std::make_unique<transport::Connector>(
-          reactor, local_only(),
-          [this, &side](Result<std::unique_ptr<transport::Connection>> connection) {
-            if (!connection) return no_side(side);
-            on_connected(side, std::move(connection).value());
-          },
-          over());
-      side.connector->start(server);
-    }
-  }
-
-  void on_side_opened(Lane& side, const RemoteLink::Reply& reply) {
-    if (!same_store(reply)) return no_side(side);
-    side.handle = reply.header.handle;
-    if (held) return send_claim(side, *held);
-    side_ready(side);
-  }
-
-  void on_side_claimed(Lane& side, const RemoteLink::Reply& reply) {
-    reply.err == 0 ? side_ready(side) : no_side(side);
+    for (Lane& side : sides) join(side);
   }
 
   void side_ready(Lane& side) {
@@ -663,7 +633,8 @@ struct RemoteStore::Impl {
     call.out = std::as_bytes(std::span(asked.writer));
     call.ctx = &lane;
     call.done = [](void* ctx, const RemoteLink::Reply& reply) {
-      static_cast<Lane*>(ctx)->on_claimed(reply);
+      auto& self = *static_cast<Lane*>(ctx);
+      self.is_bulk() ? self.store.on_claimed(reply) : self.store.on_joined(self, reply);
     };
     lane.link->submit(call, lane.handle, Kind::kControl);
   }

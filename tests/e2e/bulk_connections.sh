@@ -3,11 +3,11 @@
 # timeout: 240
 #
 # Over a distance, where the system has no BBR and packets get lost, several connections share
-# what is read ahead and what is written, and are faster than one; where the server has no more
-# room fewer do. When one of them breaks, all is connected anew, and no byte is wrong.
+# what is read ahead and what is written, and are faster than one. When one of them breaks, all
+# is connected anew, and no byte is wrong.
 . "$(dirname "$0")/lib.sh"
 
-trap 'rm -f /etc/modprobe.d/rmem-test.conf; cleanup' EXIT
+on_exit() { rm -f /etc/modprobe.d/rmem-test.conf; }
 echo "install tcp_bbr /bin/false" >/etc/modprobe.d/rmem-test.conf
 ! grep -q '^tcp_bbr ' /proc/modules || wait_for rmmod tcp_bbr
 
