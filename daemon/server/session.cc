@@ -70,12 +70,19 @@ struct Session::Request {
   std::uint32_t in_front = 0;  // and how many of these are still at their stores
   // Payload of the request, then of the reply.
   Buffers::Buffer buffer;
+  // Or it lies in the store's memory, which is kept until it has been sent.
+  bool viewing = false;
+  std::span<const std::byte> view;
+  std::shared_ptr<ServedStore> viewed;
   // The reply as it is sent: once seal() has made it so.
   bool sealed = false;
   wire::HeaderBytes reply_header;
   std::uint32_t length = 0;  // of the payload before it was compressed,
   std::uint32_t tag = 0;     // for the compressor
   Request* next = nullptr;
+
+  // Of the payload. Those of a view are for sending alone.
+  const std::byte* bytes() const { return view.empty() ? buffer.bytes.get() : view.data(); }
 };
 
 void Session::Queue::push(Request& request) {
@@ -476,12 +483,23 @@ void Session::read(Request& request, Handle& handle) {
   wire::Header& header = request.header;
   if (header.length == 0 || header.length > std::min(wire::kMaxPayload, peer_max_payload_))
     return reply_error(request, wire::error::kInvalid, "length out of the limits");
-  const std::span<std::byte> into = room(request, header.length);
   header.payload = static_cast<std::uint32_t>(header.length);
   const store::Done done = begin(request, handle);
-  request.store->store().read(
-      header.offset, into, done,
-      wire::carries_bulk(role_) ? store::Urgency::kBulk : store::Urgency::kDemand);
+  store::Store& store = request.store->store();
+  // Where nobody but the kernel has to look at them.
+  request.viewing =
+      !checksums_ && !compressor_ && connection_->socket() >= 0 && store.can_view(header.length);
+  if (!request.viewing) return copy(request, done);
+  store.view(header.offset, header.length, request.view, done, urgency());
+}
+
+void Session::copy(Request& request, const store::Done& done) {
+  const wire::Header& header = request.header;
+  request.store->store().read(header.offset, room(request, header.length), done, urgency());
+}
+
+store::Urgency Session::urgency() const {
+  return wire::carries_bulk(role_) ? store::Urgency::kBulk : store::Urgency::kDemand;
 }
 
 void Session::modify(Request& request, Handle& handle) {
@@ -543,6 +561,10 @@ void Session::flush_now(Request& request, Handle& handle) {
 store::Done Session::begin(Request& request, const Handle& handle) {
   ++in_store_;
   request.store = handle.exported->store;
+  return done_of(request);
+}
+
+store::Done Session::done_of(Request& request) {
   return {[](void* ctx, const store::Outcome& outcome) {
             auto& finished = *static_cast<Request*>(ctx);
             finished.session->finished_by_store(finished, outcome);
@@ -567,6 +589,12 @@ Session::Handle* Session::find_handle(std::uint32_t number) const {
 }
 
 void Session::finished_by_store(Request& request, const store::Outcome& outcome) {
+  if (std::exchange(request.viewing, false)) {
+    // Why it could not be had the ordinary way tells best.
+    if (outcome.err != 0) request.view = {};
+    if (request.view.empty()) return copy(request, done_of(request));
+    request.viewed = request.store;
+  }
   --in_store_;
   const auto store = std::exchange(request.store, nullptr);
   const bool modified = std::exchange(request.modifies, false);
@@ -618,6 +646,8 @@ std::span<std::byte> Session::room(Request& request, std::size_t bytes) {
 void Session::recycle(Request& request) {
   --under_way_;
   use(request, {});
+  request.view = {};
+  request.viewed = nullptr;
   free_.push_back(&request);
 }
 
@@ -631,7 +661,7 @@ void Session::reply(Request& request, const store::Outcome& outcome) {
   if (header.type == Type::kWrite || header.type == Type::kPing || header.type == Type::kRelease ||
       header.type == Type::kClose || header.type == Type::kZero || header.type == Type::kFlush)
     header.payload = 0;
-  if (header.type == Type::kRead && zeros_ &&
+  if (header.type == Type::kRead && zeros_ && request.view.empty() &&
       all_zeros({request.buffer.bytes.get(), header.payload})) {
     header.flags |= wire::flag::kZeros;
     header.payload = 0;
@@ -747,14 +777,14 @@ void Session::send() {
     for (Request* one = out_.first;
          one != nullptr && count + 2 <= kGather && gathered < kSendPerTurn; one = one->next) {
       seal(*one);
-      for (const auto& [data, length] :
-           {std::pair{one->reply_header.data(), one->reply_header.size()},
-            std::pair{one->buffer.bytes.get(), std::size_t{one->header.payload}}}) {
+      for (const auto& [data, length] : {std::pair<const std::byte*, std::size_t>{
+                                             one->reply_header.data(), one->reply_header.size()},
+                                         {one->bytes(), one->header.payload}}) {
         if (skip >= length) {
           skip -= length;
         } else {
           const std::size_t more = std::min(length - skip, kSendPerTurn + kSendToEnd - gathered);
-          if (more > 0) buffers[count++] = {data + skip, more};
+          if (more > 0) buffers[count++] = {const_cast<std::byte*>(data) + skip, more};
           gathered += more;
           skip = 0;
         }

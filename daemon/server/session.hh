@@ -113,11 +113,14 @@ class Session final : private transport::Connection::Handler,
                       std::uint64_t generation);
   void release(Request& request, Handle& handle);
   void read(Request& request, Handle& handle);
+  void copy(Request& request, const store::Done& done);
+  store::Urgency urgency() const;
   void modify(Request& request, Handle& handle);
   void flush(Request& request, Handle& handle);
   void flush_now(Request& request, Handle& handle);
   // The store of the handle is at work on the request; what it has to call in the end.
   store::Done begin(Request& request, const Handle& handle);
+  store::Done done_of(Request& request);
   void modification_over(std::uint64_t number);
   Handle* find_handle(std::uint32_t number) const;
   // Whether the request has to wait for the rate of its export.

@@ -3,14 +3,31 @@
 
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/vfs.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 
 namespace rmem::store {
 namespace {
+
+// Where a copy less is worth looking where the bytes are.
+constexpr std::uint64_t kViewMin = 64 << 10;
+constexpr std::uint64_t kViewMost = 8 << 20;
+// Of address space there are 128 TiB.
+constexpr std::uint64_t kMapMost = std::uint64_t{8} << 40;
+constexpr std::uint64_t kPage = 4096;
+
+// Of a mapping, those that the bytes lie in.
+std::span<std::byte> whole_pages(std::span<const std::byte> bytes) {
+  const std::size_t in_front = reinterpret_cast<std::uintptr_t>(bytes.data()) % kPage;
+  return {const_cast<std::byte*>(bytes.data()) - in_front,
+          (in_front + bytes.size() + kPage - 1) / kPage * kPage};
+}
 
 Uuid derive_identity(const FileFacts& facts) {
   const std::string text = facts.path + '\0' + std::to_string(facts.inode) + '\0' + facts.birth +
@@ -66,6 +83,7 @@ Result<std::unique_ptr<FileStore>> FileStore::open(Workers& workers, const std::
     return Status(Code::kFailed, path + ": is empty", "give ?size= and a path that does not exist");
   std::unique_ptr<FileStore> store(
       new FileStore(workers, std::move(fd), *std::move(facts), options));
+  store->map(info, options.read_only);
   struct statfs system = {};
   store->in_memory_ = ::fstatfs(store->fd_.get(), &system) == 0 && system.f_type == TMPFS_MAGIC;
   return store;
@@ -77,7 +95,50 @@ FileStore::FileStore(Workers& workers, UniqueFd fd, FileFacts facts, const FileO
       facts_(std::move(facts)),
       sync_(options.sync != nullptr ? options.sync : ::fdatasync) {}
 
-FileStore::~FileStore() = default;
+FileStore::~FileStore() {
+  if (map_ != nullptr) ::munmap(const_cast<std::byte*>(map_), facts_.size);
+}
+
+void FileStore::map(const struct stat& info, bool read_only) {
+  if (facts_.size < kViewMin || facts_.size > kMapMost) return;
+  void* const map = ::mmap(nullptr, facts_.size, PROT_READ, MAP_SHARED, fd_.get(), 0);
+  if (map == MAP_FAILED) return;
+  map_ = static_cast<const std::byte*>(map);
+  (void)::madvise(map, facts_.size, MADV_DONTDUMP);
+  // Else it says of everything that it is.
+  told_ = !read_only || info.st_uid == ::geteuid();
+}
+
+bool FileStore::can_view(std::uint64_t length) const {
+  return map_ != nullptr && length >= kViewMin && length <= kViewMost;
+}
+
+std::span<const std::byte> FileStore::mapped(std::uint64_t offset, std::uint64_t length) {
+  // Zeros need not travel, so they have to be looked at.
+  std::array<std::byte, 64> first;
+  const std::size_t got = read_at_once(offset, first);
+  const auto is_zero = [](std::byte one) { return one == std::byte{0}; };
+  if (got == first.size() && std::ranges::all_of(first, is_zero)) return {};
+  return {map_ + offset, length};
+}
+
+bool FileStore::resident(std::span<const std::byte> bytes) {
+  // Of a file that was made shorter it is not, whatever mincore(2) says.
+  std::byte last;
+  if (read_at_once(static_cast<std::uint64_t>(&bytes.back() - map_), {&last, 1}) == 0) return false;
+  if (in_memory_) return true;
+  if (!told_) return false;
+  const auto pages = whole_pages(bytes);
+  std::array<unsigned char, kViewMost / kPage + 1> in_memory;
+  const auto end = in_memory.begin() + static_cast<std::ptrdiff_t>(pages.size() / kPage);
+  return ::mincore(pages.data(), pages.size(), in_memory.data()) == 0 &&
+         std::all_of(in_memory.begin(), end, [](unsigned char page) { return page & 1; });
+}
+
+int FileStore::do_populate(std::span<const std::byte> bytes) {
+  const auto pages = whole_pages(bytes);
+  return ::madvise(pages.data(), pages.size(), MADV_POPULATE_READ) == 0 ? 0 : errno;
+}
 
 std::size_t FileStore::read_at_once(std::uint64_t offset, std::span<std::byte> into) {
   const iovec whole = {into.data(), into.size()};

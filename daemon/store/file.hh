@@ -32,6 +32,8 @@ class FileStore final : public WorkerStore {
                                                  const FileOptions& options);
   ~FileStore() override;
 
+  bool can_view(std::uint64_t length) const override;
+
   const FileFacts& facts() const { return facts_; }
   // At first derived from the facts. Whoever keeps identities sets the one that
   // he has kept.
@@ -39,7 +41,11 @@ class FileStore final : public WorkerStore {
 
  private:
   FileStore(Workers& workers, UniqueFd fd, FileFacts facts, const FileOptions& options);
+  void map(const struct stat& info, bool read_only);
   std::size_t read_at_once(std::uint64_t offset, std::span<std::byte> into) override;
+  std::span<const std::byte> mapped(std::uint64_t offset, std::uint64_t length) override;
+  bool resident(std::span<const std::byte> bytes) override;
+  int do_populate(std::span<const std::byte> bytes) override;
   int do_read(std::uint64_t offset, std::span<std::byte> into) override;
   int do_write(std::uint64_t offset, std::span<const std::byte> from) override;
   int do_zero(std::uint64_t offset, std::uint64_t length) override;
@@ -48,6 +54,8 @@ class FileStore final : public WorkerStore {
   UniqueFd fd_;
   FileFacts facts_;
   bool in_memory_ = false;
+  const std::byte* map_ = nullptr;  // all of it; null: not
+  bool told_ = false;               // by mincore(2), what is in memory
   int (*const sync_)(int fd);
 };
 

@@ -95,6 +95,23 @@ void WorkerStore::read(std::uint64_t offset, std::span<std::byte> into, Done don
     auto& self = static_cast<Op&>(job);
     self.err = self.store->do_read(self.offset, {self.bytes, self.length});
   };
+  submit_read(op, urgency);
+}
+
+void WorkerStore::view(std::uint64_t offset, std::uint64_t length, std::span<const std::byte>& into,
+                       Done done, Urgency urgency) {
+  if (!inside(offset, length, geometry_.size)) return done({EINVAL, 0});
+  into = mapped(offset, length);
+  if (into.empty() || resident(into)) return done({0, geometry_.epoch});
+  Op& op = take_op(Op::Kind::kRead, offset, length, const_cast<std::byte*>(into.data()), done);
+  op.run = [](Workers::Job& job) {
+    auto& self = static_cast<Op&>(job);
+    self.err = self.store->do_populate({self.bytes, self.length});
+  };
+  submit_read(op, urgency);
+}
+
+void WorkerStore::submit_read(Op& op, Urgency urgency) {
   op.done = [](Workers::Job& job) {
     auto& self = static_cast<Op&>(job);
     self.store->finish(self);

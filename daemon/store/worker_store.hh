@@ -3,6 +3,7 @@
 // that block, made asynchronous and put in order.
 #pragma once
 
+#include <cerrno>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -22,6 +23,8 @@ class WorkerStore : public Store {
  public:
   const Geometry& geometry() const final { return geometry_; }
   void read(std::uint64_t offset, std::span<std::byte> into, Done done, Urgency urgency) final;
+  void view(std::uint64_t offset, std::uint64_t length, std::span<const std::byte>& into, Done done,
+            Urgency urgency) final;
   void write(std::uint64_t offset, std::span<const std::byte> from, Done done) final;
   void zero(std::uint64_t offset, std::uint64_t length, Done done) final;
   void flush(Done done) final;
@@ -33,6 +36,13 @@ class WorkerStore : public Store {
   // On the reactor's thread: how many of the bytes, from the first on, could be
   // read without waiting.
   virtual std::size_t read_at_once(std::uint64_t offset, std::span<std::byte> into) = 0;
+  // Where the bytes are mapped, if that serves; and whether all of them are in memory. Else
+  // do_populate() waits for them, on a worker.
+  virtual std::span<const std::byte> mapped(std::uint64_t /*offset*/, std::uint64_t /*length*/) {
+    return {};
+  }
+  virtual bool resident(std::span<const std::byte> /*bytes*/) { return false; }
+  virtual int do_populate(std::span<const std::byte> /*bytes*/) { return EFAULT; }
   // On a worker, with ranges inside the store: 0 or an errno. Reads run beside
   // each other and beside all else; of do_write and do_zero one runs at a time,
   // and of do_flush one.
@@ -69,6 +79,7 @@ class WorkerStore : public Store {
 
   Op& take_op(Op::Kind kind, std::uint64_t offset, std::uint64_t length, std::byte* bytes,
               Done done);
+  void submit_read(Op& op, Urgency urgency);
   void finish(Op& op);
   void modify(Op& op);
   void start_batch();

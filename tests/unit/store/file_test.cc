@@ -92,6 +92,95 @@ TEST_F(FileStoreTest, FileCutShortBehindOurBackIsAnErrorNotZeros) {
   EXPECT_EQ(ops.read(60'000, std::span(bytes)).err, EIO);
 }
 
+// On a disk and in memory.
+class FileStoreViewTest : public testing::TestWithParam<test::TempDir::Where> {
+ protected:
+  std::unique_ptr<FileStore> open(const FileOptions& options = {}) {
+    auto made = FileStore::open(*workers, dir / "file", options);
+    EXPECT_TRUE(made.ok()) << made.status().cause();
+    return std::move(made).value();
+  }
+  Outcome view(Store& store, std::uint64_t offset, std::uint64_t length) {
+    seen = {};
+    test::Pending pending;
+    store.view(offset, length, seen, pending.done());
+    loop.until([&] { return pending.over; });
+    return pending.outcome;
+  }
+  // As a system call copies them.
+  std::vector<std::byte> copied() const {
+    const test::TempDir other;
+    const UniqueFd fd(::open((other / "copy").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    if (::write(fd.get(), seen.data(), seen.size()) != static_cast<ssize_t>(seen.size())) return {};
+    std::vector<std::byte> bytes(seen.size());
+    EXPECT_EQ(::pread(fd.get(), bytes.data(), bytes.size(), 0), static_cast<ssize_t>(bytes.size()));
+    return bytes;
+  }
+
+  test::TempDir dir{GetParam()};
+  test::Loop loop;
+  std::unique_ptr<Workers> workers = std::move(Workers::create(loop.reactor(), 2)).value();
+  std::span<const std::byte> seen;
+};
+
+TEST_P(FileStoreViewTest, IsWhatReadCopies) {
+  const auto bytes = test::pattern(3'000'000, 1);
+  {
+    const auto store = open({.size = 4'000'001});
+    test::StoreOps ops(loop, *store);
+    ASSERT_EQ(ops.write(500, bytes).err, 0);
+    ASSERT_EQ(ops.flush().err, 0);
+  }
+  for (const bool read_only : {false, true}) {
+    const auto store = open({.read_only = read_only});
+    const UniqueFd fd(::open((dir / "file").c_str(), O_RDONLY | O_CLOEXEC));
+    ASSERT_EQ(::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED), 0);
+    ASSERT_TRUE(store->can_view(bytes.size()));
+    for (int i = 0; i < 2; ++i) {
+      EXPECT_EQ(view(*store, 500, bytes.size()).err, 0);
+      EXPECT_TRUE(copied() == bytes);
+    }
+  }
+}
+
+TEST_P(FileStoreViewTest, FollowsWhatIsWritten) {
+  const auto store = open({.size = 1 << 20});
+  test::StoreOps ops(loop, *store);
+  ASSERT_EQ(ops.write(0, test::pattern(1 << 20, 1)).err, 0);
+  EXPECT_EQ(view(*store, 0, 1 << 20).err, 0);
+  const auto newer = test::pattern(1 << 20, 2);
+  ASSERT_EQ(ops.write(0, newer).err, 0);
+  EXPECT_TRUE(copied() == newer);
+}
+
+TEST_P(FileStoreViewTest, SmallOnesAndZerosAreCopied) {
+  const auto store = open({.size = 1 << 20});
+  EXPECT_FALSE(store->can_view(4096));
+  EXPECT_EQ(view(*store, 0, 1 << 20).err, 0);
+  EXPECT_TRUE(seen.empty());
+  EXPECT_EQ(view(*store, 1 << 19, 1 << 20).err, EINVAL);
+}
+
+TEST_P(FileStoreViewTest, FileCutShortBehindOurBackHasNone) {
+  const auto store = open({.size = 1 << 20});
+  test::StoreOps ops(loop, *store);
+  ASSERT_EQ(ops.write(0, test::pattern(1 << 20, 1)).err, 0);
+  ASSERT_EQ(::truncate((dir / "file").c_str(), 500'000), 0);
+  for (const std::uint64_t offset : {0, 400'000, 600'000}) {
+    const Outcome outcome = view(*store, offset, 1 << 18);
+    if (offset == 0) {
+      EXPECT_EQ(outcome.err, 0);
+      EXPECT_EQ(seen.size(), 1u << 18);
+    } else {
+      EXPECT_TRUE(outcome.err != 0 || seen.empty()) << offset;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Where, FileStoreViewTest,
+                         testing::Values(test::TempDir::Where::kDisk,
+                                         test::TempDir::Where::kMemory));
+
 TEST_F(FileStoreTest, ZeroFreesSpace) {
   const auto store = open({.size = 1 << 20});
   test::StoreOps ops(loop, *store);
