@@ -368,11 +368,11 @@ static int control_lane(struct rmem_channel *channel, unsigned long arg)
 	u32 usize;
 	int err;
 
-	BUILD_BUG_ON(sizeof(args) != 80);
+	BUILD_BUG_ON(sizeof(args) != 88);
 	err = rmem_copy_args(&args, sizeof(args), sizeof(args), arg, &usize);
 	if (err)
 		return err;
-	if (args.flags & ~RMEM_LANE_TAKE)
+	if (args.flags & ~RMEM_LANE_TAKE || args.__reserved)
 		return -EOPNOTSUPP;
 	region = served_region(channel, args.region_id);
 	if (IS_ERR(region))

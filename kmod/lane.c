@@ -76,6 +76,7 @@ struct rmem_lane {
 	struct socket *sock;		/* its file is held until stopped */
 	struct work_struct cut_work;
 	bool takes;			/* answers; fixed once it is a region's */
+	u32 at_once;			/* requests under way at most, or 0; fixed */
 	struct answer_form form;	/* fixed */
 	wait_queue_entry_t arrival;	/* in the socket's wait queue, if it does */
 
@@ -585,7 +586,7 @@ static bool lane_step(struct rmem_region *region, pgoff_t chunk, u32 tid)
  * rmem_lane_get() - publish a fetch that the caller is about to ask for
  *
  * Return: a lane to pass to rmem_lane_wait(), once the caller holds no lock; NULL,
- * and nothing has been done: the daemon has to ask.
+ * and nothing has been done: the daemon has to ask, who may have more connections.
  */
 struct rmem_lane *rmem_lane_get(struct rmem_req *req)
 {
@@ -593,7 +594,7 @@ struct rmem_lane *rmem_lane_get(struct rmem_req *req)
 	struct rmem_lane *lane = region->lane;
 
 	lockdep_assert_held(&region->lock);
-	if (!lane)
+	if (!lane || (lane->at_once && region->nr_asked >= lane->at_once))
 		return NULL;
 	if (lane->takes)
 		rmem_ring_miss(region->channel, req,
@@ -791,6 +792,7 @@ static struct rmem_lane *lane_new(struct rmem_region *region, const struct rmem_
 	lane->generation = channel->generation;
 	/* of a unix socket the other end is not far, and its lock is not to be tried */
 	lane->takes = args->flags & RMEM_LANE_TAKE && sk_is_tcp(lane->sock->sk);
+	lane->at_once = args->at_once;
 	lane->message_bytes = args->message_bytes;
 	lane->cookie_at = args->cookie_at;
 	lane->offset_at = args->offset_at;
@@ -881,7 +883,7 @@ static int lane_finish(struct rmem_region *region, struct rmem_channel *channel,
 	    args->cookie_at || args->offset_at || args->length_at || args->checksum_at ||
 	    args->answer_mask || args->answer_cookie_at || args->answer_offset_at ||
 	    args->answer_length_at || args->answer_payload_at || args->answer_sum_at ||
-	    args->answer_checksum_at || args->taken)
+	    args->answer_checksum_at || args->taken || args->at_once)
 		return -EINVAL;
 	args->answer_bytes = 0;
 	spin_lock(&region->lock);

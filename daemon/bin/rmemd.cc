@@ -56,7 +56,7 @@ struct CommandLine {
   std::optional<std::string> state_dir;
   std::optional<std::string> hedge;
   std::optional<std::string> compress;
-  std::optional<unsigned> bulk_connections;
+  std::optional<unsigned> bulk_connections, page_connections;
   TlsFlags tls;
 };
 
@@ -74,6 +74,7 @@ Result<control::Config> configure(const CommandLine& line) {
   for (const auto& [word, meaning] : control::compressions())
     if (line.compress == word) config.remote.compression = meaning;
   if (line.bulk_connections) config.remote.bulk_connections = *line.bulk_connections;
+  if (line.page_connections) config.remote.page_connections = *line.page_connections;
   line.tls.apply(config.remote.tls);
   if (!control::valid_region_name(config.instance)) {
     return Status(Code::kUsage, "--instance: `" + config.instance + "' is not a name");
@@ -193,7 +194,12 @@ int program(int argc, char** argv) {
   app.add_option("--bulk-connections", line.bulk_connections,
                  "how many carry what a region reads ahead and writes; 0: one, or as many as are "
                  "worth it [0]")
-      ->check(CLI::Range(0u, store::RemoteOptions::kMostBulkConnections))
+      ->check(CLI::Range(0u, store::RemoteOptions::kMostConnections))
+      ->type_name("N");
+  app.add_option("--page-connections", line.page_connections,
+                 "how many share the pages that programs wait for in a region; 0: one, or as many "
+                 "as are worth it [0]")
+      ->check(CLI::Range(0u, store::RemoteOptions::kMostConnections))
       ->type_name("N");
   line.tls.add(app, transport::TlsSide::kClient);
   cli::add_config(app, line.file, control::kDefaultConfig);

@@ -71,7 +71,9 @@ Table keys(Config& config) {
       .key("hedge", config::word<bool>(config.hedge, {{"off", false}, {"auto", true}}))
       .key("compress", config::word<store::Compression>(config.remote.compression, compressions()))
       .key("bulk-connections", config::number<unsigned>(config.remote.bulk_connections, 0,
-                                                        store::RemoteOptions::kMostBulkConnections))
+                                                        store::RemoteOptions::kMostConnections))
+      .key("page-connections", config::number<unsigned>(config.remote.page_connections, 0,
+                                                        store::RemoteOptions::kMostConnections))
       .key("tls",
            config::table(transport::tls_keys(transport::TlsSide::kClient, config.remote.tls)))
       .key("region",
@@ -88,6 +90,8 @@ std::vector<std::string_view> fixed_changes(const Config& now, const Config& nex
   if (now.remote.compression != next.remote.compression) keys.emplace_back("compress");
   if (now.remote.bulk_connections != next.remote.bulk_connections)
     keys.emplace_back("bulk-connections");
+  if (now.remote.page_connections != next.remote.page_connections)
+    keys.emplace_back("page-connections");
   if (now.remote.tls != next.remote.tls) keys.emplace_back("tls");
   return keys;
 }

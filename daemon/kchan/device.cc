@@ -162,6 +162,7 @@ int Device::lane(std::uint32_t region, const Lane& lane, bool& takes) {
   argument.offset_at = lane.offset_at;
   argument.length_at = lane.length_at;
   argument.checksum_at = lane.checksum_at;
+  argument.at_once = lane.at_once;
   if (!lane.answer.empty()) {
     argument.flags = RMEM_LANE_TAKE;
     argument.answer = address(lane.answer.data());

@@ -50,6 +50,7 @@ class KernelChannel {
     int socket = -1;
     std::span<const std::byte> message;
     std::uint16_t cookie_at = 0, offset_at = 0, length_at = 0, checksum_at = 0;
+    std::uint32_t at_once = 0;  // outstanding at most; 0: any number
     // What answers look like that they take as well; none: `answer` is empty.
     std::span<const std::byte> answer, answer_mask;
     std::uint16_t answer_cookie_at = 0, answer_offset_at = 0, answer_length_at = 0,

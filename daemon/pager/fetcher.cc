@@ -403,6 +403,7 @@ store::Asker::Begun Fetcher::begin(const Lane& lane) {
       .offset_at = lane.offset_at,
       .length_at = lane.length_at,
       .checksum_at = lane.checksum_at,
+      .at_once = lane.at_once,
       .answer = {},
       .answer_mask = {},
   };

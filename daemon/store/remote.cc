@@ -33,6 +33,14 @@ constexpr unsigned kBulkConnections = 8;
 // 20 MB/s each over the longest way.
 constexpr std::uint64_t kShare = 1 << 20;
 constexpr std::uint64_t kShareRate = 20;  // bytes a microsecond
+
+// With the page lane eight. TCP lets ten segments go at first, and after a pause; a page's
+// request is one, and the page itself as many.
+constexpr unsigned kPageConnections = 8;
+constexpr std::uint32_t kAtOnce = 8;
+// Nearer than that a round trip is no more than what the work of asking takes.
+constexpr std::chrono::microseconds kDistant{1000};
+
 constexpr auto kNever = std::numeric_limits<std::uint64_t>::max();
 
 // Grows with every session of this host, across restarts of the program.
@@ -124,7 +132,7 @@ struct RemoteStore::Impl {
     void on_link_lost(const Status& why) override {
       switch (role) {
         case wire::Role::kPages:
-          return store.on_pages_lost();
+          return store.on_pages_lost(*this);
         case wire::Role::kSide:
           return store.on_side_lost(*this, why);
         default:
@@ -136,7 +144,7 @@ struct RemoteStore::Impl {
       store.on_asked(reply, bytes, ctx);
     }
     void on_link_worn() override {
-      role == wire::Role::kPages ? store.on_pages_lost() : store.renew();
+      role == wire::Role::kPages ? store.on_pages_lost(*this) : store.renew();
     }
     bool is_bulk() const { return this == &store.bulk; }
 
@@ -146,7 +154,8 @@ struct RemoteStore::Impl {
     std::unique_ptr<RemoteLink> link;
     std::uint32_t handle = 0;
     bool ready = false;        // for operations
-    std::uint64_t length = 0;  // of those that it has
+    std::uint32_t ops = 0;     // that it has,
+    std::uint64_t length = 0;  // and all of theirs
     Backlog reads;
     Backlog modifications;
   };
@@ -163,6 +172,7 @@ struct RemoteStore::Impl {
         open_timer(reactor, [this] { on_open_timeout(); }),
         retry_timer(reactor, [this] { attempt(); }),
         pages_timer(reactor, [this] { pages.connector || pages.link ? no_pages() : open_pages(); }),
+        bursts_timer(reactor, [this] { look_at_bursts(); }),
         sides_timer(reactor, [this] { give_up_sides(); }),
         bury(reactor, [this] { dead.clear(); }) {
     if (expected) geometry = *expected;
@@ -410,8 +420,14 @@ struct RemoteStore::Impl {
     reply.err == 0 ? lane_ready(lane) : no_lane(lane);
   }
 
-  void lane_ready(Lane& lane) { &lane == &pages ? pages_ready() : side_ready(lane); }
-  void no_lane(Lane& lane) { &lane == &pages ? no_pages() : no_side(lane); }
+  void lane_ready(Lane& lane) {
+    if (&lane == &pages) return pages_ready();
+    lane.role == wire::Role::kPages ? burst_ready(lane) : side_ready(lane);
+  }
+  void no_lane(Lane& lane) {
+    if (&lane == &pages) return no_pages();
+    lane.role == wire::Role::kPages ? drop(lane) : no_side(lane);
+  }
 
   void pages_ready() {
     turn.end();
@@ -422,8 +438,9 @@ struct RemoteStore::Impl {
   }
 
   void lend() {
-    if (pages.ready && asker != nullptr)
-      pages.link->lend(*asker, pages.handle, longest_asked, asker_receives);
+    if (!pages.ready || asker == nullptr) return;
+    pages.link->lend(*asker, pages.handle, longest_asked, asker_receives,
+                     page_connections() > 1 ? kAtOnce : 0);
   }
 
   // A read of the asker's is over.
@@ -444,17 +461,15 @@ struct RemoteStore::Impl {
     pages_timer.arm(pages_backoff);
   }
 
-  void on_pages_lost() {
-    if (!pages.ready) return no_pages();
-    ++counters.page_lanes_lost;
-    no_pages();
+  void on_pages_lost(Lane& lost) {
+    counters.page_lanes_lost += lost.ready;
+    no_lane(lost);
     // From the first byte on, the oldest first.
     Op* op = active;
     while (op != nullptr && op->next != nullptr) op = op->next;
     for (; op != nullptr; op = op->previous) {
-      if (op->lane != &pages) continue;
-      pages.length -= op->length;
-      op->lane = nullptr;
+      if (op->lane != &lost) continue;
+      unassign(*op);
       op->issued = op->under_way = 0;
       op->whole = false;
       op->err = 0;
@@ -462,6 +477,53 @@ struct RemoteStore::Impl {
       reads.push(*op);
     }
     pump();
+  }
+
+  // --- burst lanes -----------------------------------------------------------
+
+  unsigned page_connections() const {
+    if (options.page_connections != 0) return options.page_connections;
+    return pages.link->round_trip() >= kDistant ? kPageConnections : 1;
+  }
+
+  // As many demands at once as one connection does not let go.
+  bool bursts() const {
+    return !bursts_open && pages.ops > (options.page_connections != 0 ? 1 : kAtOnce) &&
+           page_connections() > 1;
+  }
+
+  // Those that come up share what the page lane carries; those that do not are done without.
+  void open_bursts() {
+    bursts_open = true;
+    while (burst_lanes.size() + 1 < page_connections())
+      burst_lanes.emplace_back(*this, wire::Role::kPages);
+    bursts_timer.arm(options.open_timeout);
+    for (Lane& burst : burst_lanes) join(burst);
+  }
+
+  void burst_ready(Lane& burst) { burst.ready = bursts_used = true; }
+
+  void look_at_bursts() {
+    const bool used = std::exchange(bursts_used, false);
+    bursts_open = false;
+    for (Lane& burst : burst_lanes) {
+      if (!burst.ready || (!used && burst.ops == 0)) drop(burst);
+      bursts_open |= burst.ready;
+    }
+    if (bursts_open) bursts_timer.arm(options.burst_lanes_kept);
+  }
+
+  // The one with the least to carry, of which tasks that ask by themselves have a share.
+  Lane& lane_for_page() {
+    Lane* least = &pages;
+    std::uint64_t length = pages.length + (pages.link->lends() ? kAtOnce * longest_asked : 0);
+    for (Lane& burst : burst_lanes) {
+      if (!burst.ready || burst.length >= length) continue;
+      least = &burst;
+      length = burst.length;
+    }
+    bursts_used |= least != &pages;
+    return *least;
   }
 
   // --- side lanes ------------------------------------------------------------
@@ -592,12 +654,15 @@ struct RemoteStore::Impl {
     retry_timer.disarm();
     pages_timer.disarm();
     pages_backoff = {};
+    bursts_timer.disarm();
+    bursts_open = false;
     sides_timer.disarm();
     sides_from = kNever;
     sides_open = false;
     renewal.reset();
     next.reset();
     for (Lane& side : sides) drop(side);
+    for (Lane& burst : burst_lanes) drop(burst);
     drop(pages);
     drop(bulk);
   }
@@ -712,8 +777,9 @@ struct RemoteStore::Impl {
     if (active != nullptr) active->previous = &op;
     active = &op;
     if (type == Type::kRead && urgency == Urgency::kDemand && pages.ready) {
-      assign(op, pages);
-      pages.reads.push(op);
+      Lane& lane = lane_for_page();
+      assign(op, lane);
+      lane.reads.push(op);
     } else if (type == Type::kRead || type == Type::kWrite) {
       (type == Type::kRead ? reads : modifications).push(op);
     } else {
@@ -721,20 +787,27 @@ struct RemoteStore::Impl {
       bulk.modifications.push(op);
     }
     pump();
+    if (pages.ready && bursts()) open_bursts();
     if (bulk.length >= sides_from && (held || options.read_only)) open_sides();
   }
 
   static void assign(Op& op, Lane& lane) {
     op.lane = &lane;
+    ++lane.ops;
     lane.length += op.length;
+  }
+
+  static void unassign(Op& op) {
+    Lane* const lane = std::exchange(op.lane, nullptr);
+    if (lane == nullptr) return;
+    --lane->ops;
+    lane->length -= op.length;
   }
 
   // Makes calls of what waits, reads first.
   void pump() {
     distribute();
-    pump(pages);
-    pump(bulk);
-    for (Lane& side : sides) pump(side);
+    each_lane([this](Lane& lane) { pump(lane); });
   }
 
   void pump(Lane& lane) {
@@ -798,7 +871,7 @@ struct RemoteStore::Impl {
   void complete(Op& op, const Outcome& outcome) {
     (op.previous != nullptr ? op.previous->next : active) = op.next;
     if (op.next != nullptr) op.next->previous = op.previous;
-    if (op.lane != nullptr) op.lane->length -= op.length;
+    unassign(op);
     const Done done = op.done;
     op.next = free_ops;
     free_ops = &op;
@@ -831,8 +904,9 @@ struct RemoteStore::Impl {
   // Every lane that there may be.
   template <typename Visit>
   void each_lane(Visit visit) {
-    visit(bulk);
     visit(pages);
+    for (Lane& burst : burst_lanes) visit(burst);
+    visit(bulk);
     for (Lane& side : sides) visit(side);
   }
 
@@ -840,6 +914,9 @@ struct RemoteStore::Impl {
   // never the other way round.
   Lane bulk{*this, wire::Role::kBulk};
   Lane pages{*this, wire::Role::kPages};
+  std::deque<Lane> burst_lanes;  // further page lanes
+  bool bursts_open = false;      // or being opened
+  bool bursts_used = false;      // of late
   std::deque<Lane> sides;
   std::uint64_t sides_from = kNever;  // bytes under way on the bulk lane: time to open them
   bool sides_open = false;            // or being opened, one at least
@@ -866,6 +943,7 @@ struct RemoteStore::Impl {
   Reactor::Timer retry_timer;
   Reactor::Timer pages_timer;  // of the try under way, or until the next one
   std::chrono::milliseconds pages_backoff{};
+  Reactor::Timer bursts_timer;
   Reactor::Timer sides_timer;
   Reactor::TurnEnd bury;
 };

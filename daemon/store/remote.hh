@@ -70,7 +70,12 @@ struct RemoteOptions {
   // That share what is carried in bulk; 0: one, or over a distance, where congestion control
   // makes one slow, as many as are worth it.
   unsigned bulk_connections = 0;
-  static constexpr unsigned kMostBulkConnections = 16;
+  // Among which reads that somebody waits for are shared; 0: one, or over a distance, once there
+  // are many at a time, as many as are worth it.
+  unsigned page_connections = 0;
+  static constexpr unsigned kMostConnections = 16;  // of either
+  // Those that nobody has needed for so long are closed.
+  std::chrono::milliseconds burst_lanes_kept{60'000};
   // Checksums on payloads; unset = for TCP off loopback.
   std::optional<bool> checksum;
   // The size and identity that it has to have; unset = those of the first open.
@@ -107,6 +112,10 @@ struct RemoteOptions {
 // for. While there is no page lane, because the server has no room for it or it
 // was lost, the bulk lane carries these as well, and it is tried for again; what
 // was outstanding on it goes on there.
+//
+// Over a distance burst lanes, which are further page lanes, share these reads with it, once
+// there are more than a connection that was idle lets go at once. They are closed when nobody
+// has needed them for a while.
 //
 // Over a distance, where either end has no congestion control that tells lost packets
 // from full queues (BBR), side lanes share the reads and writes of the bulk lane, once

@@ -563,7 +563,8 @@ FrameReader::Next RemoteLink::on_frame(const wire::Header& header, bool intact) 
 
 // --- what others ask ---------------------------------------------------------
 
-void RemoteLink::lend(Asker& asker, std::uint32_t handle, std::uint64_t longest, bool receives) {
+void RemoteLink::lend(Asker& asker, std::uint32_t handle, std::uint64_t longest, bool receives,
+                      std::uint32_t at_once) {
   if (lent_.ever) return;
   const bool aside = receives && can_receive(longest);
   if (!connection_ || !connection_->bare() || longest > max_payload_ ||
@@ -594,6 +595,7 @@ void RemoteLink::lend(Asker& asker, std::uint32_t handle, std::uint64_t longest,
   lent_.ever = true;
   lent_.handle = handle;
   lent_.longest = longest;
+  lent_.at_once = at_once;
   if (!lent_.aside) lent_.bytes.resize(longest);
   choose_staging();
   // When what is to be sent first has gone.
@@ -660,6 +662,7 @@ void RemoteLink::resume_asker() {
   Asker::Lane lane{options_.generation, connection_->socket(), lent_.message,       at::kRequest,
                    at::kOffset,         at::kLength,           at::kHeaderChecksum, {}};
   lane.round_trip = connection_->round_trip();
+  lane.at_once = lent_.at_once;
   const bool takes = answers_are_askers();
   if (takes)
     lane.answer = {lent_.answer,

@@ -107,9 +107,13 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
   // Reads of `handle` that somebody else asks for on this connection, of at most
   // `longest` bytes; what the link itself has to send goes in between. For good: with
   // take_back() it ends, and later answers are thrown away. An asker that `receives` is
-  // left the answers, too, while none but his are outstanding.
-  void lend(Asker& asker, std::uint32_t handle, std::uint64_t longest, bool receives);
+  // left the answers, too, while none but his are outstanding. He has `at_once` outstanding at
+  // most; 0: any number.
+  void lend(Asker& asker, std::uint32_t handle, std::uint64_t longest, bool receives,
+            std::uint32_t at_once = 0);
   void take_back();
+  // Whether he may ask now.
+  bool lends() const { return lent_.begun != Asker::Begun::kNo; }
   // He takes no more of them on the lane of that number.
   void take_answers(std::uint32_t number);
 
@@ -237,6 +241,7 @@ class RemoteLink final : private transport::Connection::Handler, private wire::F
     wire::HeaderBytes message;
     std::uint32_t handle = 0;
     std::uint64_t longest = 0;
+    std::uint32_t at_once = 0;
     bool aside = false;            // payloads go to the asker as a receiver
     std::vector<std::byte> bytes;  // else they go here
     Call call;

@@ -125,6 +125,7 @@ class Asker : public Receiver {
       std::uint16_t payload_checksum_at = 0, checksum_at = 0;
     } answer;
     std::chrono::microseconds round_trip{};  // at least; 0: not known
+    std::uint32_t at_once = 0;               // outstanding at most; 0: any number
   };
   enum class Begun {
     kNo,     // it will not, on no connection like this

@@ -5,7 +5,8 @@
 # kernel has it, and what somebody waits for as the system says; on a near link both do
 # as the system says. Zeros are not sent at all. What is written after a pause leaves as fast
 # as its window allows, and not at the rate of what was written before. The first page comes after
-# one round trip, while its chunk takes the new connection several.
+# one round trip, while its chunk takes the new connection several. Many pages that are missed at
+# the same time do not wait for one connection to let so much go.
 . "$(dirname "$0")/lib.sh"
 
 modprobe -q tcp_bbr || true
@@ -18,8 +19,9 @@ rmem-load poke "$work/file" $((size - 4096)) 7
 hosts_up
 truncate -s 16M "$work/written"
 dd if=/dev/urandom of="$work/first" bs=1M count=1 status=none
+rmem-bench make "$work/many" --size 16MiB
 start_server "near=file://$work/file" "far=file://$work/file" "written=file://$work/written" \
-	"first=file://$work/first"
+	"first=file://$work/first" "many=file://$work/many"
 start_rmemd
 
 # Connections of the server's side (sport) or the client's (dport) that travel so.
@@ -69,8 +71,23 @@ note "attached after $((attached - begun)) ms, the first page came $took ms late
 assert_le "$took" 1500 "ms until the first page, of which a round trip takes 500"
 cmp "$work/first" /run/rmem/regions/first
 assert_exit 0 rmemctl detach first
-in_srv tc qdisc replace dev srv0 root netem delay 10ms
 
+# Of 64 threads, all together, in ms.
+burst() { # ARG...
+	rmem-bench run --peer none --region /dev/rmem-many --size 16MiB --case random-64 --rounds 1 --tsv "$work/many.tsv" \
+		"$@" >"$work/many.txt"
+	awk -F'\t' '$1 == "rmem:many" { print int($3 * $4 / 1e6) }' "$work/many.tsv"
+}
+attach many --read-only --chunk 4KiB
+wait_for at_least 2 daemon_says many lanes
+one=$(burst --no-warm-up)
+wait_for at_least 9 daemon_says many lanes
+eight=$(burst --no-warm-up)
+note "64 pages by a new connection after $one ms, by eight after $eight"
+assert_le $((3 * eight)) $((2 * one)) "three times what 64 pages take by eight connections, in ms"
+assert_exit 0 rmemctl detach many
+
+in_srv tc qdisc replace dev srv0 root netem delay 10ms
 ((bbr)) || exit 0
 # The client's bulk connection: BBR's gain in per cent, and the KiB that it may send within a
 # round trip.

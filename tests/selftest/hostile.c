@@ -996,6 +996,7 @@ static void set_lane(struct rmem_ioc_lane *l)
 	l->offset_at = 8;
 	l->length_at = 16;
 	l->checksum_at = one_in(2) ? 24 : 0;
+	l->at_once = one_in(2) ? pick(4) : 0;
 	if (one_in(3))
 		return;
 	l->flags = RMEM_LANE_TAKE;

@@ -206,7 +206,7 @@ static const struct sample samples[] = {
 	{ "STATE", RMEM_IOC_STATE, 144, ON_CONTROL, 0, set_state },
 	{ "RECEIVE", RMEM_IOC_RECEIVE, 56, ON_CONTROL, 52, set_receive },
 	{ "SEND", RMEM_IOC_SEND, 48, ON_CONTROL, 44, set_send },
-	{ "LANE", RMEM_IOC_LANE, 80, ON_CONTROL, 0, set_lane },
+	{ "LANE", RMEM_IOC_LANE, 88, ON_CONTROL, 84, set_lane },
 	{ "RUNS", RMEM_IOC_RUNS, 32, ON_CONTROL, 28, set_runs },
 };
 

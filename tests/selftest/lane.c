@@ -1050,6 +1050,58 @@ TEST(answers_in_any_order)
 	env_stop(&e);
 }
 
+/* What is more than that the daemon has to ask for, until something has come. */
+TEST(so_many_at_once)
+{
+	struct rmem_request q[2], more;
+	struct reader d[4];
+	struct env e;
+	int taking, i;
+
+	for (taking = 0; taking <= 1; taking++) {
+		struct message m[2];
+		struct rmem_ioc_lane l;
+
+		context(taking ? "answers are taken" : "answers are the daemon's");
+		env_start(&e, TCP4);
+		l = taking ? taking_lane_of(&e) : lane_of(&e);
+		l.at_once = 2;
+		ASSERT_RET(chan_lane(&e.r.c, &l), 0);
+		for (i = 0; i < 2; i++) {
+			ask(&e, &d[i], i * CHUNK, false);
+			if (taking)
+				missed(&e, d[i].at, &m[i]);
+			else
+				asked(&e, &d[i], &q[i]);
+		}
+		for (; i < 4; i++) {
+			ask(&e, &d[i], i * CHUNK, false);
+			told(&e, &d[i], &more);
+			EXPECT_EQ(more.op, RMEM_OP_FETCH);
+			EXPECT_EQ(more.flags, 0);
+		}
+		if (taking)
+			answer(&e, &m[0]);
+		else
+			fill(&e, &q[0]);
+		answered(&d[0]);
+		ask(&e, &d[2], 4 * CHUNK, false);
+		if (taking)
+			missed(&e, d[2].at, &m[0]);
+		else
+			asked(&e, &d[2], &q[0]);
+		for (i = 0; i < 2; i++) {
+			if (taking)
+				answer(&e, &m[i]);
+			else
+				fill(&e, &q[i]);
+		}
+		answered(&d[1]);
+		answered(&d[2]);
+		env_stop(&e);
+	}
+}
+
 /* Each piece is taken before the next is sent. */
 TEST(answers_in_pieces)
 {
@@ -1774,6 +1826,11 @@ TEST(forms)
 	EXPECT_RET(refused(&e, &l), -EFAULT);
 	l = taking_lane_of(&e);
 	l.taken = 1;
+	EXPECT_RET(refused(&e, &l), -EINVAL);
+	l = taking_lane_of(&e);
+	l.__reserved = 1;
+	EXPECT_RET(refused(&e, &l), -EOPNOTSUPP);
+	l = (struct rmem_ioc_lane){ .size = sizeof(l), .region_id = e.r.id, .fd = -1, .at_once = 1 };
 	EXPECT_RET(refused(&e, &l), -EINVAL);
 	l = (struct rmem_ioc_lane){ .size = sizeof(l), .region_id = e.r.id, .fd = -1 };
 	l.flags = RMEM_LANE_TAKE;

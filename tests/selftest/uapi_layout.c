@@ -34,7 +34,7 @@ TEST(ioctl_numbers)
 		{ "STATE", RMEM_IOC_STATE, 0x4090e547 },
 		{ "RECEIVE", RMEM_IOC_RECEIVE, 0xc038e548 },
 		{ "SEND", RMEM_IOC_SEND, 0xc030e549 },
-		{ "LANE", RMEM_IOC_LANE, 0xc050e54e },
+		{ "LANE", RMEM_IOC_LANE, 0xc058e54e },
 		{ "RUNS", RMEM_IOC_RUNS, 0xc020e54f },
 	};
 	size_t i;
@@ -65,7 +65,7 @@ TEST(structs_have_no_holes)
 	EXPECT_EQ(sizeof(struct rmem_write_run), 2 * 8 + 2 * 4);
 	EXPECT_EQ(sizeof(struct rmem_ioc_runs), 4 * 4 + 2 * 8);
 	EXPECT_EQ(sizeof(struct rmem_ioc_send), 6 * 4 + 3 * 8);
-	EXPECT_EQ(sizeof(struct rmem_ioc_lane), 7 * 4 + 4 * 8 + 10 * 2);
+	EXPECT_EQ(sizeof(struct rmem_ioc_lane), 9 * 4 + 4 * 8 + 10 * 2);
 	EXPECT_EQ(sizeof(struct rmem_request), 8 + 4 + 2 + 2 + 4 * 8 + 4 * 4);
 }
 

@@ -126,7 +126,8 @@ class World {
                   timer.arm(std::max(due - Reactor::Clock::now(), Reactor::Clock::duration{}));
                 }),
           sources(control::source_factory(*world.reactor_,
-                                          {.bulk_connections = world.bulk_connections_})),
+                                          {.bulk_connections = world.bulk_connections_,
+                                           .page_connections = world.page_connections_})),
           regions(*world.reactor_, world.kernel_, pager, *sources, "default",
                   control::Recordings("/nowhere")) {}
     Reactor::Timer timer;
@@ -311,6 +312,7 @@ class World {
   std::string disk_file_;
   Host host_;
   const unsigned bulk_connections_{static_cast<unsigned>(host_.chance.below(4))};
+  const unsigned page_connections_{static_cast<unsigned>(host_.chance.below(4))};
   std::unique_ptr<Reactor> reactor_;
   Kernel kernel_;
   Network network_;

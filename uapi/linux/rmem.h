@@ -644,6 +644,8 @@ struct rmem_ioc_state {
  * @answer_sum_at: likewise, the CRC-32C of the payload, 4 bytes; 0: there is none
  * @answer_checksum_at: as @checksum_at
  * @taken: out, with @fd -1: how much of that header's payload was taken
+ * @at_once: requests under way on it at most; 0: as many as there are
+ * @__reserved: must be 0
  *
  * With a lane the first task that misses a chunk sends the message itself, with
  * the three numbers and the checksum put in, each little-endian. The request is in
@@ -651,7 +653,8 @@ struct rmem_ioc_state {
  * takes it from there when the answer comes. What the module cannot send
  * (the socket is full, in use, or broken) it publishes once more, with
  * RMEM_REQ_AGAIN and without @lane, and then it wakes the daemon as ever, as it
- * does for all that is not a first demand. Needs RMEM_FEATURE_LANE.
+ * does for all that is not a first demand, and for what is more than @at_once.
+ * Needs RMEM_FEATURE_LANE.
  *
  * RMEM_LANE_TAKE: the tasks that have asked take the answers out of the socket, each
  * what comes while it waits, and the daemon must not receive from it; it may watch for
@@ -706,6 +709,8 @@ struct rmem_ioc_lane {
 	__u16 answer_sum_at;
 	__u16 answer_checksum_at;
 	__aligned_u64 taken;
+	__u32 at_once;
+	__u32 __reserved;
 };
 #define RMEM_IOC_LANE _IOWR(RMEM_IOC_TYPE, 0x4e, struct rmem_ioc_lane)
 

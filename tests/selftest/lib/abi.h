@@ -89,7 +89,7 @@ FIELD(rmem_ioc_receive, received, 40, 8);
 FIELD(rmem_ioc_receive, error, 48, 4);
 FIELD(rmem_ioc_receive, __reserved, 52, 4);
 
-SIZE(rmem_ioc_lane, 80);
+SIZE(rmem_ioc_lane, 88);
 FIELD(rmem_ioc_lane, size, 0, 4);
 FIELD(rmem_ioc_lane, flags, 4, 4);
 FIELD(rmem_ioc_lane, region_id, 8, 4);
@@ -215,7 +215,7 @@ NUMBER(RMEM_IOC_PUSH, 0x4010e546);
 NUMBER(RMEM_IOC_STATE, 0x4090e547);
 NUMBER(RMEM_IOC_RECEIVE, 0xc038e548);
 NUMBER(RMEM_IOC_SEND, 0xc030e549);
-NUMBER(RMEM_IOC_LANE, 0xc050e54e);
+NUMBER(RMEM_IOC_LANE, 0xc058e54e);
 NUMBER(RMEM_IOC_RUNS, 0xc020e54f);
 
 NUMBER(RMEM_UAPI_MAJOR, 1);

@@ -26,6 +26,7 @@ state-dir = "/var/lib/other"
 stop-timeout = "3s"
 hedge = "auto"
 bulk-connections = 4
+page-connections = 3
 [region]
 resident-limit = "16MiB"
 chunk = "1MiB"
@@ -46,6 +47,7 @@ push-rate = 1000
   EXPECT_EQ(config.stop_timeout, 3s);
   EXPECT_TRUE(config.hedge);
   EXPECT_EQ(config.remote.bulk_connections, 4u);
+  EXPECT_EQ(config.remote.page_connections, 3u);
   AttachOptions expected;
   expected.chunk = 1 << 20;
   expected.resident_limit = 16 << 20;

@@ -1388,6 +1388,133 @@ TEST_F(RemoteStoreLanesTest, AnAskerReceivesWhatIsWorthIt) {
   store->close();
 }
 
+// With four connections for pages: the proxy's 2, and 3 to 5.
+class RemoteStoreBurstsTest : public RemoteStoreLanesTest {
+ protected:
+  static constexpr unsigned kConnections = 4;
+
+  std::unique_ptr<RemoteStore> all(const std::string& name, RemoteOptions options = {}) {
+    options.page_connections = kConnections;
+    auto store = writer(name, options);
+    both(*store);
+    burst(*store, 2);
+    loop.until([&] { return store->lanes() == 5; });
+    EXPECT_EQ(proxy->connections, 5);
+    return store;
+  }
+  // So many demands at once.
+  void burst(RemoteStore& store, std::size_t count) {
+    std::deque<Pending> reads(count);
+    std::vector<std::byte> one(100);
+    for (Pending& read : reads) store.read(0, one, read.done(), Urgency::kDemand);
+    loop.until([&] { return std::ranges::all_of(reads, &Pending::over); });
+    for (const Pending& read : reads) EXPECT_EQ(read.outcome.err, 0);
+  }
+};
+
+TEST_F(RemoteStoreBurstsTest, ShareWhatSomebodyWaitsFor) {
+  const auto store = all("file");
+  // What nobody waits for is none of their business.
+  proxy->stuck = 1;
+  Pending bulk;
+  store->read(0, bytes, bulk.done());
+  burst(*store, 8);
+  EXPECT_FALSE(bulk.over);
+
+  proxy->stuck = 2;
+  std::deque<Pending> reads(4);
+  std::deque<std::vector<std::byte>> into(4, std::vector<std::byte>(1000));
+  for (std::size_t i = 0; i < reads.size(); ++i)
+    store->read(i, into[i], reads[i].done(), Urgency::kDemand);
+  loop.until([&] { return std::ranges::count_if(reads, &Pending::over) == 3; });
+  EXPECT_FALSE(reads[0].over);
+  for (std::size_t i = 1; i < reads.size(); ++i)
+    EXPECT_EQ(into[i], std::vector(1000, std::byte{'f'}));
+  proxy->stuck = 0;
+  store->close();
+  EXPECT_EQ(store->lanes(), 0u);
+}
+
+TEST_F(RemoteStoreBurstsTest, WhatOneHadGoesOnElsewhere) {
+  const auto store = all("file");
+  proxy->stuck = 4;
+  std::deque<Pending> reads(8);
+  std::vector<std::byte> one(1000);
+  for (Pending& read : reads) store->read(0, one, read.done(), Urgency::kDemand);
+  loop.until([&] { return std::ranges::count_if(reads, &Pending::over) == 6; });
+  proxy->cut(4);
+  loop.until([&] { return std::ranges::all_of(reads, &Pending::over); });
+  for (const Pending& read : reads) EXPECT_EQ(read.outcome.err, 0);
+  EXPECT_EQ(heard.downs, 0);
+  EXPECT_EQ(store->lanes(), 4u);
+}
+
+TEST_F(RemoteStoreBurstsTest, GoOnWithoutThePageLane) {
+  const auto store = all("file");
+  proxy->cut(2);
+  loop.until([&] { return store->counters().page_lanes_lost == 1; });
+  burst(*store, 8);
+  loop.until([&] { return store->lanes() == 5; });
+  burst(*store, 8);
+  EXPECT_EQ(heard.downs, 0);
+}
+
+TEST_F(RemoteStoreBurstsTest, ServerWithoutRoomGetsFewer) {
+  server_options.limits.connections = 4;
+  start_server();
+  const auto store = writer("file", {.page_connections = kConnections});
+  both(*store);
+  burst(*store, 8);
+  loop.until([&] { return store->lanes() == 4 && proxy->connections == 5; });
+  burst(*store, 8);
+  EXPECT_EQ(heard.downs, 0);
+}
+
+TEST_F(RemoteStoreBurstsTest, OneDemandAtATimeNeedsNone) {
+  const auto store = writer("file", {.page_connections = kConnections});
+  both(*store);
+  for (int i = 0; i < 20; ++i) burst(*store, 1);
+  EXPECT_EQ(store->lanes(), 2u);
+  EXPECT_EQ(proxy->connections, 2);
+}
+
+// It is not far away.
+TEST_F(RemoteStoreBurstsTest, NearServerNeedsNone) {
+  const auto store = writer("file");
+  both(*store);
+  burst(*store, 64);
+  loop.run_for(10ms);
+  EXPECT_EQ(store->lanes(), 2u);
+}
+
+TEST_F(RemoteStoreBurstsTest, AreClosedWhenNobodyNeedsThem) {
+  const auto store = all("file", {.burst_lanes_kept = 20ms, .open_timeout = 100ms});
+  loop.until([&] { return store->lanes() == 2; });
+  burst(*store, 2);
+  loop.until([&] { return store->lanes() == 5; });
+  EXPECT_EQ(heard.downs, 0);
+  EXPECT_EQ(store->counters().page_lanes_lost, 0u);
+}
+
+TEST_F(RemoteStoreBurstsTest, LeaveThePageLaneToThoseWhoAsk) {
+  const auto store = all("file");
+  Tasks tasks;
+  store->set_asker(&tasks, 4096);
+  loop.until([&] { return tasks.may; });
+  EXPECT_GT(tasks.lane.at_once, 0u);
+  burst(*store, 3);
+  EXPECT_EQ(tasks.paused, 0);
+  tasks.ask(1, 0, 4096);
+  loop.until([&] { return tasks.errors.size() == 1; });
+  store->set_asker(nullptr);
+  const auto near = make("file", {.read_only = true});
+  ASSERT_TRUE(open(*near).ok());
+  near->set_asker(&tasks, 4096);
+  loop.until([&] { return tasks.may; });
+  EXPECT_EQ(tasks.lane.at_once, 0u);
+  near->close();
+}
+
 // Takes so much of what comes on the lane.
 std::vector<std::byte> take(test::Loop& loop, const Tasks& tasks, std::size_t bytes) {
   std::vector<std::byte> got(bytes);
