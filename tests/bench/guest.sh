@@ -43,7 +43,7 @@ sysctl -q vm.dirty_writeback_centisecs=360000
 # For whoever has a connection that was idle meanwhile: nobody begins with ten segments again.
 sysctl -q net.ipv4.tcp_slow_start_after_idle=0
 
-# netem OPTION... of a link; both ways go through one queue.
+# netem OPTION... of a link, each way.
 link() { # NAME
 	case $1 in
 	*-loss1) echo "$(link "${1%-loss1}")" loss 1% ;;
@@ -59,17 +59,25 @@ link() { # NAME
 	esac
 }
 use_link() { # NAME
-	local options
+	local options way
 	options=$(link "$1")
 	tc qdisc del dev lo root 2>"$work/.tc" || true
-	# What gets lost are packets as Ethernet has them, not 64 KiB at once.
-	if [[ $1 == *-loss* ]]; then
+	# What gets lost are packets as Ethernet has them, not 64 KiB at once; and these would keep a
+	# slow link busy for 2.6 ms each.
+	if [[ $1 == *-loss* || $1 == *-200mbit* ]]; then
 		ip link set lo mtu 1500 gso_max_segs 1
 	else
 		ip link set lo mtu 65536 gso_max_segs 65535
 	fi
-	# shellcheck disable=SC2086  # words
-	[[ ! $options ]] || tc qdisc replace dev lo root netem limit 100000 $options
+	[[ $options ]] || return 0
+	# A queue for each way, as a cable has: what goes to a client is what goes to a port that the
+	# kernel has chosen, 32768 or higher.
+	tc qdisc add dev lo root handle 1: prio bands 2 priomap 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0
+	tc filter add dev lo parent 1: protocol ip u32 match ip dport 0x8000 0x8000 flowid 1:2
+	for way in 1 2; do
+		# shellcheck disable=SC2086  # words
+		tc qdisc add dev lo parent 1:$way handle 1$way: netem limit 100000 $options
+	done
 }
 
 wanted() { [[ $1 =~ ${RMEM_BENCH_PEERS:-.} ]]; }
@@ -109,7 +117,8 @@ ports() { ss -Htn state established dport = :7070 | awk '{ print $3 }' | sort; }
 reconnected() { # PORTS: of before
 	local now
 	now=$(ports)
-	[[ $(wc -l <<<"$now") == $(wc -l <<<"$1") && ! $(comm -12 <(echo "$1") <(echo "$now")) ]]
+	# The two that each region has at first.
+	[[ $(wc -l <<<"$now") == $((2 * ${#chunks[@]})) && ! $(comm -12 <(echo "$1") <(echo "$now")) ]]
 }
 reconnect() {
 	local before chunk

@@ -7,7 +7,7 @@
 # chunks that are half there, and no byte is ever wrong, for the model checker.
 . "$(dirname "$0")/lib.sh"
 
-size=$((16 << 20)) seconds=$(long_or 300 6)
+size=$((16 << 20)) seconds=$(long_or 300 4)
 early() { daemon_says r early; }
 slow() { # RATE
 	in_srv tc qdisc replace dev srv0 root netem rate "$1" delay 3ms

@@ -42,10 +42,6 @@ peer_server "${stores[@]}"
 wait $poke || fail "fsync failed"
 on_peer bash -c 'echo 3 >/proc/sys/vm/drop_caches'
 assert_eq 77 "$(word held 8192)" "the word that fsync promised"
-peer_reset
-nothing_on_its_own
-assert_eq 77 "$(word held 8192)" "the word that fsync promised, after another reset"
-peer_server "${stores[@]}"
 wait_for rmemctl detach held
 
 wait_for region_is memory state failed
@@ -79,6 +75,7 @@ for ((round = 1; round <= resets; round++)); do
 	sleep "$((ms / 1000)).$(printf %03d $((ms % 1000)))"
 	peer_reset
 	nothing_on_its_own
+	assert_eq 77 "$(word held 8192)" "the word that fsync promised, after another reset"
 	for store in file dir; do
 		stored $store
 		note "reset $round after $ms ms: $store: $out"

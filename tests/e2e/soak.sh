@@ -9,7 +9,7 @@
 . "$tests/e2e/growth.sh"
 on_exit() { no_growth_ends; }
 
-rounds=$(long_or 1500 16) seq=0
+rounds=$(long_or 1500 10) seq=0
 rmem-load make "$work/file" $((4 << 20)) 0
 hosts_up
 start_server "r=file://$work/file"
