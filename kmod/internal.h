@@ -36,6 +36,7 @@
 #include <linux/pagemap.h>
 #include <linux/poll.h>
 #include <linux/rbtree.h>
+#include <linux/rhashtable-types.h>
 #include <linux/sched/signal.h>
 #include <linux/spinlock.h>
 #include <linux/wait.h>
@@ -226,6 +227,7 @@ struct rmem_req {
 	struct rcu_head rcu;
 	struct rmem_region *region;
 	u32 id;
+	struct rhash_head by_id;
 	u8 op;
 	pgoff_t chunk;
 	u64 offset;

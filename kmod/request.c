@@ -15,6 +15,7 @@
  * the high half: the answer to another daemon's request can never match.
  */
 #include <linux/memcontrol.h>
+#include <linux/rhashtable.h>
 #include <linux/slab.h>
 
 #include "internal.h"
@@ -24,27 +25,77 @@
 #define RMEM_TOMBSTONE (2 * HZ)
 
 static struct kmem_cache *rmem_req_cache;
-static DEFINE_XARRAY_FLAGS(rmem_req_ids, XA_FLAGS_ALLOC1);
-static u32 rmem_req_next_id;
+
+/*
+ * Outstanding requests by id. Not an xarray: ids go up and up, and for each of them it would
+ * make its nodes anew, which is a twentieth of what a miss costs.
+ */
+static struct rhashtable rmem_req_ids;
+static const struct rhashtable_params rmem_req_params = {
+	.key_len = sizeof_field(struct rmem_req, id),
+	.key_offset = offsetof(struct rmem_req, id),
+	.head_offset = offsetof(struct rmem_req, by_id),
+	.automatic_shrinking = true,
+};
+static atomic_t rmem_req_last_id = ATOMIC_INIT(0);
 
 int rmem_request_init(void)
 {
+	int err;
+
 	/* not accounted: at most one a task that waits, and the fault must not fail for it */
 	rmem_req_cache = KMEM_CACHE(rmem_req, 0);
-	return rmem_req_cache ? 0 : -ENOMEM;
+	if (!rmem_req_cache)
+		return -ENOMEM;
+	err = rhashtable_init(&rmem_req_ids, &rmem_req_params);
+	if (err)
+		kmem_cache_destroy(rmem_req_cache);
+	return err;
 }
 
 void rmem_request_exit(void)
 {
 	/* requests are freed by RCU */
 	rcu_barrier();
-	WARN_ON_ONCE(!xa_empty(&rmem_req_ids));
+	WARN_ON_ONCE(atomic_read(&rmem_req_ids.nelems));
+	rhashtable_destroy(&rmem_req_ids);
 	kmem_cache_destroy(rmem_req_cache);
 }
 
 u64 rmem_request_cookie(const struct rmem_req *req, const struct rmem_channel *channel)
 {
 	return (u64)channel->generation << 32 | req->id;
+}
+
+/* An id that no other outstanding request has, and never 0. */
+static int request_insert(struct rmem_req *req)
+{
+	int err;
+
+	do {
+		req->id = atomic_inc_return(&rmem_req_last_id);
+		err = req->id ? rhashtable_lookup_insert_fast(&rmem_req_ids, &req->by_id,
+							      rmem_req_params) : -EEXIST;
+	} while (err == -EEXIST);
+	return err;
+}
+
+static void request_remove(struct rmem_req *req)
+{
+	rhashtable_remove_fast(&rmem_req_ids, &req->by_id, rmem_req_params);
+}
+
+/* Referenced, or NULL. */
+static struct rmem_req *request_lookup(u32 id)
+{
+	struct rmem_req *req;
+
+	rcu_read_lock();
+	req = rhashtable_lookup(&rmem_req_ids, &id, rmem_req_params);
+	if (req && !kref_get_unless_zero(&req->ref))
+		req = NULL;
+	rcu_read_unlock();
+	return req;
 }
 
 static struct rmem_req *request_alloc(struct rmem_region *region, u8 op)
@@ -66,8 +117,7 @@ static struct rmem_req *request_alloc(struct rmem_region *region, u8 op)
 		INIT_LIST_HEAD(&req->fetch.folios);
 		RB_CLEAR_NODE(&req->fetch.rb);
 	}
-	if (xa_alloc_cyclic(&rmem_req_ids, &req->id, req, xa_limit_32b, &rmem_req_next_id,
-			    GFP_NOFS) < 0) {
+	if (request_insert(req)) {
 		rmem_request_put(req);
 		return NULL;
 	}
@@ -100,7 +150,7 @@ void rmem_request_put(struct rmem_req *req)
 /* A request that was never submitted after all. */
 void rmem_request_discard(struct rmem_req *req)
 {
-	xa_erase(&rmem_req_ids, req->id);
+	request_remove(req);
 	rmem_request_put(req);
 }
 
@@ -111,11 +161,7 @@ struct rmem_req *rmem_request_find(struct rmem_channel *channel, u64 cookie)
 
 	if (cookie >> 32 != channel->generation)
 		return NULL;
-	rcu_read_lock();
-	req = xa_load(&rmem_req_ids, (u32)cookie);
-	if (req && !kref_get_unless_zero(&req->ref))
-		req = NULL;
-	rcu_read_unlock();
+	req = request_lookup((u32)cookie);
 	if (!req)
 		return NULL;
 	if (READ_ONCE(req->region->channel) != channel ||
@@ -532,7 +578,7 @@ static bool request_finish(struct rmem_req *req, int error)
 	}
 	spin_unlock(&region->lock);
 
-	xa_erase(&rmem_req_ids, req->id);
+	request_remove(req);
 	if (error && error != -EAGAIN && error != -ECANCELED)
 		atomic64_inc(&region->errors);
 	trace_rmem_request_done(req, error);
@@ -658,13 +704,8 @@ void rmem_fetch_unlock(struct rmem_req *req)
 /* The outstanding fetch of that id, referenced, if it was asked for on that lane, or NULL. */
 struct rmem_req *rmem_fetch_asked(struct rmem_region *region, u32 id, u32 lane)
 {
-	struct rmem_req *req;
+	struct rmem_req *req = request_lookup(id);
 
-	rcu_read_lock();
-	req = xa_load(&rmem_req_ids, id);
-	if (req && !kref_get_unless_zero(&req->ref))
-		req = NULL;
-	rcu_read_unlock();
 	if (req && (req->region != region || req->op != RMEM_OP_FETCH ||
 		    READ_ONCE(req->fetch.lane) != lane)) {
 		rmem_request_put(req);

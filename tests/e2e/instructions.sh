@@ -56,8 +56,7 @@ assert_ratio() {
 	assert_le $((100 * mine)) $(($4 * other)) "hundreds of instructions a page, $1, $2 against $3"
 }
 assert_ratio sequential rmem:64k tcp 300
-# The aim was 90. On 6.1.192 it is 88 to 91 in seven runs, with modules and daemons of before, too.
-assert_ratio random rmem:4k uffd-4k 92
+assert_ratio random rmem:4k uffd-4k 90
 assert_ratio write rmem:256k uffd-4k-1 50
 
 # --- a first write, and who takes part in it ----------------------------------
