@@ -37,6 +37,7 @@ static const struct rhashtable_params rmem_req_params = {
 	.head_offset = offsetof(struct rmem_req, by_id),
 	.automatic_shrinking = true,
 };
+
 static atomic_t rmem_req_last_id = ATOMIC_INIT(0);
 
 int rmem_request_init(void)
