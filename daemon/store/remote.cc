@@ -487,7 +487,7 @@ struct RemoteStore::Impl {
   }
 
   // As many demands at once as one connection does not let go.
-  bool bursts() const {
+  bool needs_bursts() const {
     return !bursts_open && pages.ops > (options.page_connections != 0 ? 1 : kAtOnce) &&
            page_connections() > 1;
   }
@@ -787,7 +787,7 @@ struct RemoteStore::Impl {
       bulk.modifications.push(op);
     }
     pump();
-    if (pages.ready && bursts()) open_bursts();
+    if (pages.ready && needs_bursts()) open_bursts();
     if (bulk.length >= sides_from && (held || options.read_only)) open_sides();
   }
 

@@ -41,7 +41,7 @@ kill $busy
 wait $busy || true
 
 bench --case sequential --case random --case resident --case write \
-	--rounds 5 --peer tcp --peer uffd-4k --peer uffd-4k-1 --peer tmpfs --tsv /out/instructions.tsv
+	--rounds 3 --peer tcp --peer uffd-4k --peer uffd-4k-1 --peer tmpfs --tsv /out/instructions.tsv
 
 # The least of the rounds: an idle moment, such as a delayed acknowledgement, is no
 # instruction, yet the clock goes on.

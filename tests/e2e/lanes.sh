@@ -11,7 +11,8 @@ size=$((96 << 20)) chunk=$((256 << 10)) page=0
 rmem-load make "$work/file" $size 7
 hosts_up
 start_server "f=file://$work/file"
-start_rmemd
+# Those two alone, also where a slow host is taken for a far one.
+start_rmemd --bulk-connections 1 --page-connections 1
 attach f --read-only
 
 # The client's port of each connection that there ever was.
