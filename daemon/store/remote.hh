@@ -75,7 +75,7 @@ struct RemoteOptions {
   unsigned page_connections = 0;
   static constexpr unsigned kMostConnections = 16;  // of either
   // Those that nobody has needed for so long are closed.
-  std::chrono::milliseconds burst_lanes_kept{60'000};
+  std::chrono::milliseconds burst_lanes_kept{600'000};
   // Checksums on payloads; unset = for TCP off loopback.
   std::optional<bool> checksum;
   // The size and identity that it has to have; unset = those of the first open.
