@@ -103,6 +103,11 @@ void FileStore::map(const struct stat& info, bool read_only) {
   if (facts_.size < kViewMin || facts_.size > kMapMost) return;
   void* const map = ::mmap(nullptr, facts_.size, PROT_READ, MAP_SHARED, fd_.get(), 0);
   if (map == MAP_FAILED) return;
+  // A daemon has its memory locked (base/process.hh), and would keep all that it has ever sent.
+  if (::munlock(map, facts_.size) != 0) {
+    ::munmap(map, facts_.size);
+    return;
+  }
   map_ = static_cast<const std::byte*>(map);
   (void)::madvise(map, facts_.size, MADV_DONTDUMP);
   // Else it says of everything that it is.
@@ -111,6 +116,13 @@ void FileStore::map(const struct stat& info, bool read_only) {
 
 bool FileStore::can_view(std::uint64_t length) const {
   return map_ != nullptr && length >= kViewMin && length <= kViewMost;
+}
+
+// What is mapped counts as the program's memory: the kernel would rather have other pages, and in
+// need kill the one with the most.
+void FileStore::view_over(std::span<const std::byte> view) {
+  const auto pages = whole_pages(view);
+  (void)::madvise(pages.data(), pages.size(), MADV_DONTNEED);
 }
 
 std::span<const std::byte> FileStore::mapped(std::uint64_t offset, std::uint64_t length) {

@@ -421,6 +421,19 @@ TEST_F(RemoteStoreTest, ReplacedFileIsNeverTakenForTheOld) {
   EXPECT_EQ(heard.failed.code(), Code::kCorrupt);
 }
 
+// The server sends large reads without looking at the bytes.
+TEST_F(RemoteStoreTest, FileThatWasCutShortIsAnErrorOfTheRead) {
+  const auto store = writer("file");
+  test::StoreOps ops(loop, *store);
+  EXPECT_EQ(ops.read(0, 1 << 20), std::vector(1 << 20, std::byte{'f'}));
+  ASSERT_EQ(::truncate((dir / "file").c_str(), 300'000), 0);
+  std::vector<std::byte> bytes(1 << 18);
+  EXPECT_EQ(ops.read(1 << 18, std::span(bytes)).err, EIO);
+  EXPECT_EQ(ops.read(1 << 19, std::span(bytes)).err, EIO);
+  EXPECT_EQ(ops.read(0, 1 << 18), std::vector(1 << 18, std::byte{'f'}));
+  EXPECT_EQ(heard.downs, 0);
+}
+
 TEST_F(RemoteStoreTest, DeadPeerIsNoticedWithinThreeIntervals) {
   const auto store = writer("file", {.keep_alive = 50ms, .open_timeout = 100ms});
   proxy->black_hole = true;
