@@ -590,10 +590,10 @@ Session::Handle* Session::find_handle(std::uint32_t number) const {
 
 void Session::finished_by_store(Request& request, const store::Outcome& outcome) {
   if (std::exchange(request.viewing, false)) {
-    if (!request.view.empty()) request.viewed = request.store;
     // Why it could not be had the ordinary way tells best.
-    if (outcome.err != 0) view_over(request);
+    if (outcome.err != 0) request.view = {};
     if (request.view.empty()) return copy(request, done_of(request));
+    request.viewed = request.store;
   }
   --in_store_;
   const auto store = std::exchange(request.store, nullptr);
@@ -646,14 +646,9 @@ std::span<std::byte> Session::room(Request& request, std::size_t bytes) {
 void Session::recycle(Request& request) {
   --under_way_;
   use(request, {});
-  view_over(request);
-  free_.push_back(&request);
-}
-
-void Session::view_over(Request& request) {
-  if (request.view.empty()) return;
-  request.viewed->store().view_over(std::exchange(request.view, {}));
+  request.view = {};
   request.viewed = nullptr;
+  free_.push_back(&request);
 }
 
 void Session::reply(Request& request, const store::Outcome& outcome) {

@@ -114,7 +114,6 @@ class Session final : private transport::Connection::Handler,
   void release(Request& request, Handle& handle);
   void read(Request& request, Handle& handle);
   void copy(Request& request, const store::Done& done);
-  void view_over(Request& request);
   store::Urgency urgency() const;
   void modify(Request& request, Handle& handle);
   void flush(Request& request, Handle& handle);

@@ -118,13 +118,6 @@ bool FileStore::can_view(std::uint64_t length) const {
   return map_ != nullptr && length >= kViewMin && length <= kViewMost;
 }
 
-// What is mapped counts as the program's memory: the kernel would rather have other pages, and in
-// need kill the one with the most.
-void FileStore::view_over(std::span<const std::byte> view) {
-  const auto pages = whole_pages(view);
-  (void)::madvise(pages.data(), pages.size(), MADV_DONTNEED);
-}
-
 std::span<const std::byte> FileStore::mapped(std::uint64_t offset, std::uint64_t length) {
   // Zeros need not travel, so they have to be looked at.
   std::array<std::byte, 64> first;

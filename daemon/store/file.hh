@@ -33,7 +33,6 @@ class FileStore final : public WorkerStore {
   ~FileStore() override;
 
   bool can_view(std::uint64_t length) const override;
-  void view_over(std::span<const std::byte> view) override;
 
   const FileFacts& facts() const { return facts_; }
   // At first derived from the facts. Whoever keeps identities sets the one that

@@ -178,16 +178,15 @@ class Store {
   virtual const Geometry& geometry() const = 0;
   virtual void read(std::uint64_t offset, std::span<std::byte> into, Done done,
                     Urgency urgency = Urgency::kBulk) = 0;
-  // As read(), but says where the bytes lie until view_over(), if that is not nowhere: for a
-  // system call to copy from. They may change until then. A program that looks at them itself may
-  // be killed, should somebody make a file shorter; the call fails with EFAULT. `into` is empty if
-  // they are better copied, as zeros are. Only when can_view() says so.
+  // As read(), but says where the bytes lie, as long as there is the store: for a system call to
+  // copy from. They may change until then. A program that looks at them itself may be killed,
+  // should somebody make a file shorter; the call fails with EFAULT. `into` is empty if they are
+  // better copied, as zeros are. Only when can_view() says so.
   virtual void view(std::uint64_t /*offset*/, std::uint64_t /*length*/,
                     std::span<const std::byte>& /*into*/, Done done,
                     Urgency /*urgency*/ = Urgency::kBulk) {
     done({EINVAL, 0});
   }
-  virtual void view_over(std::span<const std::byte> /*view*/) {}
   // Whether that serves a read of so many bytes, and is worth it.
   virtual bool can_view(std::uint64_t /*length*/) const { return false; }
   // As read(), with the bytes going to `receiver`, which must outlive it. Where
