@@ -18,6 +18,7 @@ namespace {
 
 class FileStoreTest : public testing::Test {
  protected:
+  explicit FileStoreTest(test::TempDir::Where where = test::TempDir::Where::kDisk) : dir(where) {}
   std::unique_ptr<FileStore> open(const FileOptions& options = {}) {
     auto made = FileStore::open(*workers, dir / "file", options);
     EXPECT_TRUE(made.ok()) << made.status().cause();
@@ -25,6 +26,12 @@ class FileStoreTest : public testing::Test {
   }
   Status failure(const FileOptions& options = {}) {
     return FileStore::open(*workers, dir / "file", options).status();
+  }
+
+  // It is no longer in memory, if it has to lie on a disk.
+  void uncache() {
+    const UniqueFd fd(::open((dir / "file").c_str(), O_RDONLY | O_CLOEXEC));
+    ASSERT_EQ(::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED), 0);
   }
 
   test::TempDir dir;
@@ -78,8 +85,7 @@ TEST_F(FileStoreTest, WhatIsNotCachedComesFromTheDisk) {
   test::StoreOps ops(loop, *store);
   ASSERT_EQ(ops.write(500, bytes).err, 0);
   ASSERT_EQ(ops.flush().err, 0);
-  const UniqueFd fd(::open((dir / "file").c_str(), O_RDONLY | O_CLOEXEC));
-  ASSERT_EQ(::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED), 0);
+  uncache();
   EXPECT_TRUE(ops.read(500, bytes.size()) == bytes);
 }
 
@@ -93,13 +99,10 @@ TEST_F(FileStoreTest, FileCutShortBehindOurBackIsAnErrorNotZeros) {
 }
 
 // On a disk and in memory.
-class FileStoreViewTest : public testing::TestWithParam<test::TempDir::Where> {
+class FileStoreViewTest : public FileStoreTest,
+                          public testing::WithParamInterface<test::TempDir::Where> {
  protected:
-  std::unique_ptr<FileStore> open(const FileOptions& options = {}) {
-    auto made = FileStore::open(*workers, dir / "file", options);
-    EXPECT_TRUE(made.ok()) << made.status().cause();
-    return std::move(made).value();
-  }
+  FileStoreViewTest() : FileStoreTest(GetParam()) {}
   Outcome view(Store& store, std::uint64_t offset, std::uint64_t length) {
     seen = {};
     test::Pending pending;
@@ -117,9 +120,6 @@ class FileStoreViewTest : public testing::TestWithParam<test::TempDir::Where> {
     return bytes;
   }
 
-  test::TempDir dir{GetParam()};
-  test::Loop loop;
-  std::unique_ptr<Workers> workers = std::move(Workers::create(loop.reactor(), 2)).value();
   std::span<const std::byte> seen;
 };
 
@@ -133,8 +133,7 @@ TEST_P(FileStoreViewTest, IsWhatReadCopies) {
   }
   for (const bool read_only : {false, true}) {
     const auto store = open({.read_only = read_only});
-    const UniqueFd fd(::open((dir / "file").c_str(), O_RDONLY | O_CLOEXEC));
-    ASSERT_EQ(::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED), 0);
+    uncache();
     ASSERT_TRUE(store->can_view(bytes.size()));
     for (int i = 0; i < 2; ++i) {
       EXPECT_EQ(view(*store, 500, bytes.size()).err, 0);
