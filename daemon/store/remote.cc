@@ -38,8 +38,6 @@ constexpr std::uint64_t kShareRate = 20;  // bytes a microsecond
 // request is one, and the page itself as many.
 constexpr unsigned kPageConnections = 8;
 constexpr std::uint32_t kAtOnce = 8;
-// Nearer than that a round trip is no more than what the work of asking takes.
-constexpr std::chrono::microseconds kDistant{1000};
 
 constexpr auto kNever = std::numeric_limits<std::uint64_t>::max();
 
@@ -483,7 +481,7 @@ struct RemoteStore::Impl {
 
   unsigned page_connections() const {
     if (options.page_connections != 0) return options.page_connections;
-    return pages.link->round_trip() >= kDistant ? kPageConnections : 1;
+    return pages.link->round_trip() >= transport::kDistant ? kPageConnections : 1;
   }
 
   // As many demands at once as one connection does not let go.

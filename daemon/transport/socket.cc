@@ -26,9 +26,8 @@ constexpr int kUnsentBytes = 128 << 10;
 constexpr int kUnixBuffer = 1 << 20;
 // CUBIC fills the queue of the bottleneck, and takes each lost packet for a sign of that; BBR
 // does neither (Cardwell et al., "BBR: congestion-based congestion control", 2016). Nearer than
-// that there is no queue worth the cost of its timers.
+// kDistant there is no queue worth the cost of its timers.
 constexpr std::string_view kShortQueues = "bbr";
-constexpr auto kDistant = 1ms;
 constexpr int kDistantBuffer = 16 << 20;
 constexpr std::string_view kAlwaysThere = "reno";
 constexpr std::uint32_t kBbrUnit = 256;

@@ -17,6 +17,10 @@
 
 namespace rmem::transport {
 
+// A round trip from which on a connection is worth what only a distance needs. Nearer than that
+// it is no more than what the work takes.
+inline constexpr std::chrono::microseconds kDistant{1000};
+
 // What a transfer did. bytes > 0: so many were moved. Otherwise `err` is a
 // positive errno (EAGAIN: wait for the event), or 0: the peer has closed its
 // side (receive only).
