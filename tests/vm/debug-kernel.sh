@@ -83,6 +83,9 @@ build() {
 		dpkg-deb --fsys-tarfile "$package" |
 			tar -xO "./usr/src/linux-source-$series.tar.xz" | xz -dc -T0 |
 			tar -x -C "$tmp/linux" --strip-components=1
+		# It cannot be asked for; Debian's kernels have it for a graphics driver.
+		sed -i '/^config MAPPING_DIRTY_HELPERS$/{n;s/bool$/bool "helpers to track dirty pages"/}' \
+			"$tmp/linux/mm/Kconfig"
 		configure
 		key "$version" >"$tmp/key"
 	fi
