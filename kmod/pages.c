@@ -437,19 +437,13 @@ int rmem_pages_writeout(struct rmem_req *req, struct rmem_ioc_writeout *args)
 	return 0;
 }
 
-/* 1: there are only zeros; 0: there are not. Within a page. */
-static int pages_all_zero(struct rmem_region *region, u64 offset, size_t bytes)
+/* Within a page of the folio. */
+static bool pages_all_zero(struct folio *folio, u64 offset, size_t bytes)
 {
-	struct folio *folio = rmem_pages_get(region, offset >> PAGE_SHIFT);
-	void *from;
-	int zero;
+	void *from = kmap_local_folio(folio, offset - folio_pos(folio));
+	bool zero = !memchr_inv(from, 0, bytes);
 
-	if (!folio)
-		return -ENOENT;
-	from = kmap_local_folio(folio, offset - folio_pos(folio));
-	zero = !memchr_inv(from, 0, bytes);
 	kunmap_local(from);
-	folio_put(folio);
 	return zero;
 }
 
@@ -473,17 +467,24 @@ int rmem_pages_runs(struct rmem_req *req, struct rmem_ioc_runs *args)
 	struct rmem_region *region = req->region;
 	unsigned int pages = 1u << region->chunk_order, i;
 	struct rmem_write_run run = {};
+	struct folio *folio = NULL;
 	u32 count = 0;
-	int err;
+	int err = 0;
 
 	for_each_set_bit(i, req->write.pages, pages) {
 		u64 offset = rmem_chunk_offset(region, req->chunk) + ((u64)i << PAGE_SHIFT);
 		u64 length = min_t(u64, PAGE_SIZE, region->size - offset);
-		int zero = pages_all_zero(region, offset, length);
-		u32 flags = zero ? RMEM_RUN_ZERO : 0;
+		u32 flags;
 
-		if (zero < 0)
-			return zero;
+		if (!folio || offset >= folio_pos(folio) + folio_size(folio)) {
+			if (folio)
+				folio_put(folio);
+			folio = rmem_pages_get(region, offset >> PAGE_SHIFT);
+			err = folio ? 0 : -ENOENT;
+			if (err)
+				break;
+		}
+		flags = pages_all_zero(folio, offset, length) ? RMEM_RUN_ZERO : 0;
 		if (run.length && offset == run.offset + run.length && flags == run.flags) {
 			run.length += length;
 			continue;
@@ -491,14 +492,17 @@ int rmem_pages_runs(struct rmem_req *req, struct rmem_ioc_runs *args)
 		if (run.length) {
 			err = pages_tell_run(args, count++, &run);
 			if (err)
-				return err;
+				break;
 		}
 		run = (struct rmem_write_run) {
 			.offset = offset, .length = length, .flags = flags,
 		};
 		cond_resched();
 	}
-	err = pages_tell_run(args, count++, &run);
+	if (folio)
+		folio_put(folio);
+	if (!err)
+		err = pages_tell_run(args, count++, &run);
 	if (!err)
 		args->run_count = count;
 	return err;
