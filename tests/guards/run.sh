@@ -48,6 +48,8 @@ why() { # DIRECTORY
 }
 
 mkdir -p "$tree/build"
+# a kernel that was built anew is another one by the same name
+rm -rf "$tree/build/kernels"
 git ls-files -z | xargs -0 cp --parents -p --update -t "$tree" &&
 	cp -al --update build/kernels "$tree/build/" || exit 1
 build "$logs/build.log" || { tail "$logs/build.log"; exit 1; }
