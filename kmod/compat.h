@@ -140,4 +140,11 @@ static inline void rmem_sock_own_frag(struct sock *sk)
 #endif
 }
 
+/* 2f0584f3f4bd "mm: Rename arch pte_mkwrite()'s to pte_mkwrite_novma()", 6.6 */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 6, 0)
+#define rmem_pte_mkwrite(pte) pte_mkwrite(pte)
+#else
+#define rmem_pte_mkwrite(pte) pte_mkwrite_novma(pte)
+#endif
+
 #endif /* _RMEM_COMPAT_H */

@@ -38,10 +38,10 @@ static void show_region(struct seq_file *m, struct rmem_region *region)
 		   (u64)atomic64_read(&region->received_bytes),
 		   (u64)atomic64_read(&region->sent_bytes),
 		   (u64)atomic64_read(&region->asked), (u64)atomic64_read(&region->answered));
-	seq_printf(m, " reserved=%lu unsafe=%lu evicted=%llu room_waiters=%u room_lost=%d\n",
+	seq_printf(m, " reserved=%lu unsafe=%lu open=%lu evicted=%llu room_waiters=%u room_lost=%d\n",
 		   region->reserved_pages, READ_ONCE(region->unsafe_pages),
-		   (u64)atomic64_read(&region->evicted_bytes), region->room_waiters,
-		   region->room_lost);
+		   READ_ONCE(region->open_pages), (u64)atomic64_read(&region->evicted_bytes),
+		   region->room_waiters, region->room_lost);
 	list_for_each_entry(req, &region->fetch_list, node)
 		show_request(m, req);
 	list_for_each_entry(req, &region->write_list, node)

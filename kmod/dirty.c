@@ -16,24 +16,31 @@
  * The log also knows which pages a write has under way, hence what is at risk:
  * the pages that are written or being written, each counted once. A dirty limit
  * bounds that.
+ *
+ * Pages that were opened (protect.c) may be stored to without a fault. They count as
+ * written until their folio is closed, when page tables tell which of them are.
  */
 #include <linux/pagevec.h>
 #include <linux/slab.h>
 
 #include "internal.h"
 
+/* Chunks that may have open pages. */
+#define DIRTY_OPEN XA_MARK_0
+
 /* One bit a page of the chunk. */
 struct rmem_dirty {
 	unsigned int under_way;		/* writes that may give bits back */
 	unsigned long *writing;		/* taken by a write that is not over */
 	unsigned long *held;		/* were taken while somebody held their folio */
+	unsigned long *open;		/* may have been stored to, for all the log knows */
 	unsigned long written[];	/* since they were last taken */
 };
 
 static size_t dirty_size(const struct rmem_region *region)
 {
 	return struct_size((struct rmem_dirty *)NULL, written,
-			   3 * BITS_TO_LONGS(1u << region->chunk_order));
+			   4 * BITS_TO_LONGS(1u << region->chunk_order));
 }
 
 static struct rmem_dirty *dirty_alloc(struct rmem_region *region)
@@ -45,6 +52,7 @@ static struct rmem_dirty *dirty_alloc(struct rmem_region *region)
 		return NULL;
 	dirty->writing = dirty->written + longs;
 	dirty->held = dirty->writing + longs;
+	dirty->open = dirty->held + longs;
 	return dirty;
 }
 
@@ -83,7 +91,7 @@ static void dirty_put(struct rmem_region *region, pgoff_t chunk, struct rmem_dir
 
 	lockdep_assert_held(&region->dirty_lock);
 	if (dirty->under_way || !bitmap_empty(dirty->written, pages) ||
-	    !bitmap_empty(dirty->held, pages))
+	    !bitmap_empty(dirty->held, pages) || !bitmap_empty(dirty->open, pages))
 		return;
 	xa_erase(&region->dirty, chunk);
 	kfree(dirty);
@@ -96,13 +104,26 @@ static unsigned int dirty_next(const struct rmem_dirty *dirty, unsigned int at, 
 	return min(find_next_bit(dirty->written, end, at), find_next_bit(dirty->held, end, at));
 }
 
+/* Of word @w, the bits from @first to before @end. */
+static unsigned long dirty_mask(unsigned int w, unsigned int first, unsigned int end)
+{
+	unsigned long mask = ~0ul;
+
+	if (w == BIT_WORD(first))
+		mask &= BITMAP_FIRST_WORD_MASK(first);
+	if (w == BIT_WORD(end - 1))
+		mask &= BITMAP_LAST_WORD_MASK(end);
+	return mask;
+}
+
 /* How many of the pages are not at risk yet. */
 static unsigned int dirty_fresh(const struct rmem_dirty *dirty, unsigned int at, unsigned int count)
 {
-	unsigned int fresh = 0, i;
+	unsigned int end = at + count, fresh = 0, w;
 
-	for (i = at; i < at + count; i++)
-		fresh += !test_bit(i, dirty->written) && !test_bit(i, dirty->writing);
+	for (w = BIT_WORD(at); w <= BIT_WORD(end - 1); w++)
+		fresh += hweight_long(~(dirty->written[w] | dirty->writing[w] | dirty->open[w]) &
+				      dirty_mask(w, at, end));
 	return fresh;
 }
 
@@ -238,6 +259,162 @@ int rmem_dirty_hold(struct rmem_region *region, pgoff_t chunk)
 	return dirty ? 0 : -ENOMEM;
 }
 
+/* Is it referenced by more than the page cache, the mappings, and our caller? */
+static bool dirty_others(struct folio *folio)
+{
+	return folio_ref_count(folio) > folio_nr_pages(folio) + rmem_folio_mapcount(folio) + 1;
+}
+
+/*
+ * rmem_dirty_before() - how many pages in front of page @index are at risk, without a gap
+ * @most: no more are looked at
+ */
+unsigned long rmem_dirty_before(struct rmem_region *region, pgoff_t index, unsigned long most)
+{
+	unsigned int pages = 1u << region->chunk_order, end, i;
+	struct rmem_dirty *dirty;
+	unsigned long run = 0;
+
+	most = min_t(pgoff_t, most, index);
+	spin_lock(&region->dirty_lock);
+	while (run < most) {
+		dirty = xa_load(&region->dirty, rmem_chunk_of(region, index - run - 1));
+		if (!dirty)
+			break;
+		end = ((index - run - 1) & (pages - 1)) + 1;
+		for (i = end; i && !dirty_fresh(dirty, i - 1, 1); i--)
+			;
+		run += end - i;
+		if (i)
+			break;
+	}
+	spin_unlock(&region->dirty_lock);
+	return min(run, most);
+}
+
+/*
+ * rmem_dirty_open() - a folio is about to be opened
+ * @folio: locked, neither open, dirty, nor under writeback
+ *
+ * Return: 0 or ENOMEM.
+ */
+int rmem_dirty_open(struct rmem_region *region, struct folio *folio)
+{
+	unsigned int first = folio->index & ((1u << region->chunk_order) - 1);
+	unsigned int end = first + folio_nr_pages(folio), w;
+	pgoff_t chunk = rmem_chunk_of(region, folio->index);
+	struct rmem_dirty *dirty = dirty_get_locked(region, chunk);
+
+	if (dirty) {
+		dirty_count(region, dirty_fresh(dirty, first, end - first));
+		for (w = BIT_WORD(first); w <= BIT_WORD(end - 1); w++) {
+			/* some may be left of a folio that was open and has been evicted */
+			unsigned long opened = dirty_mask(w, first, end) & ~dirty->open[w];
+
+			dirty->open[w] |= opened;
+			WRITE_ONCE(region->open_pages, region->open_pages + hweight_long(opened));
+		}
+		xa_set_mark(&region->dirty, chunk, DIRTY_OPEN);
+	}
+	spin_unlock(&region->dirty_lock);
+	return dirty ? 0 : -ENOMEM;
+}
+
+/*
+ * The pages are open no longer; of those that were, @stored are written.
+ *
+ * Return: whether any was.
+ */
+static bool dirty_close(struct rmem_region *region, struct rmem_dirty *dirty, unsigned int first,
+			unsigned int end, const unsigned long *stored)
+{
+	unsigned int fresh = dirty_fresh(dirty, first, end - first), closed = 0, w;
+
+	for (w = BIT_WORD(first); w <= BIT_WORD(end - 1); w++) {
+		unsigned long open = dirty->open[w] & dirty_mask(w, first, end);
+
+		dirty->open[w] &= ~open;
+		dirty->written[w] |= open & stored[w];
+		closed += hweight_long(open);
+	}
+	WRITE_ONCE(region->open_pages, region->open_pages - closed);
+	dirty_count(region, (long)fresh - dirty_fresh(dirty, first, end - first));
+	return closed;
+}
+
+/*
+ * rmem_dirty_close() - a folio is not open any more
+ * @folio: locked; write-protected, if it was opened
+ * @stored: bitmap of the chunk: its pages that were stored to, as page tables had it
+ *
+ * Return: how many of its pages are written, as far as anybody knows; ENOENT: it was not open.
+ */
+int rmem_dirty_close(struct rmem_region *region, struct folio *folio, unsigned long *stored)
+{
+	unsigned int first = folio->index & ((1u << region->chunk_order) - 1);
+	unsigned int end = first + folio_nr_pages(folio), w;
+	pgoff_t chunk = rmem_chunk_of(region, folio->index);
+	bool others = dirty_others(folio);
+	struct rmem_dirty *dirty;
+	int written = -ENOENT;
+
+	/* direct I/O may go on through what was writable, and tells of it afterwards */
+	if (others)
+		bitmap_set(stored, first, end - first);
+	spin_lock(&region->dirty_lock);
+	dirty = xa_load(&region->dirty, chunk);
+	if (dirty && dirty_close(region, dirty, first, end, stored)) {
+		for (written = 0, w = BIT_WORD(first); w <= BIT_WORD(end - 1); w++)
+			written += hweight_long(dirty->written[w] & dirty_mask(w, first, end));
+		dirty_put(region, chunk, dirty);
+	}
+	spin_unlock(&region->dirty_lock);
+	return written;
+}
+
+/* What was open and has been evicted, clean, is not open any more. */
+void rmem_dirty_forget(struct rmem_region *region)
+{
+	unsigned int pages = 1u << region->chunk_order, i;
+	DECLARE_BITMAP(stored, RMEM_CHUNK_PAGES_MAX);
+	struct rmem_dirty *dirty;
+	unsigned long chunk = 0;
+
+	bitmap_zero(stored, pages);
+	for (; READ_ONCE(region->open_pages); chunk++) {
+		spin_lock(&region->dirty_lock);
+		dirty = xa_find(&region->dirty, &chunk, ULONG_MAX, DIRTY_OPEN);
+		for (i = 0; dirty && (i = find_next_bit(dirty->open, pages, i)) < pages; i++)
+			/* who opens a page has it locked in the page cache */
+			if (!rmem_pages_hold(region, (chunk << region->chunk_order) + i))
+				dirty_close(region, dirty, i, i + 1, stored);
+		if (dirty && bitmap_empty(dirty->open, pages)) {
+			xa_clear_mark(&region->dirty, chunk, DIRTY_OPEN);
+			dirty_put(region, chunk, dirty);
+		}
+		spin_unlock(&region->dirty_lock);
+		if (!dirty)
+			break;
+		cond_resched();
+	}
+}
+
+bool rmem_dirty_is_open(struct rmem_region *region, struct folio *folio)
+{
+	unsigned int first = folio->index & ((1u << region->chunk_order) - 1);
+	unsigned int end = first + folio_nr_pages(folio);
+	struct rmem_dirty *dirty;
+	bool open;
+
+	if (!READ_ONCE(region->open_pages))
+		return false;
+	spin_lock(&region->dirty_lock);
+	dirty = xa_load(&region->dirty, rmem_chunk_of(region, folio->index));
+	open = dirty && find_next_bit(dirty->open, end, first) < end;
+	spin_unlock(&region->dirty_lock);
+	return open;
+}
+
 /*
  * rmem_dirty_take() - a folio is going to be written out
  * @folio: locked, just cleared of its dirty flag and write-protected
@@ -249,11 +426,8 @@ void rmem_dirty_take(struct rmem_region *region, struct folio *folio, unsigned l
 {
 	unsigned int first = folio->index & ((1u << region->chunk_order) - 1);
 	unsigned int end = first + folio_nr_pages(folio), i;
+	bool others = dirty_others(folio), whole;
 	struct rmem_dirty *dirty;
-	bool others, whole;
-
-	/* the page cache's references, the mappings', and our caller's */
-	others = folio_ref_count(folio) > folio_nr_pages(folio) + rmem_folio_mapcount(folio) + 1;
 
 	spin_lock(&region->dirty_lock);
 	dirty = xa_load(&region->dirty, rmem_chunk_of(region, folio->index));
@@ -308,6 +482,7 @@ static u64 dirty_folio_pages(struct rmem_region *region, struct folio *folio)
 	struct rmem_dirty *dirty;
 	u64 count = 0;
 
+	rmem_protect_settle(region, folio);
 	spin_lock(&region->dirty_lock);
 	dirty = xa_load(&region->dirty, rmem_chunk_of(region, folio->index));
 	if (dirty)

@@ -197,6 +197,7 @@ static vm_fault_t rmem_page_mkwrite(struct vm_fault *vmf)
 		goto unlock;
 	}
 	folio_mark_dirty(folio);
+	rmem_protect_ahead(region, vmf, folio);
 	atomic64_inc(&region->faults_write_protect);
 	trace_rmem_mkwrite(region, vmf->pgoff, 0);
 	return ret;

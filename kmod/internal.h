@@ -11,7 +11,8 @@
  *   mapping->invalidate_lock   shared: bytes enter the page cache;
  *                              exclusive: a punch begins (no waiting inside)
  *   region->evict_mutex        one evictor at a time; then mapping->i_mmap_rwsem
- *   folio lock                 never held while waiting for a daemon
+ *   folio lock                 never held while waiting for a daemon; of a second folio only
+ *                              tried; then mapping->i_mmap_rwsem and page tables' locks
  *   region->lock               spinlock: requests, channel, state
  *   region->dirty_lock         spinlock: the dirty log
  *   channel->lock              spinlock: the ring
@@ -155,7 +156,8 @@ struct rmem_region {
 
 	spinlock_t dirty_lock;		/* of stores to @dirty, of its bits and their number */
 	struct xarray dirty;		/* chunk -> struct rmem_dirty */
-	unsigned long unsafe_pages;	/* written and not durable */
+	unsigned long unsafe_pages;	/* written and not durable, those open included */
+	unsigned long open_pages;	/* that may be stored to without a fault */
 	unsigned long promised_pages;	/* about to be written, within the dirty limit */
 
 	struct mutex evict_mutex;	/* of what follows, up to the counters */
@@ -546,6 +548,11 @@ void rmem_dirty_settle(struct rmem_region *region, pgoff_t chunk, unsigned long 
 bool rmem_dirty_fits(struct rmem_region *region, unsigned long count);
 bool rmem_dirty_is_full(struct rmem_region *region, pgoff_t index);
 int rmem_dirty_hold(struct rmem_region *region, pgoff_t chunk);
+unsigned long rmem_dirty_before(struct rmem_region *region, pgoff_t index, unsigned long most);
+int rmem_dirty_open(struct rmem_region *region, struct folio *folio);
+int rmem_dirty_close(struct rmem_region *region, struct folio *folio, unsigned long *stored);
+bool rmem_dirty_is_open(struct rmem_region *region, struct folio *folio);
+void rmem_dirty_forget(struct rmem_region *region);
 void rmem_dirty_take(struct rmem_region *region, struct folio *folio, unsigned long *pages);
 void rmem_dirty_give_back(struct rmem_region *region, pgoff_t chunk, const unsigned long *taken,
 			  bool again);
@@ -553,6 +560,10 @@ u64 rmem_dirty_bytes(struct rmem_region *region);
 bool rmem_dirty_run(struct rmem_region *region, struct folio *folio, pgoff_t from,
 		    pgoff_t *first, pgoff_t *end);
 void rmem_dirty_free(struct rmem_region *region);
+
+/* protect.c */
+void rmem_protect_ahead(struct rmem_region *region, struct vm_fault *vmf, struct folio *folio);
+bool rmem_protect_settle(struct rmem_region *region, struct folio *folio);
 
 /* overwrite.c */
 bool rmem_overwrite_piece(struct rmem_region *region, u64 pos, u64 *bytes);

@@ -192,6 +192,9 @@ static int writeback_folio(struct rmem_region *region, struct folio *folio, stru
 
 	if (!sync && folio_test_writeback(folio))
 		return 0;
+	/* before a write is begun, which might remain empty */
+	if (rmem_protect_settle(region, folio))
+		return 0;
 	if (*req && (*req)->chunk != chunk) {
 		writeback_submit(*req);
 		*req = NULL;
@@ -217,8 +220,9 @@ static int writeback_folio(struct rmem_region *region, struct folio *folio, stru
 			return -ENOMEM;
 	}
 	folio_lock(folio);
+	/* what was opened since is left to the next walk: this one is for older stores */
 	if (folio->mapping == region->inode->i_mapping && folio_test_dirty(folio) &&
-	    !folio_test_writeback(folio)) {
+	    !folio_test_writeback(folio) && !rmem_dirty_is_open(region, folio)) {
 		rmem_account_cgroup_owner(wbc, folio, folio_size(folio));
 		writeback_take(*req, folio);
 		wbc->nr_to_write -= folio_nr_pages(folio);
@@ -277,6 +281,7 @@ int rmem_writepages(struct address_space *mapping, struct writeback_control *wbc
 		req->write.last = sync;
 		writeback_submit(req);
 	}
+	rmem_dirty_forget(region);
 	if (wbc->range_cyclic)
 		mapping->writeback_index = err == -EAGAIN ? index : 0;
 	return err == -EAGAIN ? 0 : err;
@@ -352,6 +357,7 @@ static bool unsafe_next(struct rmem_region *region, pgoff_t index, pgoff_t *firs
 			index++;
 			continue;
 		}
+		rmem_protect_settle(region, folio);
 		*first = index;
 		*end = folio_next_index(folio);
 		found = folio_test_writeback(folio) ||

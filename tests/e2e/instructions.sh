@@ -57,7 +57,9 @@ assert_ratio() {
 }
 assert_ratio sequential rmem:64k tcp 300
 assert_ratio random rmem:4k uffd-4k 90
-assert_ratio write rmem:256k uffd-4k-1 50
+# each page a folio of its own, and so a fault; and what is opened ahead of a writer
+assert_ratio write rmem:4k uffd-4k-1 50
+assert_ratio write rmem:256k rmem:4k 25
 
 # --- a first write, and who takes part in it ----------------------------------
 
@@ -74,9 +76,11 @@ kill -STOP "${pids[rmemd]}"
 timeout 60 rmem-load write /dev/rmem-256k 1 || fail "writing to clean pages takes a daemon"
 kill -CONT "${pids[rmemd]}"
 echo 0 >$trace/events/rmem/enable
+# rmem-load has not read them: what is not mapped cannot be opened
 assert_eq $pages "$(grep -c 'rmem_mkwrite:' $trace/trace)" "first writes"
 assert_eq 0 "$(grep -c 'rmem_request_[a-z]*:' $trace/trace)" "requests to the daemon"
 assert_eq $pages $(($(region 256k write_protect) - before)) "write-protect faults"
+assert_eq $((pages * 4096)) "$(region 256k dirty_bytes)" "dirty"
 assert_exit 0 rmemctl sync 256k
 assert_exit 0 rmem-load check "$work/file" 1
 
