@@ -510,7 +510,7 @@ TEST(writers_in_order_against_fsync)
 					.count = WALKED / WALKERS };
 		ASSERT_EQ(pthread_create(&w[i].thread, NULL, walk, &w[i]), 0);
 	}
-	for (round = 0; round < 30; round++) {
+	for (round = 0; round < 15; round++) {
 		for (i = 0; i < WALKED; i++)
 			before[i] = __atomic_load_n((__u64 *)page_of(&f, i), __ATOMIC_RELAXED);
 		if (round % 4 == 3)
@@ -540,7 +540,7 @@ TEST(random_runs)
 	int round, op, from, count;
 
 	start(&f, &plain);
-	for (round = 1; round <= 200; round++) {
+	for (round = 1; round <= 120; round++) {
 		from = rand_r(&seed) % PAGES;
 		count = 1 + rand_r(&seed) % (PAGES - from < 100 ? PAGES - from : 100);
 		op = rand_r(&seed) % 12;
