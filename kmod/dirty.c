@@ -259,8 +259,8 @@ int rmem_dirty_hold(struct rmem_region *region, pgoff_t chunk)
 	return dirty ? 0 : -ENOMEM;
 }
 
-/* Is it referenced by more than the page cache, the mappings, and our caller? */
-static bool dirty_others(struct folio *folio)
+/* Is the folio referenced by more than the page cache, the mappings, and our caller? */
+bool rmem_dirty_others(struct folio *folio)
 {
 	return folio_ref_count(folio) > folio_nr_pages(folio) + rmem_folio_mapcount(folio) + 1;
 }
@@ -320,12 +320,8 @@ int rmem_dirty_open(struct rmem_region *region, struct folio *folio)
 	return dirty ? 0 : -ENOMEM;
 }
 
-/*
- * The pages are open no longer; of those that were, @stored are written.
- *
- * Return: whether any was.
- */
-static bool dirty_close(struct rmem_region *region, struct rmem_dirty *dirty, unsigned int first,
+/* The pages are open no longer; of those that were, @stored are written. */
+static void dirty_close(struct rmem_region *region, struct rmem_dirty *dirty, unsigned int first,
 			unsigned int end, const unsigned long *stored)
 {
 	unsigned int fresh = dirty_fresh(dirty, first, end - first), closed = 0, w;
@@ -339,35 +335,29 @@ static bool dirty_close(struct rmem_region *region, struct rmem_dirty *dirty, un
 	}
 	WRITE_ONCE(region->open_pages, region->open_pages - closed);
 	dirty_count(region, (long)fresh - dirty_fresh(dirty, first, end - first));
-	return closed;
 }
 
 /*
  * rmem_dirty_close() - a folio is not open any more
- * @folio: locked; write-protected, if it was opened
- * @stored: bitmap of the chunk: its pages that were stored to, as page tables had it
+ * @folio: locked, and open until now
+ * @stored: bitmap of the chunk: its pages that were stored to
  *
- * Return: how many of its pages are written, as far as anybody knows; ENOENT: it was not open.
+ * Return: whether any of its pages is written.
  */
-int rmem_dirty_close(struct rmem_region *region, struct folio *folio, unsigned long *stored)
+bool rmem_dirty_close(struct rmem_region *region, struct folio *folio, const unsigned long *stored)
 {
 	unsigned int first = folio->index & ((1u << region->chunk_order) - 1);
-	unsigned int end = first + folio_nr_pages(folio), w;
+	unsigned int end = first + folio_nr_pages(folio);
 	pgoff_t chunk = rmem_chunk_of(region, folio->index);
-	bool others = dirty_others(folio);
 	struct rmem_dirty *dirty;
-	int written = -ENOENT;
+	bool written;
 
-	/* direct I/O may go on through what was writable, and tells of it afterwards */
-	if (others)
-		bitmap_set(stored, first, end - first);
 	spin_lock(&region->dirty_lock);
+	/* it is there for as long as it has a bit */
 	dirty = xa_load(&region->dirty, chunk);
-	if (dirty && dirty_close(region, dirty, first, end, stored)) {
-		for (written = 0, w = BIT_WORD(first); w <= BIT_WORD(end - 1); w++)
-			written += hweight_long(dirty->written[w] & dirty_mask(w, first, end));
-		dirty_put(region, chunk, dirty);
-	}
+	dirty_close(region, dirty, first, end, stored);
+	written = find_next_bit(dirty->written, end, first) < end;
+	dirty_put(region, chunk, dirty);
 	spin_unlock(&region->dirty_lock);
 	return written;
 }
@@ -426,7 +416,7 @@ void rmem_dirty_take(struct rmem_region *region, struct folio *folio, unsigned l
 {
 	unsigned int first = folio->index & ((1u << region->chunk_order) - 1);
 	unsigned int end = first + folio_nr_pages(folio), i;
-	bool others = dirty_others(folio), whole;
+	bool others = rmem_dirty_others(folio), whole;
 	struct rmem_dirty *dirty;
 
 	spin_lock(&region->dirty_lock);

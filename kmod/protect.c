@@ -116,7 +116,6 @@ static void protect_close(struct rmem_region *region, struct folio *folio, bool 
 	struct address_space *mapping = region->inode->i_mapping;
 	pgoff_t at = folio->index, pages = folio_nr_pages(folio), first = 0, end = 0;
 	DECLARE_BITMAP(stored, RMEM_CHUNK_PAGES_MAX);
-	int written;
 
 	bitmap_zero(stored, RMEM_CHUNK_PAGES_MAX);
 	if (!stop)
@@ -125,12 +124,12 @@ static void protect_close(struct rmem_region *region, struct folio *folio, bool 
 		wp_shared_mapping_range(mapping, at, pages);
 		clean_record_shared_mapping_range(mapping, at, pages, base, stored, &first, &end);
 	}
-	if (folio_test_dirty(folio))
+	/* by reference; perhaps not yet done or told */
+	if (folio_test_dirty(folio) || rmem_dirty_others(folio))
 		bitmap_set(stored, at - base, pages);
-	written = rmem_dirty_close(region, folio, stored);
-	if (written > 0) {
+	if (rmem_dirty_close(region, folio, stored)) {
 		filemap_dirty_folio(mapping, folio);
-	} else if (!written) {
+	} else {
 		folio_start_writeback(folio);
 		folio_end_writeback(folio);
 	}
@@ -149,8 +148,9 @@ static void protect_behind(struct rmem_region *region, pgoff_t index, pgoff_t en
 		index = folio ? folio_next_index(folio) : index + 1;
 		if (!folio)
 			continue;
-		if (index <= end && rmem_dirty_is_open(region, folio) && folio_trylock(folio)) {
-			if (folio->mapping == region->inode->i_mapping)
+		if (index <= end && folio_trylock(folio)) {
+			if (folio->mapping == region->inode->i_mapping &&
+			    rmem_dirty_is_open(region, folio))
 				protect_close(region, folio, false);
 			folio_unlock(folio);
 		}
@@ -206,15 +206,15 @@ void rmem_protect_ahead(struct rmem_region *region, struct vm_fault *vmf, struct
  */
 bool rmem_protect_settle(struct rmem_region *region, struct folio *folio)
 {
-	bool open = rmem_dirty_is_open(region, folio), clean;
+	bool clean = false;
 
-	if (!open)
+	if (!rmem_dirty_is_open(region, folio))
 		return false;
 	folio_lock(folio);
-	open = folio->mapping == region->inode->i_mapping && rmem_dirty_is_open(region, folio);
-	if (open)
+	if (folio->mapping == region->inode->i_mapping && rmem_dirty_is_open(region, folio)) {
 		protect_close(region, folio, true);
-	clean = open && !folio_test_dirty(folio);
+		clean = !folio_test_dirty(folio);
+	}
 	folio_unlock(folio);
 	return clean;
 }

@@ -3,6 +3,7 @@
  * Pages that are writable before they are stored to: few faults for who writes in order,
  * nothing pushed that was not stored, and no store lost, however it becomes known.
  */
+#include <fcntl.h>
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
@@ -184,6 +185,33 @@ TEST(what_was_opened_in_vain_is_clean)
 	EXPECT_EQ(fix_unclean(&f), PAGE);
 	sync_all(&f);
 	EXPECT(stamped(f.store + (RUN + 3) * PAGE, 7));
+	stop(&f);
+}
+
+/* What cannot be opened, since it is not mapped, is as it was, whoever else has a hold of it. */
+TEST(what_is_held_and_cannot_be_opened_is_clean)
+{
+	struct iovec held;
+	unsigned char *other;
+	struct fix f;
+	int ends[2];
+
+	start(&f, &plain);
+	other = mmap(NULL, SIZE, PROT_READ, MAP_SHARED, f.fd, 0);
+	ASSERT(other != MAP_FAILED);
+	held = (struct iovec){ other + RUN * PAGE, PAGE };
+	ASSERT_RET(SYS(pipe(ends)), 0);
+	EXPECT_RET(SYS(vmsplice(ends[1], &held, 1, 0)), PAGE);
+	EXPECT_RET(SYS(madvise(page_of(&f, RUN), RUN * PAGE, MADV_DONTNEED)), 0);
+	open_second(&f);
+	sync_all(&f);
+	mini_log_clear(f.m);
+	stamp(page_of(&f, RUN + 3), 7);
+	sync_all(&f);
+	EXPECT_EQ(mini_logged_bytes(f.m, MINI_RUN), PAGE);
+	close(ends[0]);
+	close(ends[1]);
+	munmap(other, SIZE);
 	stop(&f);
 }
 
