@@ -147,4 +147,26 @@ static inline void rmem_sock_own_frag(struct sock *sk)
 #define rmem_pte_mkwrite(pte) pte_mkwrite_novma(pte)
 #endif
 
+/* Hidden, and only there if something selects it (vmwgfx); without it nothing is ever opened. */
+#ifdef CONFIG_MAPPING_DIRTY_HELPERS
+#define rmem_can_see_stores() true
+#else
+#define rmem_can_see_stores() false
+
+static inline unsigned long wp_shared_mapping_range(struct address_space *mapping,
+						    pgoff_t first_index, pgoff_t nr)
+{
+	return 0;
+}
+
+static inline unsigned long clean_record_shared_mapping_range(struct address_space *mapping,
+							      pgoff_t first_index, pgoff_t nr,
+							      pgoff_t bitmap_pgoff,
+							      unsigned long *bitmap,
+							      pgoff_t *start, pgoff_t *end)
+{
+	return 0;
+}
+#endif
+
 #endif /* _RMEM_COMPAT_H */

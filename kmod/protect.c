@@ -171,8 +171,7 @@ void rmem_protect_ahead(struct rmem_region *region, struct vm_fault *vmf, struct
 	bool opened = true;
 
 	/* a small folio costs as much to open as a fault */
-	if (!IS_ENABLED(CONFIG_MAPPING_DIRTY_HELPERS) || !folio_test_large(folio) ||
-	    next != folio_next_index(folio))
+	if (!rmem_can_see_stores() || !folio_test_large(folio) || next != folio_next_index(folio))
 		return;
 	/* both are exact to the page, and what is open in vain would count */
 	if (READ_ONCE(region->dirty_limit) || READ_ONCE(region->push_threshold))
