@@ -56,6 +56,12 @@ static struct rmem_dirty *dirty_alloc(struct rmem_region *region)
 	return dirty;
 }
 
+/* A folio's first page, in its chunk. */
+static unsigned int dirty_first(const struct rmem_region *region, const struct folio *folio)
+{
+	return folio->index & ((1u << region->chunk_order) - 1);
+}
+
 /* The chunk's log, made if there is none; NULL without memory. */
 static struct rmem_dirty *dirty_get_locked(struct rmem_region *region, pgoff_t chunk)
 	__acquires(&region->dirty_lock)
@@ -300,7 +306,7 @@ unsigned long rmem_dirty_before(struct rmem_region *region, pgoff_t index, unsig
  */
 int rmem_dirty_open(struct rmem_region *region, struct folio *folio)
 {
-	unsigned int first = folio->index & ((1u << region->chunk_order) - 1);
+	unsigned int first = dirty_first(region, folio);
 	unsigned int end = first + folio_nr_pages(folio), w;
 	pgoff_t chunk = rmem_chunk_of(region, folio->index);
 	struct rmem_dirty *dirty = dirty_get_locked(region, chunk);
@@ -346,7 +352,7 @@ static void dirty_close(struct rmem_region *region, struct rmem_dirty *dirty, un
  */
 bool rmem_dirty_close(struct rmem_region *region, struct folio *folio, const unsigned long *stored)
 {
-	unsigned int first = folio->index & ((1u << region->chunk_order) - 1);
+	unsigned int first = dirty_first(region, folio);
 	unsigned int end = first + folio_nr_pages(folio);
 	pgoff_t chunk = rmem_chunk_of(region, folio->index);
 	struct rmem_dirty *dirty;
@@ -391,7 +397,7 @@ void rmem_dirty_forget(struct rmem_region *region)
 
 bool rmem_dirty_is_open(struct rmem_region *region, struct folio *folio)
 {
-	unsigned int first = folio->index & ((1u << region->chunk_order) - 1);
+	unsigned int first = dirty_first(region, folio);
 	unsigned int end = first + folio_nr_pages(folio);
 	struct rmem_dirty *dirty;
 	bool open;
@@ -414,7 +420,7 @@ bool rmem_dirty_is_open(struct rmem_region *region, struct folio *folio)
  */
 void rmem_dirty_take(struct rmem_region *region, struct folio *folio, unsigned long *pages)
 {
-	unsigned int first = folio->index & ((1u << region->chunk_order) - 1);
+	unsigned int first = dirty_first(region, folio);
 	unsigned int end = first + folio_nr_pages(folio), i;
 	bool others = rmem_dirty_others(folio), whole;
 	struct rmem_dirty *dirty;
@@ -467,7 +473,7 @@ void rmem_dirty_give_back(struct rmem_region *region, pgoff_t chunk, const unsig
 
 static u64 dirty_folio_pages(struct rmem_region *region, struct folio *folio)
 {
-	unsigned int first = folio->index & ((1u << region->chunk_order) - 1);
+	unsigned int first = dirty_first(region, folio);
 	unsigned int end = first + folio_nr_pages(folio), i;
 	struct rmem_dirty *dirty;
 	u64 count = 0;

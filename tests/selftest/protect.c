@@ -38,6 +38,11 @@ static unsigned char *page_of(struct fix *f, int page)
 	return f->map + (size_t)page * PAGE;
 }
 
+static unsigned char *store_of(struct fix *f, int page)
+{
+	return f->store + (size_t)page * PAGE;
+}
+
 static void stamp_pages(struct fix *f, int from, int count, __u64 tag)
 {
 	int i;
@@ -184,7 +189,7 @@ TEST(what_was_opened_in_vain_is_clean)
 	stamp(page_of(&f, RUN + 3), 7);
 	EXPECT_EQ(fix_unclean(&f), PAGE);
 	sync_all(&f);
-	EXPECT(stamped(f.store + (RUN + 3) * PAGE, 7));
+	EXPECT(stamped(store_of(&f, RUN + 3), 7));
 	stop(&f);
 }
 
@@ -282,7 +287,7 @@ TEST(unmapped_while_open)
 	map_again(&f);
 	EXPECT(stamped(page_of(&f, RUN + 4), 7));
 	sync_all(&f);
-	EXPECT(stamped(f.store + (RUN + 4) * PAGE, 7));
+	EXPECT(stamped(store_of(&f, RUN + 4), 7));
 	stop(&f);
 }
 
@@ -298,9 +303,9 @@ TEST(unmapped_in_part)
 	/* its neighbour is still writable, and stored to again */
 	stamp(page_of(&f, RUN + 6), 9);
 	sync_all(&f);
-	EXPECT(stamped(f.store + (RUN + 4) * PAGE, 7));
-	EXPECT(stamped(f.store + (RUN + 5) * PAGE, 8));
-	EXPECT(stamped(f.store + (RUN + 6) * PAGE, 9));
+	EXPECT(stamped(store_of(&f, RUN + 4), 7));
+	EXPECT(stamped(store_of(&f, RUN + 5), 8));
+	EXPECT(stamped(store_of(&f, RUN + 6), 9));
 	stop(&f);
 }
 
@@ -315,8 +320,8 @@ TEST(dropped_while_open)
 	EXPECT(stamped(page_of(&f, RUN + 4), 7));
 	stamp(page_of(&f, RUN + 5), 8);
 	sync_all(&f);
-	EXPECT(stamped(f.store + (RUN + 4) * PAGE, 7));
-	EXPECT(stamped(f.store + (RUN + 5) * PAGE, 8));
+	EXPECT(stamped(store_of(&f, RUN + 4), 7));
+	EXPECT(stamped(store_of(&f, RUN + 5), 8));
 	stop(&f);
 }
 
@@ -339,9 +344,9 @@ TEST(protected_and_moved_by_the_program)
 	stamp(page_of(&f, RUN + 6), 9);
 	EXPECT_GE(fix_unclean(&f), (RUN + 3) * PAGE);
 	sync_all(&f);
-	EXPECT(stamped(f.store + (RUN + 4) * PAGE, 7));
-	EXPECT(stamped(f.store + (RUN + 5) * PAGE, 8));
-	EXPECT(stamped(f.store + (RUN + 6) * PAGE, 9));
+	EXPECT(stamped(store_of(&f, RUN + 4), 7));
+	EXPECT(stamped(store_of(&f, RUN + 5), 8));
+	EXPECT(stamped(store_of(&f, RUN + 6), 9));
 	stop(&f);
 }
 
@@ -364,7 +369,7 @@ TEST(written_by_reference)
 	EXPECT_EQ(reap(spawn(write_into_parent, &f), 20000), 0);
 	EXPECT_GE(fix_unclean(&f), (RUN + 1) * PAGE);
 	sync_all(&f);
-	EXPECT(!memcmp(f.store + (RUN + 4) * PAGE + 100, "by another", 10));
+	EXPECT(!memcmp(store_of(&f, RUN + 4) + 100, "by another", 10));
 	stop(&f);
 }
 
@@ -382,10 +387,10 @@ TEST(written_by_other_means)
 	stamp(page_of(&f, RUN + 5), 8);
 	EXPECT_RET(region_punch(f.fd, (RUN + 6) * PAGE, PAGE), 0);
 	sync_all(&f);
-	EXPECT_EQ(f.store[(RUN + 3) * PAGE], 'x');
-	EXPECT(stamped(f.store + (RUN + 4) * PAGE, 7));
-	EXPECT(stamped(f.store + (RUN + 5) * PAGE, 8));
-	EXPECT_EQ(f.store[(RUN + 6) * PAGE], 0);
+	EXPECT_EQ(*store_of(&f, RUN + 3), 'x');
+	EXPECT(stamped(store_of(&f, RUN + 4), 7));
+	EXPECT(stamped(store_of(&f, RUN + 5), 8));
+	EXPECT_EQ(*store_of(&f, RUN + 6), 0);
 	munmap(other, SIZE);
 	stop(&f);
 }
@@ -410,7 +415,7 @@ TEST(the_writer_is_gone)
 	start(&f, &plain);
 	EXPECT_EQ(reap(spawn(store_and_exit, &f), 20000), 0);
 	sync_all(&f);
-	EXPECT(stamped(f.store + (RUN + 4) * PAGE, 7));
+	EXPECT(stamped(store_of(&f, RUN + 4), 7));
 	stop(&f);
 }
 
@@ -484,7 +489,7 @@ TEST(opened_and_evicted)
 		EXPECT_LE(STAT(f.id, resident), conf.resident_limit);
 		EXPECT(stamped(page_of(&f, RUN + 4), round));
 		EXPECT_RET(SYS(fsync(f.fd)), 0);
-		EXPECT(stamped(f.store + (RUN + 4) * PAGE, round));
+		EXPECT(stamped(store_of(&f, RUN + 4), round));
 		EXPECT_EQ(fix_unclean(&f), 0);
 	}
 	stop(&f);
@@ -546,7 +551,7 @@ TEST(writers_in_order_against_fsync)
 		if (!EXPECT_RET(SYS(fsync(f.fd)), 0))
 			break;
 		for (i = 0; i < WALKED; i++) {
-			memcpy(&seen, f.store + (size_t)i * PAGE, sizeof(seen));
+			memcpy(&seen, store_of(&f, i), sizeof(seen));
 			if (!EXPECT_GE(seen, before[i]))
 				break;
 		}
