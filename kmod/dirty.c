@@ -122,15 +122,35 @@ static unsigned long dirty_mask(unsigned int w, unsigned int first, unsigned int
 	return mask;
 }
 
+/* Those of a word's pages, from @at to before @end, that are not at risk yet. */
+static unsigned long dirty_fresh_word(const struct rmem_dirty *dirty, unsigned int w,
+				      unsigned int at, unsigned int end)
+{
+	return ~(dirty->written[w] | dirty->writing[w] | dirty->open[w]) & dirty_mask(w, at, end);
+}
+
 /* How many of the pages are not at risk yet. */
 static unsigned int dirty_fresh(const struct rmem_dirty *dirty, unsigned int at, unsigned int count)
 {
 	unsigned int end = at + count, fresh = 0, w;
 
 	for (w = BIT_WORD(at); w <= BIT_WORD(end - 1); w++)
-		fresh += hweight_long(~(dirty->written[w] | dirty->writing[w] | dirty->open[w]) &
-				      dirty_mask(w, at, end));
+		fresh += hweight_long(dirty_fresh_word(dirty, w, at, end));
 	return fresh;
+}
+
+/* Where the pages at risk begin that lie in front of page @end without a gap. */
+static unsigned int dirty_risk_begin(const struct rmem_dirty *dirty, unsigned int end)
+{
+	while (end) {
+		unsigned int w = BIT_WORD(end - 1);
+		unsigned long fresh = dirty_fresh_word(dirty, w, 0, end);
+
+		if (fresh)
+			return w * BITS_PER_LONG + __fls(fresh) + 1;
+		end = w * BITS_PER_LONG;
+	}
+	return 0;
 }
 
 static void dirty_count(struct rmem_region *region, long pages)
@@ -277,7 +297,7 @@ bool rmem_dirty_others(struct folio *folio)
  */
 unsigned long rmem_dirty_before(struct rmem_region *region, pgoff_t index, unsigned long most)
 {
-	unsigned int pages = 1u << region->chunk_order, end, i;
+	unsigned int pages = 1u << region->chunk_order, end, begin;
 	struct rmem_dirty *dirty;
 	unsigned long run = 0;
 
@@ -288,10 +308,9 @@ unsigned long rmem_dirty_before(struct rmem_region *region, pgoff_t index, unsig
 		if (!dirty)
 			break;
 		end = ((index - run - 1) & (pages - 1)) + 1;
-		for (i = end; i && !dirty_fresh(dirty, i - 1, 1); i--)
-			;
-		run += end - i;
-		if (i)
+		begin = dirty_risk_begin(dirty, end);
+		run += end - begin;
+		if (begin)
 			break;
 	}
 	spin_unlock(&region->dirty_lock);
@@ -421,25 +440,26 @@ bool rmem_dirty_is_open(struct rmem_region *region, struct folio *folio)
 void rmem_dirty_take(struct rmem_region *region, struct folio *folio, unsigned long *pages)
 {
 	unsigned int first = dirty_first(region, folio);
-	unsigned int end = first + folio_nr_pages(folio), i;
+	unsigned int end = first + folio_nr_pages(folio), fresh, w;
 	bool others = rmem_dirty_others(folio), whole;
 	struct rmem_dirty *dirty;
 
 	spin_lock(&region->dirty_lock);
 	dirty = xa_load(&region->dirty, rmem_chunk_of(region, folio->index));
 	whole = dirty_next(dirty, first, end) == end;
-	for (i = first; i < end; i++) {
-		if (!whole && !test_bit(i, dirty->written) && !test_bit(i, dirty->held))
-			continue;
-		__set_bit(i, pages);
+	fresh = dirty_fresh(dirty, first, end - first);
+	for (w = BIT_WORD(first); w <= BIT_WORD(end - 1); w++) {
+		unsigned long mask = dirty_mask(w, first, end);
+		unsigned long written = whole ? mask : dirty->written[w] & mask;
+		unsigned long taken = written | (dirty->held[w] & mask);
+
+		pages[w] |= taken;
 		/* what is only held was most likely not written, and is not at risk */
-		if (whole || test_bit(i, dirty->written)) {
-			dirty_count(region, dirty_fresh(dirty, i, 1));
-			__set_bit(i, dirty->writing);
-			__clear_bit(i, dirty->written);
-		}
-		__assign_bit(i, dirty->held, others);
+		dirty->writing[w] |= written;
+		dirty->written[w] &= ~written;
+		dirty->held[w] = others ? dirty->held[w] | taken : dirty->held[w] & ~taken;
 	}
+	dirty_count(region, (long)fresh - dirty_fresh(dirty, first, end - first));
 	spin_unlock(&region->dirty_lock);
 }
 
@@ -451,21 +471,23 @@ void rmem_dirty_take(struct rmem_region *region, struct folio *folio, unsigned l
 void rmem_dirty_give_back(struct rmem_region *region, pgoff_t chunk, const unsigned long *taken,
 			  bool again)
 {
-	unsigned int pages = 1u << region->chunk_order, i;
+	unsigned int pages = 1u << region->chunk_order, fresh, w;
 	struct rmem_dirty *dirty;
 
 	spin_lock(&region->dirty_lock);
 	dirty = xa_load(&region->dirty, chunk);
-	for (i = taken ? find_first_bit(taken, pages) : pages; i < pages;
-	     i = find_next_bit(taken, pages, i + 1)) {
-		bool risk = __test_and_clear_bit(i, dirty->writing);
+	fresh = dirty_fresh(dirty, 0, pages);
+	for (w = 0; taken && w < BITS_TO_LONGS(pages); w++) {
+		unsigned long risk = dirty->writing[w] & taken[w];
 
-		if (again)
-			__set_bit(i, risk ? dirty->written : dirty->held);
-		/* safe, unless it is written once more */
-		if (risk)
-			dirty_count(region, -(long)dirty_fresh(dirty, i, 1));
+		dirty->writing[w] &= ~risk;
+		if (again) {
+			dirty->written[w] |= risk;
+			dirty->held[w] |= taken[w] & ~risk;
+		}
 	}
+	/* safe are those that were not written once more */
+	dirty_count(region, (long)fresh - dirty_fresh(dirty, 0, pages));
 	dirty->under_way--;
 	dirty_put(region, chunk, dirty);
 	spin_unlock(&region->dirty_lock);
