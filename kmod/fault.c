@@ -209,8 +209,23 @@ unlock:
 	return ret;
 }
 
+/*
+ * Maps the neighbours with a page that is there. Where pages are fetched one by one, those of
+ * one that was not are left to their own faults: most are not there either, or mapped, and to
+ * look costs as much as the fault that it might save, before the wait and once more after it.
+ */
+static vm_fault_t rmem_map_pages(struct vm_fault *vmf, pgoff_t start, pgoff_t end)
+{
+	struct rmem_region *region = vmf->vma->vm_file->private_data;
+
+	if (!region->chunk_order &&
+	    (vmf->flags & FAULT_FLAG_TRIED || !rmem_pages_hold(region, vmf->pgoff)))
+		return 0;
+	return filemap_map_pages(vmf, start, end);
+}
+
 const struct vm_operations_struct rmem_vm_ops = {
 	.fault		= rmem_fault,
-	.map_pages	= filemap_map_pages,
+	.map_pages	= rmem_map_pages,
 	.page_mkwrite	= rmem_page_mkwrite,
 };
