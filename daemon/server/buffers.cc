@@ -22,7 +22,8 @@ Buffers::Buffer Buffers::take(std::size_t bytes) {
     kept_ -= buffer.capacity;
   } else {
     buffer.capacity = std::size_t{1} << power;
-    buffer.bytes = std::make_unique_for_overwrite<std::byte[]>(buffer.capacity);
+    buffer.memory =
+        std::make_unique_for_overwrite<std::byte[]>(wire::kHeaderBytes + buffer.capacity);
   }
   in_use_ += buffer.capacity;
   return buffer;

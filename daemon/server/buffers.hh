@@ -7,7 +7,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
+
+#include "wire/messages.hh"
 
 namespace rmem::server {
 
@@ -22,9 +25,15 @@ class Buffers {
    protected:
     ~Waiter() = default;
   };
+  // Room for a payload, and right in front of it for its header, so that one piece has both.
   struct Buffer {
-    std::unique_ptr<std::byte[]> bytes;
-    std::size_t capacity = 0;
+    std::byte* bytes() const { return memory ? memory.get() + wire::kHeaderBytes : nullptr; }
+    std::span<std::byte, wire::kHeaderBytes> in_front() const {
+      return std::span<std::byte, wire::kHeaderBytes>(memory.get(), wire::kHeaderBytes);
+    }
+
+    std::unique_ptr<std::byte[]> memory;
+    std::size_t capacity = 0;  // of the payload
   };
 
   explicit Buffers(std::uint64_t limit) : limit_(limit) {}

@@ -76,13 +76,16 @@ struct Session::Request {
   std::shared_ptr<ServedStore> viewed;
   // The reply as it is sent: once seal() has made it so.
   bool sealed = false;
-  wire::HeaderBytes reply_header;
-  std::uint32_t length = 0;  // of the payload before it was compressed,
-  std::uint32_t tag = 0;     // for the compressor
+  wire::HeaderBytes bare_header;  // of one that has no buffer
+  std::uint32_t length = 0;       // of the payload before it was compressed,
+  std::uint32_t tag = 0;          // for the compressor
   Request* next = nullptr;
 
   // Of the payload. Those of a view are for sending alone.
-  const std::byte* bytes() const { return view.empty() ? buffer.bytes.get() : view.data(); }
+  const std::byte* bytes() const { return view.empty() ? buffer.bytes() : view.data(); }
+  std::span<std::byte, wire::kHeaderBytes> reply_header() {
+    return buffer.memory ? buffer.in_front() : bare_header;
+  }
 };
 
 void Session::Queue::push(Request& request) {
@@ -277,7 +280,7 @@ void Session::dispatch(Request& request) {
 
 void Session::hello(Request& request) {
   const wire::Header& header = request.header;
-  const auto peer = wire::decode_hello({request.buffer.bytes.get(), header.payload});
+  const auto peer = wire::decode_hello({request.buffer.bytes(), header.payload});
   if (!peer || header.generation == 0)
     return refuse(wire::error::kProtocol, "a malformed HELLO", header.request);
   const std::uint16_t version = std::min(peer->version_max, wire::kVersionMax);
@@ -325,7 +328,7 @@ void Session::hello(Request& request) {
 }
 
 void Session::open(Request& request) {
-  const std::string name = wire::clean_text({request.buffer.bytes.get(), request.header.payload});
+  const std::string name = wire::clean_text({request.buffer.bytes(), request.header.payload});
   const auto exported = request.header.payload <= wire::kMaxName ? exports_.find(name) : nullptr;
   const auto& identities = connection_->identities();
   if (exported == nullptr && identities.empty() && !exports_.has_secrets())
@@ -426,7 +429,7 @@ void Session::claim(Request& request, Handle& handle) {
     return reply_error(request, wire::error::kInvalid, "a writer's id has 16 bytes");
   if (handle.read_only)
     return reply_error(request, wire::error::kReadOnly, "opened for reading only");
-  std::memcpy(wish.writer.data(), request.buffer.bytes.get(), wish.writer.size());
+  std::memcpy(wish.writer.data(), request.buffer.bytes(), wish.writer.size());
   wish.session = request.header.offset;
   wish.known = request.header.length;
   wish.take_over = request.header.flags & wire::flag::kTakeOver;
@@ -520,7 +523,7 @@ void Session::modify(Request& request, Handle& handle) {
   ++modifying_;
   store::Store& store = request.store->store();
   if (writing)
-    store.write(header.offset, {request.buffer.bytes.get(), header.payload}, done);
+    store.write(header.offset, {request.buffer.bytes(), header.payload}, done);
   else
     store.zero(header.offset, header.length, done);
 }
@@ -640,7 +643,7 @@ void Session::use(Request& request, Buffers::Buffer buffer) {
 
 std::span<std::byte> Session::room(Request& request, std::size_t bytes) {
   if (request.buffer.capacity < bytes) use(request, buffers_.take(bytes));
-  return {request.buffer.bytes.get(), bytes};
+  return {request.buffer.bytes(), bytes};
 }
 
 void Session::recycle(Request& request) {
@@ -662,7 +665,7 @@ void Session::reply(Request& request, const store::Outcome& outcome) {
       header.type == Type::kClose || header.type == Type::kZero || header.type == Type::kFlush)
     header.payload = 0;
   if (header.type == Type::kRead && zeros_ && request.view.empty() &&
-      all_zeros({request.buffer.bytes.get(), header.payload})) {
+      all_zeros({request.buffer.bytes(), header.payload})) {
     header.flags |= wire::flag::kZeros;
     header.payload = 0;
   }
@@ -698,10 +701,10 @@ void Session::seal(Request& request) {
   request.length = header.payload;
   request.tag = 0;
   if (carries && compressor_) {
-    const auto offer = compressor_->offer({request.buffer.bytes.get(), header.payload});
+    const auto offer = compressor_->offer({request.buffer.bytes(), header.payload});
     request.tag = offer.tag;
     if (offer.codec != wire::Codec::kNone) {
-      std::ranges::copy(offer.bytes, request.buffer.bytes.get());
+      std::ranges::copy(offer.bytes, request.buffer.bytes());
       header.flags |= wire::codec_flag(offer.codec);
       header.payload = static_cast<std::uint32_t>(offer.bytes.size());
     }
@@ -709,9 +712,9 @@ void Session::seal(Request& request) {
   header.checksum = 0;
   if (carries && checksums_) {
     header.flags |= wire::flag::kChecksum;
-    header.checksum = crc32c({request.buffer.bytes.get(), header.payload});
+    header.checksum = crc32c({request.buffer.bytes(), header.payload});
   }
-  wire::encode(header, request.reply_header);
+  wire::encode(header, request.reply_header());
 }
 
 // It has been sent.
@@ -727,8 +730,8 @@ bool Session::decompress(Request& request) {
   if (!(codecs_ & wire::codec_feature(codec))) return false;
   const std::size_t length = header.length;  // within the limits, or it had not been decoded
   auto buffer = buffers_.take(length);
-  const bool made = wire::decompress(codec, {request.buffer.bytes.get(), header.payload},
-                                     {buffer.bytes.get(), length});
+  const bool made =
+      wire::decompress(codec, {request.buffer.bytes(), header.payload}, {buffer.bytes(), length});
   use(request, std::move(buffer));
   if (!made) return false;
   header.payload = static_cast<std::uint32_t>(length);
@@ -774,17 +777,26 @@ void Session::send() {
     std::size_t count = 0;
     std::size_t gathered = 0;
     std::size_t skip = out_sent_;
+    const auto add = [&](const std::byte* data, std::size_t length) {
+      iovec* const last = count > 0 ? &buffers[count - 1] : nullptr;
+      // One piece costs less to send than two.
+      if (last != nullptr && static_cast<std::byte*>(last->iov_base) + last->iov_len == data)
+        last->iov_len += length;
+      else
+        buffers[count++] = {const_cast<std::byte*>(data), length};
+    };
     for (Request* one = out_.first;
          one != nullptr && count + 2 <= kGather && gathered < kSendPerTurn; one = one->next) {
       seal(*one);
-      for (const auto& [data, length] : {std::pair<const std::byte*, std::size_t>{
-                                             one->reply_header.data(), one->reply_header.size()},
-                                         {one->bytes(), one->header.payload}}) {
-        if (skip >= length) {
-          skip -= length;
+      for (const std::span<const std::byte> part :
+           {std::span<const std::byte>(one->reply_header()),
+            std::span<const std::byte>(one->bytes(), one->header.payload)}) {
+        if (skip >= part.size()) {
+          skip -= part.size();
         } else {
-          const std::size_t more = std::min(length - skip, kSendPerTurn + kSendToEnd - gathered);
-          if (more > 0) buffers[count++] = {const_cast<std::byte*>(data) + skip, more};
+          const std::size_t more =
+              std::min(part.size() - skip, kSendPerTurn + kSendToEnd - gathered);
+          if (more > 0) add(part.data() + skip, more);
           gathered += more;
           skip = 0;
         }
@@ -827,9 +839,10 @@ bool Session::send_messages(std::size_t& turn) {
     }
     Request& reply = *out_messages_.first;
     seal(reply);
+    const auto head = reply.reply_header();
     const std::array<iovec, 2> parts = {
-        iovec{reply.reply_header.data(), reply.reply_header.size()},
-        iovec{reply.buffer.bytes.get(), reply.header.payload},
+        iovec{head.data(), head.size()},
+        iovec{reply.buffer.bytes(), reply.header.payload},
     };
     const int err = connection_->send_message(parts);
     blocked_ = err == EAGAIN;

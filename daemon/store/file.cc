@@ -147,9 +147,10 @@ int FileStore::do_populate(std::span<const std::byte> bytes) {
 
 std::size_t FileStore::read_at_once(std::uint64_t offset, std::span<std::byte> into) {
   const iovec whole = {into.data(), into.size()};
+  const auto at = static_cast<off_t>(offset);
   // tmpfs refuses RWF_NOWAIT and, unless it was swapped out, never waits.
-  const ssize_t cached =
-      ::preadv2(fd_.get(), &whole, 1, static_cast<off_t>(offset), in_memory_ ? 0 : RWF_NOWAIT);
+  const ssize_t cached = in_memory_ ? ::pread(fd_.get(), into.data(), into.size(), at)
+                                    : ::preadv2(fd_.get(), &whole, 1, at, RWF_NOWAIT);
   return cached > 0 ? static_cast<std::size_t>(cached) : 0;
 }
 

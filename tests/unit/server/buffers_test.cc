@@ -20,11 +20,11 @@ TEST(Buffers, AreLargeEnoughAndUsedAgain) {
     ASSERT_GE(first.capacity, std::max<std::size_t>(bytes, 1));
     EXPECT_LT(first.capacity, std::max<std::size_t>(2 * bytes, 4097));
     EXPECT_EQ(buffers.in_use(), first.capacity);
-    const std::byte* const where = first.bytes.get();
+    const std::byte* const where = first.bytes();
     buffers.give(std::move(first));
     EXPECT_EQ(buffers.in_use(), 0u);
     auto again = buffers.take(bytes);
-    EXPECT_EQ(again.bytes.get(), where);
+    EXPECT_EQ(again.bytes(), where);
     buffers.give(std::move(again));
   }
   buffers.give({});  // none
