@@ -167,8 +167,8 @@ void rmem_protect_ahead(struct rmem_region *region, struct vm_fault *vmf, struct
 {
 	struct xarray *pages = &region->inode->i_mapping->i_pages;
 	pgoff_t next = vmf->pgoff + 1, end;
+	unsigned int small = 0;
 	unsigned long run;
-	bool opened = true;
 
 	/* a small folio costs as much to open as a fault */
 	if (!rmem_can_see_stores() || !folio_test_large(folio) || next != folio_next_index(folio))
@@ -183,18 +183,24 @@ void rmem_protect_ahead(struct rmem_region *region, struct vm_fault *vmf, struct
 	if (run < PROTECT_RUN)
 		return;
 	protect_behind(region, next - run, folio->index);
-	/* of a second folio the lock is only tried */
-	for (end = min(next + run, region->nr_pages); opened && next < end;) {
+	end = min(next + run, region->nr_pages);
+	while (next < end && small <= 1u << region->folio_order) {
 		struct folio *ahead = rmem_pages_get(region, next);
+		bool opened = false;
 
-		opened = ahead && folio_trylock(ahead);
-		if (opened) {
+		if (!ahead)
+			return;
+		next = folio_next_index(ahead);
+		/* pages alone, one of which was there before the others; behind them it goes on */
+		small = folio_test_large(ahead) ? 0 : small + 1;
+		/* of a second folio the lock is only tried */
+		if (!small && folio_trylock(ahead)) {
 			opened = open_folio(region, vmf->vma, ahead);
-			next = folio_next_index(ahead);
 			folio_unlock(ahead);
 		}
-		if (ahead)
-			folio_put(ahead);
+		folio_put(ahead);
+		if (!small && !opened)
+			return;
 	}
 }
 

@@ -96,6 +96,26 @@ TEST(stores_in_order_fault_seldom)
 	}
 }
 
+/* Where one page was there before its chunk came, they are folios of their own. */
+TEST(pages_alone_are_passed)
+{
+	const int every = 4 * CHUNK;
+	struct fix f;
+	int at;
+
+	ASSERT_RET(fix_start(&f, &plain), 0);
+	ASSERT_RET(fix_quiet(&f), 0);
+	for (at = every; at < SIZE; at += every)
+		ASSERT_RET(SYS(pwrite(f.fd, store_of(&f, at / PAGE), PAGE, at)), PAGE);
+	sync_all(&f);
+	stamp_pages(&f, 0, PAGES, 1);
+	/* of four chunks they are one; without them, and were no others opened, it would be a half */
+	EXPECT_LE(STAT(f.id, f_wp), PAGES * 3 / 8);
+	EXPECT_LE(PAGES / 4, STAT(f.id, f_wp) + CHUNK / PAGE);
+	sync_all(&f);
+	stop(&f);
+}
+
 /* Pages of all files that are dirty, as the kernel's limits have it. */
 static long kernel_dirty(void)
 {
